@@ -1,0 +1,54 @@
+# `make reproduce` and `make test` each set everything up by themselves: Python 3.11+ and make suffice.
+PYTHON ?= python3
+UV_VERSION = 0.13.9
+BIN = .venv/bin
+READY = .venv/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help setup reproduce test lint lab train model-report bench lock clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | awk -F'\t' '{printf "  make %-13s %s\n", $$1, $$2}'
+
+# The whole pinned set, checked by hash. uv installs it in a fraction of pip's time; sam2 comes as a
+# source archive, whose build sees the same pinned torch and leaves the CUDA extension out (with it,
+# hole filling would depend on the machine).
+$(READY): requirements.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: $(PYTHON) is older than 3.11; use make PYTHON=/path/to/python3.11"; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+	SAM2_BUILD_CUDA=0 $(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes --build-constraints requirements.txt -r requirements.txt
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
+	@touch $@
+
+setup: $(READY)  ## create .venv with the pinned packages
+
+reproduce: $(READY)  ## run the demo study; the report is runs/demo/index.html
+	$(BIN)/medsam-nb run studies/demo.yaml
+
+test: $(READY)  ## run all tests
+	$(BIN)/python -m pytest -n auto --dist loadfile
+
+lint: $(READY)  ## check style, import directions and that notebooks hold no outputs
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/lint-imports
+	$(BIN)/nbstripout --verify notebooks/*.ipynb
+
+lab: $(READY)  ## open the notebooks in JupyterLab
+	$(BIN)/jupyter lab notebooks
+
+train: $(READY)  ## train the miniature SAM 2 from scratch (resumes where it stopped)
+	$(BIN)/medsam-nb train studies/train_miniature.yaml
+
+model-report: $(READY)  ## measure the miniature models; writes runs/miniature/results.json
+	$(BIN)/medsam-nb model-report
+
+bench: $(READY)  ## compare the sweep engine with the study's own loop; writes runs/bench/results.json
+	$(BIN)/python -m benchmarks.bench_engine
+
+lock: $(READY)  ## pin the newest versions that pyproject.toml allows into requirements.txt
+	$(BIN)/uv pip compile pyproject.toml --extra test --universal --python-version 3.11 --generate-hashes --no-header -o requirements.txt
+
+clean:  ## remove .venv and results (not downloaded data)
+	rm -rf .venv runs

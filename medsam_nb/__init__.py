@@ -1,0 +1,1 @@
+"""How well does SAM 2 segment medical images, and how should it be prompted?"""

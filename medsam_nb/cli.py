@@ -1,0 +1,92 @@
+"""The command line, `medsam-nb`: run a study, fetch data or weights, train, report on the miniature."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+import yaml
+
+from medsam_nb.errors import StudyError, WorkbookError
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, pretty_exceptions_enable=False)
+
+
+@app.command()
+def run(
+    study: Annotated[Path, typer.Argument(help="A study's YAML file, such as studies/demo.yaml.")],
+    set_: Annotated[
+        list[str], typer.Option("--set", metavar="NAME=VALUE", help="Replace a parameter of the study.")
+    ] = [],  # noqa: B006 (typer copies it)
+) -> None:
+    """Run a study's notebooks and write its report."""
+    from medsam_nb.runner import run_study
+
+    overrides = {}
+    for item in set_:
+        name, equals, value = item.partition("=")
+        if not equals:
+            raise StudyError(item, "is not NAME=VALUE.", "Write, for example, --set workers=4.")
+        overrides[name] = yaml.safe_load(value)
+    report, runs = run_study(study, overrides)
+    print(f"report: {report}")
+    if any(notebook.error for notebook in runs):
+        raise typer.Exit(1)
+
+
+@app.command()
+def parameters(notebook: Annotated[str, typer.Argument(help="Such as 02_evaluate_2d.")]) -> None:
+    """List what a notebook can be told."""
+    from medsam_nb.runner import declared_parameters
+
+    for name, entry in declared_parameters(notebook).items():
+        print(f"{name} = {entry['default']}    {entry['help']}")
+
+
+@app.command()
+def fetch(
+    name: Annotated[str, typer.Argument(help="A data set or checkpoint of the manifest.")],
+    manifest: Annotated[Path | None, typer.Option(help="A manifest of your own, added to the first.")] = None,
+) -> None:
+    """Download a data set or checkpoint, checked by SHA-256; or say which steps only you can take."""
+    from medsam_nb.fetch import fetch as fetch_data_set
+    from medsam_nb.fetch import fetch_checkpoint
+    from medsam_nb.manifest import load_manifest
+    from medsam_nb.project import project_root
+
+    root = project_root()
+    rows = load_manifest(root / "data_manifest.yaml", *([manifest] if manifest else []))
+    if name in rows.checkpoints:
+        print(fetch_checkpoint(rows.checkpoint(name), root / "weights"))
+        return
+    for remark in fetch_data_set(rows.data_set(name), root / "data" / "raw"):
+        print(remark)
+
+
+@app.command()
+def train(
+    study: Annotated[Path, typer.Argument(help="Such as studies/train_miniature.yaml.")],
+    out: Annotated[Path | None, typer.Option(help="Folder of state, logs and result.")] = None,
+    minutes: Annotated[float | None, typer.Option(help="Budget; stages keep their proportions.")] = None,
+) -> None:
+    """Train a miniature model from scratch, or go on where a run stopped."""
+    from medsam_nb import training
+
+    print(training.train(study, out or Path("runs") / study.stem, minutes))
+
+
+@app.command()
+def model_report() -> None:
+    """Measure the miniature models; writes runs/miniature/results.json."""
+    from medsam_nb import model_report as reporting
+
+    reporting.main([])
+
+
+def main() -> None:
+    """Run the command; an error that the user can mend is told in a sentence, not a traceback."""
+    try:
+        app()
+    except WorkbookError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)

@@ -1,0 +1,122 @@
+"""Predictions for pictures: a few slices computed again, with image, truth and prompt beside them.
+
+The results table holds numbers only. A mask that a figure shows is computed anew from the same
+case, prompt and seed, so its IoU is that of the table.
+"""
+
+import numpy as np
+
+from medsam_nb.decode2d import candidates
+from medsam_nb.designs import Design, prompted_slices
+from medsam_nb.engine import sweep
+from medsam_nb.metrics import iou
+from medsam_nb.models import Model
+from medsam_nb.panels import Panel
+from medsam_nb.prompts import Prompt, prompt_3d, prompts_2d
+from medsam_nb.volume import Case
+
+
+def largest_slice(case: Case, object_name: str) -> int:
+    """Return the slice where an object is largest."""
+    return int(case.mask(object_name).sum((1, 2)).argmax())
+
+
+def panel_of_truth(case: Case) -> Panel:
+    """Return the picture of a case before any model has seen it: its first object at its largest."""
+    name = next(iter(case.objects))
+    index = largest_slice(case, name)
+    title = f"{case.data_set}/ {case.case_id}: {name}"
+    grey, truth = case.slices_uint8()[index], case.mask(name)[index]
+    return Panel(grey, truth, title=title, spacing_mm=case.image.spacing_mm[1:])
+
+
+def predict_2d(
+    model: Model, case: Case, object_name: str, slice_index: int, mode: str, *, seed: int
+) -> tuple[np.ndarray, tuple[Prompt, ...]]:
+    """Return the first mask of one slice under one prompt mode, and the prompts of its calls.
+
+    Returns
+    -------
+    mask : ndarray of bool, shape (y, x)
+    prompts : tuple of Prompt
+    """
+    parts = (seed, case.data_set, case.case_id, object_name, slice_index)
+    prompts = prompts_2d(case.mask(object_name)[slice_index], mode, parts)
+    calls = {number: (slice_index, prompt) for number, prompt in enumerate(prompts)}
+    masks = [masks[0] for _, masks, _ in candidates(model, case.slices_uint8(), calls)]
+    return np.any(masks, axis=0), prompts
+
+
+def panel_2d(
+    model: Model,
+    case: Case,
+    mode: str,
+    *,
+    seed: int,
+    object_name: str | None = None,
+    slice_index: int | None = None,
+) -> Panel:
+    """Return the picture of one slice prompted in 2D: by default the first object at its largest."""
+    name = object_name or next(iter(case.objects))
+    index = largest_slice(case, name) if slice_index is None else slice_index
+    mask, prompts = predict_2d(model, case, name, index, mode, seed=seed)
+    truth = case.mask(name)[index]
+    return Panel(
+        case.slices_uint8()[index],
+        truth,
+        mask,
+        prompts,
+        iou(truth, mask),
+        f"{case.data_set}: {name}, {mode}",
+        case.image.spacing_mm[1:],
+    )
+
+
+def predict_3d(model: Model, case: Case, object_name: str, design: Design, *, seed: int) -> np.ndarray:
+    """Return the propagated mask of one object under one design, bool, shape (z, y, x)."""
+    truth = case.mask(object_name)
+    prediction = np.zeros_like(truth)
+
+    def prompt_of(name: str, index: int, kind: str) -> Prompt:
+        return prompt_3d(truth[index], kind, (seed, case.data_set, case.case_id, name, index))
+
+    swept = sweep(model, case.slices_uint8(), {object_name: truth}, (design,), prompt_of, until="volume_end")
+    for found in swept:
+        prediction[found.slice_index] = found.mask
+    return prediction
+
+
+def panels_3d(
+    model: Model, case: Case, object_name: str, design: Design, *, seed: int, count: int = 5
+) -> list[Panel]:
+    """Return pictures of a propagated object on slices spread from its first to its last."""
+    truth = case.mask(object_name)
+    prediction = predict_3d(model, case, object_name, design, seed=seed)
+    areas = truth.sum((1, 2))
+    prompted = prompted_slices(areas, design.frame_choice)
+    filled = np.flatnonzero(areas)
+    chosen = set(map(int, filled[np.unique(np.linspace(0, len(filled) - 1, count).round().astype(int))]))
+    for index in prompted:  # a prompted slice takes the place of its nearest neighbour
+        chosen.discard(min(chosen - set(prompted), key=lambda other: abs(other - index), default=index))
+    shown = sorted(chosen | set(prompted))
+    pictures = []
+    for index in shown:
+        distance = min((index - p for p in prompted), key=abs)
+        prompt = (
+            prompt_3d(truth[index], design.prompt, (seed, case.data_set, case.case_id, object_name, index))
+            if index in prompted
+            else None
+        )
+        where = "prompted" if index in prompted else f"{distance:+d} slices"
+        pictures.append(
+            Panel(
+                case.slices_uint8()[index],
+                truth[index],
+                prediction[index],
+                prompt,
+                iou(truth[index], prediction[index]),
+                f"{case.data_set}: {object_name}, {where}",
+                case.image.spacing_mm[1:],
+            )
+        )
+    return pictures

@@ -1,0 +1,152 @@
+"""Tables and text for a paper: LaTeX with booktabs rules, and a methods paragraph from the record."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+
+COMPARISON_COLUMNS = ["comparison", "n", "mean a", "mean b", "median difference (95 % CI)", "r", "p (Holm)"]
+_SPECIAL = {"\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{"}
+_SPECIAL |= {"}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": "$<$", ">": "$>$"}
+
+
+def p_text(p: float) -> str:
+    """Return a p value as it is printed; "-" where there was no test.
+
+    Examples
+    --------
+    >>> p_text(0.0312), p_text(0.00001), p_text(float("nan"))
+    ('0.031', '<0.001', '-')
+    """
+    if not np.isfinite(p):
+        return "-"
+    return "<0.001" if p < 0.001 else f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
+
+
+def interval_text(estimate: float, low: float, high: float) -> str:
+    """Return an estimate with its interval; only the estimate where there is no interval.
+
+    Examples
+    --------
+    >>> interval_text(0.1378, 0.1129, 0.1717)
+    '0.138 (0.113 to 0.172)'
+    """
+    if not np.isfinite(estimate):
+        return "-"
+    return f"{estimate:.3f} ({low:.3f} to {high:.3f})" if np.isfinite(low) else f"{estimate:.3f}"
+
+
+def comparison_table(result: pd.DataFrame) -> pd.DataFrame:
+    """Return the comparisons of `stats.compare` as printed: n, means, effect with interval, p last."""
+    names = [f"{r.comparison} ({r.level})" if r.level else r.comparison for r in result.itertuples()]
+    return pd.DataFrame(
+        {
+            "comparison": names,
+            "n": result["n"].to_list(),
+            "mean a": [f"{v:.3f}" if np.isfinite(v) else "-" for v in result["mean_a"]],
+            "mean b": [f"{v:.3f}" if np.isfinite(v) else "-" for v in result["mean_b"]],
+            "median difference (95 % CI)": [
+                interval_text(r.median_difference, r.ci_low, r.ci_high)
+                + (" [90 % CI]" if r.ci_level < 0.94 and np.isfinite(r.ci_low) else "")
+                for r in result.itertuples()
+            ],
+            "r": [f"{v:.2f}" if np.isfinite(v) else "-" for v in result["rank_biserial"]],
+            "p (Holm)": [p_text(v) for v in result["p_holm"].astype(float)],
+        },
+        columns=COMPARISON_COLUMNS,
+    )
+
+
+def claims_table(board: pd.DataFrame) -> pd.DataFrame:
+    """Return the scoreboard as printed, one row per test."""
+    return pd.DataFrame(
+        {
+            "claim": board["claim"] + ": " + board["sentence"],
+            "test": board["test"],
+            "n": board["n"],
+            "estimate (CI)": [
+                interval_text(r.median_difference, r.ci_low, r.ci_high) for r in board.itertuples()
+            ],
+            "p (Holm)": [p_text(v) for v in board["p_holm"].astype(float)],
+            "verdict": board["verdict"],
+        }
+    )
+
+
+def latex(table: pd.DataFrame, caption: str, name: str) -> str:
+    """Return a table as LaTeX with booktabs rules; text is escaped, numbers stand to the right.
+
+    Parameters
+    ----------
+    table : DataFrame
+        As it is to be printed.
+    caption : str
+    name : str
+        Of the LaTeX label.
+    """
+
+    def cell(value: object) -> str:
+        return "".join(_SPECIAL.get(character, character) for character in str(value))
+
+    columns = "".join("r" if pd.api.types.is_numeric_dtype(table[c]) else "l" for c in table)
+    lines = [r"\begin{table}", r"\centering", rf"\caption{{{cell(caption)}}}", rf"\label{{tab:{name}}}"]
+    lines += [rf"\begin{{tabular}}{{{columns}}}", r"\toprule"]
+    lines += [" & ".join(cell(c) for c in table.columns) + r" \\", r"\midrule"]
+    lines += [" & ".join(cell(v) for v in row) + r" \\" for row in table.itertuples(index=False)]
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}", ""])
+
+
+def _listed(items: list[str]) -> str:
+    return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}"
+
+
+def methods_paragraph(
+    provenance: Mapping, table: pd.DataFrame, result: pd.DataFrame, cases: pd.DataFrame | None = None
+) -> str:
+    """Return a methods paragraph from the record of a run, ready to be pasted.
+
+    Parameters
+    ----------
+    provenance : mapping
+        As `study.provenance` gives it.
+    table : DataFrame
+        The tidy table.
+    result : DataFrame
+        Of `stats.compare`.
+    cases : DataFrame, optional
+        The case table with a column `status`; what was excluded is counted from it.
+    """
+    packages = provenance.get("packages", {})
+    if not isinstance(packages, Mapping):
+        packages = {}
+    wanted = ("sam2", "segment-anything", "torch", "numpy", "scipy", "statsmodels")
+    versions = [f"{name} {packages[name]}" for name in wanted if packages.get(name)]
+    weights = [f"{name} (SHA-256 {sha[:12]})" for name, sha in provenance.get("checkpoints", {}).items()]
+    n_cases = int(table.groupby(["data_set", "case_id"]).ngroups)
+    n_failed = int((table["value"].isna() & table["metric"].eq("iou") & ~table["truth_px"].eq(0)).sum())
+    parts = [
+        f"We evaluated {_listed(weights) if weights else 'the models'} on {n_cases} cases of "
+        f"{table['data_set'].nunique()} data sets ({int((table['metric'] == 'iou').sum())} scored masks).",
+        f"{n_failed} masks failed and count as an IoU of 0.",
+    ]
+    if cases is not None:
+        excluded = cases[cases["status"] != "ok"]
+        parts.append(f"{len(excluded)} cases could not be used and were not imputed.")
+    tests = int(result["p"].notna().sum())
+    parts.append(
+        "The case was the unit of inference: slices were averaged within an object, objects within a case. "
+        f"{tests} comparisons in {result['family'].nunique()} families, declared beforehand, were made with "
+        "Wilcoxon signed-rank tests (zeros after Pratt; exact or by changes of sign for up to 50 pairs), "
+        "corrected by Holm within a family, and reported as median paired differences with cluster-bootstrap "
+        "intervals and matched-pairs rank-biserial correlations."
+    )
+    devices, seeds = provenance.get("device", []), provenance.get("seed", [])
+    run = [f"device {_listed(list(devices))}"] if devices else []
+    run += [f"arithmetic {_listed(list(provenance['dtype']))}"] if provenance.get("dtype") else []
+    run += [f"seed {_listed(list(map(str, seeds)))}"] if seeds else []
+    run += [f"code at commit {str(provenance['git_commit'])[:12]}"] if provenance.get("git_commit") else []
+    if versions:
+        parts.append(f"Software: {_listed(versions)}.")
+    if run:
+        parts.append(f"Run: {', '.join(run)}.")
+    return " ".join(parts)

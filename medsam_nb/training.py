@@ -1,0 +1,376 @@
+"""Training from scratch by one command: stages with a time budget, resumable, on CPUs or a GPU.
+
+    python -m medsam_nb.training studies/train_miniature.yaml --out runs/miniature/sam2
+
+A study file lists stages; each has a budget in minutes, and its learning rate falls with the used share of
+that budget, so a stage always ends with its decay.  State (weights, average, optimisers, stage, step, clock,
+random state) is written every minute; the same command continues after a kill.  On a CPU, two
+single-threaded ranks average their gradients; on a GPU one process takes larger batches.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import csv
+import os
+import tempfile
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.distributed
+import yaml
+from tqdm import tqdm
+
+from medsam_nb import held_out, miniature, phantom
+from medsam_nb import training_data as data
+from medsam_nb import training_steps as steps
+from medsam_nb.models import read_weights
+from medsam_nb.muon import Muon
+from medsam_nb.training_study import Stage, Study, fading, learning_rate, read_study
+
+SAVE_SECONDS = 60
+# Larger matrices cost more in the Newton-Schulz steps than they gain on a CPU.
+MUON_LARGEST = 150_000
+
+
+def build(study: Study, size: int):
+    """Network of the study at an input size, with structured initialisation (and warm start, if asked)."""
+    model = miniature.build_sam2(size) if study.model == "sam2" else miniature.build_sam(size)
+    miniature.initialise_prompting(model)
+    if study.start_from:
+        shared = read_weights(Path(study.start_from))
+        own = model.state_dict()
+        renamed = {name.removeprefix("sam_"): value for name, value in shared.items()}
+        own.update({k: v for k, v in renamed.items() if k in own and own[k].shape == v.shape})
+        model.load_state_dict(own)
+    return model
+
+
+def build_optimisers(model, head, lr: float):
+    """Muon for the attention and MLP matrices, AdamW for everything else."""
+    blocks = (
+        "trunk.blocks",
+        "image_encoder.blocks",
+        "transformer.layers",
+        "final_attn",
+        "memory_attention.layers",
+    )
+    matrices, decayed, plain = [], [], []
+    for name, parameter in [*model.named_parameters(), *head.named_parameters(prefix="head")]:
+        small = parameter.ndim == 2 and parameter.numel() <= MUON_LARGEST and "rel_pos" not in name
+        if small and any(block in name for block in blocks):
+            matrices.append(parameter)
+            continue
+        (decayed if parameter.ndim >= 2 else plain).append(parameter)
+    groups = [{"params": decayed, "weight_decay": 0.05}, {"params": plain, "weight_decay": 0.0}]
+    return Muon(matrices, lr=2 * lr), torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.98), fused=True)
+
+
+class _Averager:
+    """Averages gradients over ranks in one call and shares rank 0's clock with it."""
+
+    def __init__(self, parameters, ranks: int, rank: int):
+        self.parameters, self.ranks, self.rank = list(parameters), ranks, rank
+
+    def __call__(self, clock: float) -> float:
+        for p in self.parameters:
+            if p.grad is None:
+                p.grad = torch.zeros_like(p)
+        if self.ranks == 1:
+            return clock
+        own = torch.tensor([clock if self.rank == 0 else 0.0])
+        flat = torch.cat([p.grad.view(-1) for p in self.parameters] + [own])
+        torch.distributed.all_reduce(flat)
+        offset = 0
+        for p in self.parameters:
+            p.grad.copy_(flat[offset : offset + p.numel()].view_as(p)).div_(self.ranks)
+            offset += p.numel()
+        return float(flat[-1])
+
+
+class _Log:
+    """Appends rows to a CSV file; the header is fixed by the first row's columns."""
+
+    def __init__(self, path: Path, columns: list[str]):
+        self.path, self.columns = path, columns
+        if not path.is_file():
+            path.write_text(",".join(columns) + "\n")
+
+    def write(self, row: dict) -> None:
+        with self.path.open("a", newline="") as stream:
+            csv.DictWriter(stream, self.columns, extrasaction="ignore").writerow(
+                {k: f"{v:.5g}" if isinstance(v, float) else v for k, v in row.items()}
+            )
+
+
+LOSS_COLUMNS = ["minutes", "stage", "step", "used", "lr", "loss", "box", "point", "metric", "box_iou"]
+LOSS_COLUMNS += ["point_iou", "video", "video_iou", "presence"]
+HELD_OUT_COLUMNS = ["minutes", "stage", "step", "box", "point_first", "point_confident", "point_best"]
+HELD_OUT_COLUMNS += ["video", "absent_found"]
+
+
+class Trainer:
+    """One rank of a training run."""
+
+    def __init__(self, study: Study, out: Path, device: str, rank: int, ranks: int):
+        self.study, self.out, self.device, self.rank, self.ranks = study, out, device, rank, ranks
+        self.state = {"stage": 0, "step": 0, "clock": 0.0, "total": 0.0, "memory_ready": False}
+        self.saved = None
+        path = out / "state.pt"
+        if path.is_file():
+            self.saved = torch.load(path, map_location="cpu", weights_only=True)
+            if self.saved["study"] != study.model:
+                raise ValueError(f"{path} holds a run of {self.saved['study']!r}: choose another folder")
+            self.state = self.saved["state"]
+        self.losses = _Log(out / "losses.csv", LOSS_COLUMNS)
+        self.scores = _Log(out / "held_out.csv", HELD_OUT_COLUMNS)
+        self.held = data.open_pool(Path(study.pool) / "pool_validation.npy")
+
+    def run(self, rendezvous: str) -> None:
+        """Run the stage at which the state stands (to its end)."""
+        torch.manual_seed(self.study.seed)
+        average = (
+            self.saved["average"] if self.saved else build(self.study, miniature.IMAGE_SIZE).state_dict()
+        )
+        average = self.run_stage(self.study.stages[self.state["stage"]], average, rendezvous)
+        self.state.update(stage=self.state["stage"] + 1, step=0, clock=0.0)
+        self.save(None, average, None, None)
+        if self.rank == 0 and self.state["stage"] == len(self.study.stages):
+            digest = miniature.save_state(average, self.out / "final.pt")
+            print(f"weights: {self.out / 'final.pt'} sha256 {digest}")
+
+    def prepare_memory(self, model, batches: data.Batches) -> None:
+        """Structured initialisation of the memory attention, from the same images on every rank."""
+        pool = data.open_pool(batches.pool_path)
+        images = data.image_batch(pool, np.random.default_rng(self.study.seed), batches.options)["images"]
+        with torch.no_grad():
+            miniature.initialise_memory(model, steps.encode(model, images.to(self.device)).embedding)
+        self.state["memory_ready"] = True
+
+    def run_stage(self, stage: Stage, average: dict, rendezvous: str) -> dict:
+        """Train one stage (or what is left of it); returns the averaged weights."""
+        state, saved = self.state, self.saved
+        options = data.SampleOptions(**stage.samples)
+        model = build(self.study, options.size).to(self.device)
+        model.load_state_dict(saved["model"] if saved and saved["model"] else average)
+        head = steps.metric_head(model).to(self.device)
+        seed = self.study.seed * 1000 + state["stage"]
+        source = data.Batches(
+            Path(self.study.pool) / "pool_train.npy", options, seed, self.rank, first_step=state["step"]
+        )
+        # A single CPU process gains nothing from a loader beside it; a GPU's must not be forked.
+        workers = 0 if self.ranks == 1 and self.device == "cpu" else 1
+        context = ("fork" if self.ranks > 1 else "spawn") if workers else None
+        loader = torch.utils.data.DataLoader(
+            source,
+            batch_size=None,
+            num_workers=workers,
+            prefetch_factor=4 if workers else None,
+            multiprocessing_context=context,
+        )
+        loader = iter(loader)
+        batch = next(loader)  # the clock starts when data flow
+        if self.ranks > 1:
+            # Only now: a process that already runs communication threads must not fork its loader.
+            torch.distributed.init_process_group(
+                "gloo", init_method=rendezvous, rank=self.rank, world_size=self.ranks
+            )
+        if options.video_fraction > 0 and not state["memory_ready"]:
+            self.prepare_memory(model, source)
+        smooth = copy.deepcopy(model).requires_grad_(False)
+        muon, adam = build_optimisers(model, head, stage.lr)
+        if saved and saved["model"]:
+            smooth.load_state_dict(average)
+            muon.load_state_dict(saved["muon"])
+            adam.load_state_dict(saved["adam"])
+        if saved and saved.get("head"):
+            head.load_state_dict(saved["head"])
+        self.head = head
+        model.train()
+        parameters = [p for p in [*model.parameters(), *head.parameters()] if p.requires_grad]
+        synchronise = _Averager(parameters, self.ranks, self.rank)
+        started, began_at, last_save = time.monotonic(), state["clock"], time.monotonic()
+        used = min(0.999, state["clock"] / (60 * stage.minutes))
+        bar = tqdm(total=100, desc=stage.name, disable=self.rank > 0, mininterval=10, unit="%")
+        while used < 1:
+            batch = {k: v.to(self.device) if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
+            lr = learning_rate(stage, state["step"], used)
+            muon.param_groups[0]["lr"] = 2 * lr
+            for group in adam.param_groups:
+                group["lr"] = lr
+            loss, parts = self.loss(model, head, batch, stage, seed)
+            loss.backward()
+            clock = synchronise(began_at + time.monotonic() - started)
+            norm = torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+            if torch.isfinite(norm):
+                muon.step()
+                adam.step()
+                decay = min(stage.ema, (state["step"] + 1) / (state["step"] + 10))
+                with torch.no_grad():
+                    torch._foreach_lerp_(list(smooth.parameters()), list(model.parameters()), 1 - decay)
+            for p in parameters:
+                p.grad = None
+            before, used = used, clock / (60 * stage.minutes)
+            state.update(step=state["step"] + 1, clock=clock)
+            bar.update(max(0, min(100, int(100 * used)) - bar.n))
+            if self.rank == 0 and state["step"] % 10 == 0:
+                bar.set_postfix_str(f"step {state['step']} loss {loss.item():.3f}", refresh=False)
+                row = {"minutes": state["total"] + clock / 60, "stage": stage.name, "step": state["step"],
+                       "used": used, "lr": lr, "loss": loss.item(), **parts}  # fmt: skip
+                self.losses.write(row)
+            if int(before * stage.evaluations) != int(used * stage.evaluations):
+                self.evaluate(stage, smooth, options, clock)
+            if self.rank == 0 and time.monotonic() - last_save > SAVE_SECONDS:
+                self.save(model, smooth.state_dict(), muon, adam)
+                last_save = time.monotonic()
+            batch = next(loader)
+        bar.close()
+        state["total"] += state["clock"] / 60
+        return smooth.state_dict()
+
+    def loss(self, model, head, batch, stage: Stage, seed: int):
+        step = self.state["step"]
+        if batch["kind"] == "video":
+            balanced = fading(step, stage.video_balanced)
+            return steps.video_step(model, batch, balanced=balanced, presence_weight=stage.presence_weight)
+        shared = data.step_generator(seed, step)
+        shared.random()
+        correct = shared if shared.random() < stage.correct else None
+        return steps.image_step(
+            model,
+            head,
+            batch,
+            balanced=fading(step, stage.balanced),
+            aux_weight=stage.aux_weight,
+            correct=correct,
+        )
+
+    def evaluate(self, stage: Stage, model, options: data.SampleOptions, clock: float) -> None:
+        """Held-out IoU, shared among the ranks, to `held_out.csv` and the figure."""
+        model.eval()
+        mine = range(self.rank, held_out.IMAGES, self.ranks)
+        found = held_out.image_scores(model, self.held, options.size, mine, self.device)
+        if self.study.model == "sam2" and self.state["memory_ready"]:
+            mine = range(self.rank, held_out.SEQUENCES, self.ranks)
+            found |= held_out.video_scores(model, self.held, options.size, mine, self.device)
+        names = sorted(found)
+        sums = torch.tensor([[sum(found[n]), len(found[n])] for n in names], dtype=torch.float64)
+        if self.ranks > 1:
+            torch.distributed.all_reduce(sums)
+        means = {n: float(s / max(1.0, float(c))) for n, (s, c) in zip(names, sums, strict=True)}
+        if self.rank == 0:
+            minutes = self.state["total"] + clock / 60
+            self.scores.write({"minutes": minutes, "stage": stage.name, "step": self.state["step"], **means})
+            tqdm.write(
+                f"{minutes:.1f} min {stage.name}: " + " ".join(f"{k} {v:.3f}" for k, v in means.items())
+            )
+            draw_curves(self.out)
+
+    def save(self, model, average: dict, muon, adam) -> None:
+        if self.rank != 0:
+            return
+        content = {
+            "study": self.study.model,
+            "state": dict(self.state),
+            "average": average,
+            "model": model.state_dict() if model else None,
+            "head": self.head.state_dict() if model else None,
+            "muon": muon.state_dict() if muon else None,
+            "adam": adam.state_dict() if adam else None,
+        }
+        partial = self.out / "state.pt.partial"
+        torch.save(content, partial)
+        os.replace(partial, self.out / "state.pt")
+
+
+def draw_curves(out: Path) -> None:
+    """Figure of the training loss and the held-out IoU from the two CSV files of a run."""
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+    losses, scores = pd.read_csv(out / "losses.csv"), pd.read_csv(out / "held_out.csv")
+    figure = Figure(figsize=(10, 4))
+    left, right = figure.subplots(1, 2)
+    for name in ("box", "point", "video"):
+        values = losses[["minutes", name]].dropna()
+        left.plot(values["minutes"], values[name].rolling(20, min_periods=1).mean(), label=f"{name} loss")
+    for name in HELD_OUT_COLUMNS[3:]:
+        values = scores[["minutes", name]].dropna()
+        right.plot(values["minutes"], values[name], marker="o", label=name.replace("_", " "))
+    left.set(xlabel="training time (min)", ylabel="loss (running mean)")
+    right.set(xlabel="training time (min)", ylabel="held-out IoU (simulated)", ylim=(0, 1))
+    for axis in (left, right):
+        axis.legend(frameon=False)
+    figure.tight_layout()
+    figure.savefig(out / "training_curve.png", dpi=110)
+
+
+def _work(rank: int, ranks: int, study: Study, out: Path, device: str, rendezvous: str) -> None:
+    if device == "cpu":
+        torch.set_num_threads(1)
+        torch.set_flush_denormal(True)
+    Trainer(study, out, device, rank, ranks).run(rendezvous)
+    if ranks > 1:
+        torch.distributed.destroy_process_group()
+
+
+def _stages_done(out: Path) -> int:
+    path = out / "state.pt"
+    return torch.load(path, map_location="cpu", weights_only=True)["state"]["stage"] if path.is_file() else 0
+
+
+def train(study_path: Path, out_dir: Path, minutes: float | None = None, device: str | None = None) -> Path:
+    """Train (or continue) a study and return the path of the averaged weights.
+
+    Parameters
+    ----------
+    study_path : pathlib.Path
+    out_dir : pathlib.Path
+        Receives `state.pt`, `losses.csv`, `held_out.csv`, `training_curve.png` and `final.pt`.
+    minutes : float, optional
+        Total budget; the stages keep their proportions.
+    device : str, optional
+        "cpu" or "cuda"; CUDA when available.
+
+    Returns
+    -------
+    pathlib.Path
+    """
+    study, out = read_study(Path(study_path), minutes), Path(out_dir)
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "study.yaml").write_text(
+        yaml.safe_dump({**asdict(study), "stages": [asdict(s) for s in study.stages]})
+    )
+    pool = Path(study.pool)
+    data.build_pool(pool / "pool_train.npy", phantom.TRAIN_SEED_BASE, study.volumes)
+    data.build_pool(pool / "pool_validation.npy", phantom.VALIDATION_SEED_BASE, 24)
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    ranks = study.ranks if device == "cpu" else 1
+    while (stage := _stages_done(out)) < len(study.stages):
+        with tempfile.TemporaryDirectory() as folder:
+            rendezvous = (Path(folder) / f"stage_{stage}").as_uri()
+            if ranks == 1:
+                _work(0, 1, study, out, device, rendezvous)
+            else:
+                # Spawned: a caller that has used threads (a notebook, a test) must not be forked.
+                torch.multiprocessing.spawn(_work, args=(ranks, study, out, device, rendezvous), nprocs=ranks)
+    return out / "final.pt"
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Command line of `python -m medsam_nb.training`."""
+    parser = argparse.ArgumentParser(description="Train a miniature model from scratch (or continue).")
+    parser.add_argument("study", type=Path)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--minutes", type=float, help="total budget; stages keep their proportions")
+    parser.add_argument("--device", choices=("cpu", "cuda"))
+    options = parser.parse_args(arguments)
+    train(options.study, options.out, options.minutes, options.device)
+
+
+if __name__ == "__main__":
+    main()

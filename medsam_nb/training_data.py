@@ -1,0 +1,401 @@
+"""Training samples from a pool of simulated label volumes: crops, targets, prompts, batches.
+
+The label volumes are made once and memory-mapped; every sample takes a new random crop and a new random
+appearance, so the pool is small but no image is seen twice.  A batch is a function of
+(seed, rank, step): any step can be made again, on any worker, in any order.
+
+Target rules (training and held-out evaluation alike): holes filled in 90 %, the component at a random
+place in 85 % of the objects with several, at least 0.12 % of the image and 40 pixels, at most 70 %,
+thin structures rejected in 90 %, and always those with a contrast below 0.05 on more than 45 % of their
+border.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from scipy import ndimage
+from tqdm import tqdm
+
+from medsam_nb import phantom, rendering
+
+PROMPT_KINDS = ("box", "point", "mask")
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Label volumes (memory-mapped, shape (n, z, y, x)) and the objects of each."""
+
+    labels: np.ndarray
+    objects: list[list[list[int]]]
+
+
+@dataclass(frozen=True)
+class SampleOptions:
+    """How samples are drawn.
+
+    Attributes
+    ----------
+    size : int
+        Side of the image in pixels.
+    images, objects : int
+        Images per batch and objects per image, at most.
+    videos, slices : int
+        Sequences per video batch and slices per sequence.
+    video_fraction : float
+        Share of steps that train on sequences.
+    ease : int
+        Number of first steps with larger objects and a simpler appearance.
+    """
+
+    size: int = 128
+    images: int = 6
+    objects: int = 4
+    videos: int = 2
+    slices: int = 5
+    video_fraction: float = 0.0
+    ease: int = 0
+
+
+def build_pool(path: Path, first_seed: int, count: int, workers: int = 2) -> None:
+    """Write `count` random label volumes (seeds from `first_seed`) to `path` (.npy) and a .json of objects.
+
+    An existing pool is left as it is.  The result does not depend on the number of workers.
+    """
+    path = Path(path)
+    if path.is_file() and path.with_suffix(".json").is_file():
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    store = np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=(count, *phantom.POOL_SHAPE))
+    objects = []
+    seeds = range(first_seed, first_seed + count)
+    with multiprocessing.get_context("spawn").Pool(workers) as workers_pool:
+        volumes = workers_pool.imap(phantom.random_label_volume, seeds, chunksize=4)
+        for i, volume in enumerate(tqdm(volumes, total=count, desc=f"label volumes {path.stem}")):
+            store[i] = volume.labels
+            objects.append([list(map(int, labels)) for labels in volume.objects])
+    store.flush()
+    path.with_suffix(".json").write_text(json.dumps({"first_seed": first_seed, "objects": objects}))
+    os.replace(partial, path)
+
+
+def open_pool(path: Path) -> Pool:
+    """Memory-map a pool written by `build_pool`."""
+    path = Path(path)
+    return Pool(np.load(path, mmap_mode="r"), json.loads(path.with_suffix(".json").read_text())["objects"])
+
+
+def random_affine(rng: np.random.Generator, source: int, size: int) -> np.ndarray:
+    """2 x 3 matrix from output pixels to source pixels: zoom, anisotropy, rotation, flip, shift."""
+    zoom = np.exp(rng.uniform(np.log(0.75), np.log(1.9))) if rng.random() < 0.8 else 1.0
+    stretch = np.exp(rng.uniform(-0.2, 0.2))
+    angle = rng.uniform(-0.5, 0.5) if rng.random() < 0.5 else 0.0
+    if rng.random() < 0.2:
+        angle += np.pi / 2 * rng.integers(1, 4)
+    matrix = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    matrix = matrix @ np.diag([stretch / zoom, 1 / (stretch * zoom)])
+    if rng.random() < 0.5:
+        matrix[:, 0] *= -1
+    room = max(0.05, 1 - 1 / zoom)
+    shift = rng.uniform(-room, room, 2)
+    scale = source / size
+    linear = matrix * scale
+    centre = (source - 1) / 2 + shift * source / 2
+    return np.concatenate([linear, (centre - linear @ np.full(2, (size - 1) / 2))[:, None]], axis=1)
+
+
+def crop(labels: np.ndarray, affine: np.ndarray, size: int) -> np.ndarray:
+    """Nearest-neighbour resampling of every slice to (n, size, size)."""
+    flags = cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP
+    return np.stack(
+        [cv2.warpAffine(np.ascontiguousarray(s), affine, (size, size), flags=flags) for s in labels]
+    )
+
+
+def fill_holes(mask: np.ndarray) -> np.ndarray:
+    """Fill the holes of a 2D mask (uint8 or bool); returns bool."""
+    outlines, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    filled = np.zeros(mask.shape, np.uint8)
+    cv2.drawContours(filled, outlines, -1, 1, cv2.FILLED)
+    return filled.astype(bool)
+
+
+def is_visible(image: np.ndarray, mask: np.ndarray, share: float = 0.55) -> bool:
+    """Whether at least `share` of a mask's border shows a local contrast of 0.05 in an image of 0..1."""
+    kernel = np.ones((5, 5), np.uint8)
+    mask8 = mask.astype(np.uint8)
+    inner = (mask8 > cv2.erode(mask8, kernel)).astype(np.float32)
+    outer = (cv2.dilate(mask8, kernel) > mask8).astype(np.float32)
+    window = (image.shape[0] // 24 | 1,) * 2
+    weights = [cv2.blur(side, window) for side in (inner, outer)]
+    inside, outside = (
+        cv2.blur(image * side, window) / np.maximum(weight, 1e-6)
+        for side, weight in zip((inner, outer), weights, strict=True)
+    )
+    both = (inner > 0) & (weights[1] > 1e-6)
+    return bool(both.any()) and float((np.abs(inside - outside)[both] >= 0.05).mean()) >= share
+
+
+def clean_target(mask: np.ndarray, rng: np.random.Generator, *, minimum_share=0.0012) -> np.ndarray | None:
+    """Apply the target rules (module docstring) to a 2D object mask; None when it is rejected."""
+    if mask.sum() < 30:
+        return None
+    count, components = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)
+    if count > 2 and rng.random() < 0.85:
+        mask = components == components[mask][int(rng.integers(int(mask.sum())))]
+    if rng.random() < 0.9:
+        mask = fill_holes(mask)
+    return mask if _acceptable(mask, rng, minimum_share) else None
+
+
+def _acceptable(mask: np.ndarray, rng: np.random.Generator, minimum_share: float) -> bool:
+    area = int(mask.sum())
+    if area < max(40, minimum_share * mask.size) or area > 0.7 * mask.size:
+        return False
+    depth = cv2.distanceTransform(np.pad(mask.astype(np.uint8), 1), cv2.DIST_L2, 5).max()
+    return depth >= 0.13 * np.sqrt(area) or rng.random() > 0.9
+
+
+def sample_box(mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Box (x0, y0, x1, y1) of a mask, in pixels, inclusive: exact in 40 %, else with jittered edges."""
+    ys, xs = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    box = np.array([xs[0], ys[0], xs[-1], ys[-1]], np.float32)
+    if rng.random() < 0.4:
+        return box
+    size = np.array([box[2] - box[0] + 1, box[3] - box[1] + 1] * 2)
+    box = box + rng.normal(0, 0.05, 4) * size + rng.normal(0, 0.7, 4)
+    return np.clip(box, 0, mask.shape[0] - 1).astype(np.float32)
+
+
+def sample_point(mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Point (x, y) in a mask: its deepest pixel in 50 %, the inner half in 25 %, anywhere in 25 %."""
+    draw = rng.random()
+    distance = cv2.distanceTransform(np.pad(mask.astype(np.uint8), 1), cv2.DIST_L2, 5)[1:-1, 1:-1]
+    if draw < 0.5:
+        ys, xs = np.nonzero(distance >= distance.max() - 1e-3)
+    elif draw < 0.75:
+        ys, xs = np.nonzero(distance >= 0.5 * distance.max())
+    else:
+        ys, xs = np.nonzero(mask)
+    i = int(rng.integers(len(ys)))
+    return np.array([xs[i], ys[i]], np.float32)
+
+
+def object_mask(labels: np.ndarray, values) -> np.ndarray:
+    """Boolean mask of a set of label values."""
+    table = np.zeros(256, bool)
+    table[list(values)] = True
+    return table[labels]
+
+
+def image_sample(pool: Pool, rng: np.random.Generator, options: SampleOptions, hardness: float = 1.0):
+    """One 2D image with its targets.
+
+    Returns
+    -------
+    image : ndarray of float32, shape (y, x), 0 to 1
+    masks : list of ndarray of bool, shape (y, x)
+        Up to `options.objects`, at least one.
+    labels : ndarray of int16, shape (y, x)
+        For the metric loss; -1 where it does not apply.
+    """
+    size, minimum = options.size, 0.0012 + 0.008 * (1 - hardness)
+    while True:
+        volume = int(rng.integers(len(pool.labels)))
+        draw = rng.random() if rng.random() < hardness else 1.0
+        if draw < 0.06:
+            row = int(rng.integers(40, 216))
+            source = cv2.resize(
+                np.ascontiguousarray(pool.labels[volume, :, row, :]),
+                (256, 256),
+                interpolation=cv2.INTER_NEAREST,
+            )[None]
+        elif draw < 0.15:
+            source = pool.labels[volume]
+        else:
+            source = pool.labels[volume, int(rng.integers(pool.labels.shape[1]))][None]
+        stack = crop(source, random_affine(rng, source.shape[-1], size), size)
+        if len(stack) == 1:
+            easy = rng.random() > hardness
+            image = rendering.render_random(stack, rng, "mri" if easy else None)[0]
+            labels = stack[0].astype(np.int16)
+        else:
+            n = int(stack.max()) + 1
+            dense = np.where(rng.random(n) < 0.35, rng.uniform(0.6, 1.6, n), rng.uniform(0, 0.35, n))
+            dense[0] = 0
+            line = rendering.xray(
+                dense.astype(np.float32)[stack], rng, strength=1.0, sigma=rng.uniform(0, 0.02)
+            )
+            line = np.exp(-rng.uniform(0.5, 3) * line) if rng.random() < 0.5 else line
+            image = rendering.finish(line, rng)[0]
+            labels = np.full(image.shape, -1, np.int16)
+        masks = []
+        candidates = pool.objects[volume]
+        for i in rng.permutation(len(candidates)):
+            whole = object_mask(stack, candidates[i]).any(axis=0)
+            mask = clean_target(whole, rng, minimum_share=minimum)
+            if mask is None or not is_visible(image, mask):
+                continue
+            if any(np.array_equal(mask, other) for other in masks):
+                continue
+            masks.append(mask)
+            if len(masks) == options.objects:
+                break
+        if masks:
+            return image, masks, labels
+
+
+def video_sample(pool: Pool, rng: np.random.Generator, options: SampleOptions, objects: int = 3):
+    """One sequence of neighbouring slices with objects prompted on a common slice.
+
+    Returns
+    -------
+    images : ndarray of float32, shape (slices, y, x)
+    masks : ndarray of bool, shape (objects, slices, y, x)
+        Padded by repetition when fewer objects qualify.
+    prompted : int
+        Index of the prompted slice.
+    """
+    size, n = options.size, options.slices
+    while True:
+        volume = int(rng.integers(len(pool.labels)))
+        stride = 2 if rng.random() < 0.25 and 2 * (n - 1) < pool.labels.shape[1] else 1
+        start = int(rng.integers(0, max(1, pool.labels.shape[1] - (n - 1) * stride)))
+        source = pool.labels[volume, start : start + (n - 1) * stride + 1 : stride]
+        if rng.random() < 0.5:
+            source = source[::-1]
+        stack = crop(source, random_affine(rng, source.shape[-1], size), size)
+        prompted = int(rng.integers(n))
+        images, masks = None, []
+        candidates = pool.objects[volume]
+        for i in rng.permutation(len(candidates)):
+            whole = object_mask(stack, candidates[i])
+            if whole[prompted].sum() < 40:
+                continue
+            if rng.random() < 0.85:
+                components, _ = ndimage.label(whole, structure=np.ones((3, 3, 3)))
+                inside = components[prompted][whole[prompted]]
+                whole = components == inside[int(rng.integers(len(inside)))]
+            if rng.random() < 0.9:
+                whole = np.stack([fill_holes(m) for m in whole])
+            if not _acceptable(whole[prompted], rng, 0.0012):
+                continue
+            if images is None:
+                images = rendering.render_random(stack, rng)
+            if is_visible(images[prompted], whole[prompted]):
+                masks.append(whole)
+            if len(masks) == objects:
+                break
+        # A sequence in which something ends teaches more than one where all objects run through.
+        if masks and (any(not m.any(axis=(1, 2)).all() for m in masks) or rng.random() < 0.6):
+            padded = [masks[k % len(masks)] for k in range(objects)]
+            return images, np.stack(padded), prompted
+
+
+def image_batch(pool: Pool, rng: np.random.Generator, options: SampleOptions, hardness: float = 1.0) -> dict:
+    """Batch of images with a box and a point for every object, as tensors."""
+    images, masks, index, boxes, points, labels = [], [], [], [], [], []
+    for i in range(options.images):
+        image, targets, label = image_sample(pool, rng, options, hardness)
+        images.append(image)
+        labels.append(label[2::4, 2::4])
+        for mask in targets:
+            masks.append(mask)
+            index.append(i)
+            boxes.append(sample_box(mask, rng))
+            points.append(sample_point(mask, rng))
+    return {
+        "kind": "image",
+        "images": torch.from_numpy(np.stack(images)),
+        "masks": torch.from_numpy(np.stack(masks)),
+        "index": torch.tensor(index),
+        "boxes": torch.from_numpy(np.stack(boxes)),
+        "points": torch.from_numpy(np.stack(points)),
+        "labels": torch.from_numpy(np.stack(labels)),
+    }
+
+
+def video_batch(pool: Pool, rng: np.random.Generator, options: SampleOptions) -> dict:
+    """Batch of sequences with one prompt kind; prompts lie on each sequence's own prompted slice.
+
+    All sequences are turned so that the prompted slice has the same index (they are drawn until it has).
+    """
+    images, masks, prompted = [], [], None
+    while len(images) < options.videos:
+        image, mask, slice_index = video_sample(pool, rng, options)
+        if prompted is None:
+            prompted = slice_index
+        elif slice_index != prompted:
+            if options.slices - 1 - slice_index != prompted:
+                continue
+            image, mask = image[::-1], mask[:, ::-1]
+        images.append(image)
+        masks.append(mask)
+    masks = np.concatenate(masks)
+    kind = str(rng.choice(PROMPT_KINDS, p=(0.45, 0.15, 0.40)))
+    return {
+        "kind": "video",
+        "images": torch.from_numpy(np.stack(images)),
+        "masks": torch.from_numpy(np.ascontiguousarray(masks)),
+        "index": torch.arange(len(images)).repeat_interleave(len(masks) // len(images)),
+        "prompted": prompted,
+        "prompt": kind,
+        "boxes": torch.from_numpy(np.stack([sample_box(m[prompted], rng) for m in masks])),
+        "points": torch.from_numpy(np.stack([sample_point(m[prompted], rng) for m in masks])),
+    }
+
+
+class Batches(torch.utils.data.IterableDataset):
+    """Endless batches of one training stage, starting at any step.
+
+    Parameters
+    ----------
+    pool_path : pathlib.Path
+    options : SampleOptions
+    seed : int
+        Of the stage.
+    rank : int
+        Each rank sees its own batches; whether a step is an image or a video step is common to all.
+    first_step : int
+    """
+
+    def __init__(
+        self, pool_path: Path, options: SampleOptions, seed: int, rank: int = 0, first_step: int = 0
+    ):
+        super().__init__()
+        self.pool_path, self.options = Path(pool_path), options
+        self.seed, self.rank, self.first_step = seed, rank, first_step
+
+    def __iter__(self):
+        cv2.setNumThreads(1)
+        torch.set_num_threads(1)
+        pool = open_pool(self.pool_path)
+        worker = torch.utils.data.get_worker_info()
+        step, stride = self.first_step, 1
+        if worker is not None:
+            step, stride = step + worker.id, worker.num_workers
+        while True:
+            yield self.batch(pool, step)
+            step += stride
+
+    def batch(self, pool: Pool, step: int) -> dict:
+        """The batch of one step."""
+        is_video = step_generator(self.seed, step).random() < self.options.video_fraction
+        rng = np.random.default_rng([self.seed, self.rank, step, 1])
+        if is_video:
+            return video_batch(pool, rng, self.options)
+        hardness = 1.0 if step >= self.options.ease else 0.25 + 0.75 * step / self.options.ease
+        return image_batch(pool, rng, self.options, hardness)
+
+
+def step_generator(seed: int, step: int) -> np.random.Generator:
+    """Generator of the decisions that all ranks must share at a step."""
+    return np.random.default_rng([seed, step, 0])

@@ -1,0 +1,336 @@
+"""One training step as a function: encode images, decode prompts, track slices, return the loss.
+
+The same functions serve training from scratch and fine-tuning, for SAM 2 (images and sequences) and for
+SAM (images).  The decoder is called below its mask selection, so that all four mask tokens learn.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from segment_anything.modeling import Sam
+
+from medsam_nb import losses
+from medsam_nb.miniature import prompt_parts
+
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)
+# Sequences are announced to the tracker with this length (temporal codes are relative to it).
+ANNOUNCED_SLICES = 16
+
+
+@dataclass(frozen=True)
+class Features:
+    """Encoder output of a batch: stride-16 embedding, optional high-resolution maps, aux-loss map."""
+
+    embedding: torch.Tensor
+    high_resolution: list[torch.Tensor] | None
+    fine: torch.Tensor
+    fine_stride: int
+
+
+def normalise(images: torch.Tensor) -> torch.Tensor:
+    """Grey images (n, y, x) in 0..1 to the networks' input (n, 3, y, x)."""
+    mean = torch.tensor(MEAN, device=images.device).view(1, 3, 1, 1)
+    std = torch.tensor(STD, device=images.device).view(1, 3, 1, 1)
+    return (images[:, None] - mean) / std
+
+
+def encode(model, images: torch.Tensor) -> Features:
+    """Image features of a batch of grey images (n, y, x), as the mask decoder receives them."""
+    if isinstance(model, Sam):
+        embedding = model.image_encoder(normalise(images))
+        return Features(embedding, None, embedding, 16)
+    levels = model.image_encoder(normalise(images))["backbone_fpn"]
+    decoder = model.sam_mask_decoder
+    embedding = levels[-1] + model.no_mem_embed.view(1, -1, 1, 1)
+    return Features(embedding, [decoder.conv_s0(levels[0]), decoder.conv_s1(levels[1])], levels[0], 4)
+
+
+def decode(model, features: Features, index: torch.Tensor, coordinates, point_labels, previous=None):
+    """All mask tokens for one prompt per object.
+
+    Parameters
+    ----------
+    model : SAM2Base or Sam
+    features : Features
+    index : Tensor of int, shape (n,)
+        Image of each object.
+    coordinates : Tensor, shape (n, points, 2)
+        (x, y) in pixels; a box is two points with labels 2 and 3.
+    point_labels : Tensor of int, shape (n, points)
+    previous : Tensor, shape (n, 1, y, x), optional
+        Previous low-resolution logits.
+
+    Returns
+    -------
+    logits : Tensor, shape (n, 4, y / 4, x / 4)
+    scores : Tensor, shape (n, 4)
+    presence : Tensor, shape (n, 1), or None for SAM
+    """
+    prompts, decoder = prompt_parts(model)
+    dense_pe = prompts.get_dense_pe()
+    if isinstance(model, Sam) and bool((point_labels >= 2).all()):
+        sparse, dense = prompts(points=None, boxes=coordinates.flatten(1), masks=previous)
+    else:
+        sparse, dense = prompts(points=(coordinates, point_labels), boxes=None, masks=previous)
+    if isinstance(model, Sam):
+        # SAM's decoder repeats one image for all its prompts: decode image by image.
+        masks, scores = [], []
+        for i in range(len(features.embedding)):
+            chosen = index == i
+            if chosen.any():
+                out = decoder.predict_masks(
+                    features.embedding[i : i + 1], dense_pe, sparse[chosen], dense[chosen]
+                )
+                masks.append(out[0])
+                scores.append(out[1])
+        return torch.cat(masks), torch.cat(scores), None
+    masks, scores, _, presence = decoder.predict_masks(
+        image_embeddings=features.embedding[index],
+        image_pe=dense_pe,
+        sparse_prompt_embeddings=sparse,
+        dense_prompt_embeddings=dense,
+        repeat_image=False,
+        high_res_features=[level[index] for level in features.high_resolution],
+    )
+    return masks, scores, presence
+
+
+def soft_targets(masks: torch.Tensor, side: int) -> torch.Tensor:
+    """Area averages of boolean masks (..., y, x) at `side` x `side`."""
+    factor = masks.shape[-1] // side
+    flat = masks.reshape(-1, 1, *masks.shape[-2:]).float()
+    return F.avg_pool2d(flat, factor).reshape(*masks.shape[:-2], side, side)
+
+
+def box_prompt(boxes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Boxes (n, 4) as two labelled points each, the way both SAM 2 predictors pass them."""
+    labels = torch.tensor([2, 3], dtype=torch.int32, device=boxes.device).expand(len(boxes), 2)
+    return boxes.view(-1, 2, 2), labels
+
+
+def point_prompt(points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Points (n, 2) as one foreground click each."""
+    return points[:, None], torch.ones(len(points), 1, dtype=torch.int32, device=points.device)
+
+
+def correction_clicks(logits: torch.Tensor, masks: torch.Tensor, generator: np.random.Generator):
+    """One click per object in the error of a prediction: positive in a miss, negative in a leak.
+
+    Parameters
+    ----------
+    logits : Tensor, shape (n, y, x)
+        Low-resolution logits.
+    masks : Tensor of bool, shape (n, size, size)
+    generator : numpy.random.Generator
+
+    Returns
+    -------
+    coordinates : Tensor, shape (n, 1, 2)
+    labels : Tensor of int32, shape (n, 1)
+    """
+    size = masks.shape[-1]
+    predicted = (
+        F.interpolate(logits[:, None].detach(), (size, size), mode="bilinear", align_corners=False)[:, 0] > 0
+    )
+    wrong = (predicted != masks).cpu().numpy()
+    truth = masks.cpu().numpy()
+    coordinates, labels = [], []
+    for error, mask in zip(wrong, truth, strict=True):
+        ys, xs = np.nonzero(error if error.any() else mask)
+        i = int(generator.integers(len(ys)))
+        coordinates.append([[xs[i], ys[i]]])
+        labels.append([int(mask[ys[i], xs[i]])])
+    device = logits.device
+    return (
+        torch.tensor(coordinates, dtype=torch.float32, device=device),
+        torch.tensor(labels, dtype=torch.int32, device=device),
+    )
+
+
+def metric_head(model) -> torch.nn.Conv2d:
+    """Head of the auxiliary metric loss: 16 channels per stride-4 cell (dropped after training)."""
+    width = 128
+    return torch.nn.Conv2d(width, 16 * (16 if isinstance(model, Sam) else 1), 1)
+
+
+def image_step(
+    model, head, batch: dict, *, balanced=0.0, aux_weight=1.0, correct: np.random.Generator | None = None
+):
+    """Loss of an image batch: every object by box and by point, sometimes corrected by one more click.
+
+    Parameters
+    ----------
+    model, head
+        `head` is `metric_head(model)` or None.
+    batch : dict
+        From `training_data.image_batch`, on the model's device.
+    balanced, aux_weight : float
+    correct : numpy.random.Generator, optional
+        When given, a correction step follows.
+
+    Returns
+    -------
+    loss : Tensor
+    parts : dict of str to float
+    """
+    features = encode(model, batch["images"])
+    side = batch["images"].shape[-1] // 4
+    targets, index = soft_targets(batch["masks"], side), batch["index"]
+    total, parts = 0.0, {}
+    for kind, (coordinates, labels) in (
+        ("box", box_prompt(batch["boxes"])),
+        ("point", point_prompt(batch["points"])),
+    ):
+        logits, scores, presence = decode(model, features, index, coordinates, labels)
+        loss = losses.prompt_loss(logits, scores, presence, targets, kind, balanced).mean()
+        total = total + loss
+        parts[kind] = loss.item()
+        parts[f"{kind}_iou"] = losses.mask_iou(logits[:, :2], targets)[:, int(kind == "point")].mean().item()
+    if correct is not None:
+        # `logits` are those of the point: the ambiguous prompt is the one a user corrects.
+        first = logits[:, 1]
+        clicks, click_labels = correction_clicks(first, batch["masks"], correct)
+        coordinates, labels = torch.cat([coordinates, clicks], 1), torch.cat([labels, click_labels], 1)
+        previous = first[:, None].detach() if correct.random() < 0.7 else None
+        logits, scores, presence = decode(model, features, index, coordinates, labels, previous)
+        total = total + 0.7 * losses.prompt_loss(logits, scores, presence, targets, "box", balanced).mean()
+    if head is not None and aux_weight > 0:
+        embedding = head(features.fine)
+        if features.fine_stride == 16:
+            embedding = F.pixel_shuffle(embedding, 4)
+        aux = losses.metric_loss(embedding, batch["labels"])
+        total = total + aux_weight * aux
+        parts["metric"] = aux.item()
+    return total, parts
+
+
+class _Captured:
+    """Collects what the mask decoder predicts inside `track_step` (all tokens, before selection)."""
+
+    def __init__(self, decoder):
+        self.decoder, self.calls = decoder, []
+
+    def __enter__(self):
+        original = type(self.decoder).predict_masks
+
+        def predict_masks(*args, **kwargs):
+            out = original(self.decoder, *args, **kwargs)
+            self.calls.append(out)
+            return out
+
+        self.decoder.predict_masks = predict_masks
+        return self
+
+    def __exit__(self, *_):
+        del self.decoder.predict_masks
+
+
+def track(model, images, index, prompted: int, prompt: dict, encoder_grad: bool = False):
+    """Propagate prompts through sequences in both directions with the model's own `track_step`.
+
+    Parameters
+    ----------
+    model : SAM2Base
+    images : Tensor, shape (sequences, slices, y, x)
+    index : Tensor of int, shape (objects,)
+        Sequence of each object.
+    prompted : int
+        Prompted slice.
+    prompt : dict
+        Either {"mask_inputs": (objects, 1, y, x)} or {"point_coords", "point_labels"}.
+    encoder_grad : bool
+        Whether gradients reach the image encoder.
+
+    Returns
+    -------
+    dict of int to (logits, scores, presence)
+        All four mask tokens per slice, as decoded.
+    """
+    sequences, slices = images.shape[:2]
+    with torch.set_grad_enabled(encoder_grad and torch.is_grad_enabled()):
+        out = model.image_encoder(normalise(images.flatten(0, 1)))
+    levels = list(out["backbone_fpn"])
+    levels[0], levels[1] = (
+        model.sam_mask_decoder.conv_s0(levels[0]),
+        model.sam_mask_decoder.conv_s1(levels[1]),
+    )
+    sizes = [tuple(level.shape[-2:]) for level in levels]
+
+    def at(level, t):
+        return level.view(sequences, slices, *level.shape[1:])[:, t][index].flatten(2).permute(2, 0, 1)
+
+    results, output_dict = {}, {"cond_frame_outputs": {}, "non_cond_frame_outputs": {}}
+    order = [(prompted, False)] + [(t, False) for t in range(prompted + 1, slices)]
+    order += [(t, True) for t in range(prompted - 1, -1, -1)]
+    for t, reverse in order:
+        first = t == prompted
+        points = None
+        if first and "point_coords" in prompt:
+            points = prompt
+        with _Captured(model.sam_mask_decoder) as captured:
+            current = model.track_step(
+                frame_idx=t,
+                is_init_cond_frame=first,
+                current_vision_feats=[at(level, t) for level in levels],
+                current_vision_pos_embeds=[at(p, t) for p in out["vision_pos_enc"]],
+                feat_sizes=sizes,
+                point_inputs=points,
+                mask_inputs=prompt.get("mask_inputs") if first else None,
+                output_dict=output_dict,
+                num_frames=ANNOUNCED_SLICES,
+                track_in_reverse=reverse,
+            )
+        output_dict["cond_frame_outputs" if first else "non_cond_frame_outputs"][t] = current
+        masks, scores, _, presence = captured.calls[-1]
+        results[t] = (masks, scores, presence)
+    return results
+
+
+def video_prompt(batch: dict) -> dict:
+    """The prompt of a video batch in the form that `track` takes."""
+    if batch["prompt"] == "mask":
+        return {"mask_inputs": batch["masks"][:, batch["prompted"], None].float()}
+    coordinates, labels = (
+        box_prompt(batch["boxes"]) if batch["prompt"] == "box" else point_prompt(batch["points"])
+    )
+    return {"point_coords": coordinates, "point_labels": labels}
+
+
+def video_step(model, batch: dict, *, balanced=0.0, presence_weight=1.0, encoder_grad: bool = False):
+    """Loss of a sequence batch: presence and masks on every slice (not on a slice prompted by its mask).
+
+    Returns
+    -------
+    loss : Tensor
+    parts : dict of str to float
+    """
+    prompted = batch["prompted"]
+    results = track(model, batch["images"], batch["index"], prompted, video_prompt(batch), encoder_grad)
+    side = batch["images"].shape[-1] // 4
+    targets = soft_targets(batch["masks"], side)
+    terms, ious, right = [], [], []
+    for t, (logits, scores, presence) in results.items():
+        target = targets[:, t]
+        present = target.sum(dim=(1, 2)) > 0
+        if t == prompted:
+            if batch["prompt"] == "mask":
+                continue
+            terms.append(
+                losses.prompt_loss(logits, scores, presence, target, batch["prompt"], balanced).mean()
+            )
+            continue
+        terms.append(losses.slice_loss(logits, scores, presence, target, balanced, presence_weight).mean())
+        best = scores[:, 1:].argmax(dim=1)
+        iou = losses.mask_iou(logits[:, 1:], target)[torch.arange(len(best)), best]
+        # The tracker hides the mask where the object score is negative: count it as such.
+        iou = torch.where(presence[:, 0] > 0, iou, torch.zeros_like(iou))
+        ious += iou[present].tolist()
+        right += ((presence[:, 0] > 0) == present).float().tolist()
+    loss = torch.stack(terms).mean()
+    return loss, {"video": loss.item(), "video_iou": float(np.mean(ious)) if ious else float("nan"),
+                  "presence": float(np.mean(right))}  # fmt: skip

@@ -1,0 +1,113 @@
+"""What keeps the project true to itself: environments agree, the README's tree is the tree."""
+
+import ast
+import re
+import subprocess
+import tomllib
+from pathlib import Path
+
+import nbformat
+import pytest
+import yaml
+
+from medsam_nb import runner
+from medsam_nb.manifest import load_manifest
+from medsam_nb.pooling import declare
+
+ROOT = Path(__file__).parents[1]
+CONDA_NAMES = {"torch": "pytorch"}
+
+
+def requirement(text):
+    name, bound = re.fullmatch(r"([A-Za-z0-9_.-]+)\s*([=<>~!].*)?", text.strip()).groups()
+    return CONDA_NAMES.get(name, name).lower(), bound
+
+
+def test_environment_yml_and_pyproject_agree():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    conda = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
+    entries = [entry for entry in conda if isinstance(entry, str)] + conda[-1]["pip"]
+    declared = dict(map(requirement, project["dependencies"]))
+    declared |= {"python": project["requires-python"], "pip": None}
+    assert dict(map(requirement, entries)) == declared
+
+
+def test_every_dependency_is_pinned_with_hashes_and_without_a_host():
+    pins = (ROOT / "requirements.txt").read_text()
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    pinned = {match.lower() for match in re.findall(r"^([A-Za-z0-9_.-]+)==", pins, re.M)}
+    wanted = project["dependencies"] + project["optional-dependencies"]["test"]
+    names = {re.match(r"[A-Za-z0-9_.-]+", text)[0].lower() for text in wanted}
+    assert names <= pinned
+    assert len(re.findall(r"^[A-Za-z0-9_.-]+==", pins, re.M)) <= pins.count("--hash=sha256:")
+    assert "://" not in pins
+
+
+def tracked_files():
+    try:
+        listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("not a git checkout, so which files belong to the project is not known")
+    return [line for line in listed.stdout.splitlines() if (ROOT / line).exists()]
+
+
+def readme_tree():
+    """Return every path of the README's tree that ends in a name, folders with a trailing slash."""
+    block = re.search(r"```text\nmedsam-nb/\n(.*?)```", (ROOT / "README.md").read_text(), re.S)[1]
+    paths, stack = [], []
+    for line in block.splitlines():
+        indent, name = re.match(r"((?:[│ ]   )*)[├└]── (\S+)", line).groups()
+        stack = [*stack[: len(indent) // 4], name]
+        paths.append("".join(stack))
+    return paths
+
+
+def test_the_readme_tree_is_the_tree():
+    paths = readme_tree()
+    files = {path for path in paths if not path.endswith("/")}
+    whole_folders = {
+        path
+        for path in paths
+        if path.endswith("/") and not any(p != path and p.startswith(path) for p in paths)
+    }
+    present = {
+        next((folder for folder in whole_folders if name.startswith(folder)), name)
+        for name in tracked_files()
+    }
+    assert files | whole_folders == present
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda path: path.stem)
+def test_notebooks_are_clean_and_cells_short(path):
+    notebook = nbformat.read(path, as_version=4)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert all(not cell.outputs and cell.execution_count is None for cell in code)
+    assert notebook.cells[0].cell_type == "markdown" and notebook.cells[0].source.startswith("# ")
+    assert sum("parameters" in cell.metadata.get("tags", []) for cell in code) == 1
+    assert max(len(cell.source.splitlines()) for cell in code) <= 20
+
+
+@pytest.mark.parametrize("name", ["demo", "paper_v1", "samples"])
+def test_every_study_names_known_parameters_data_sets_and_models(name):
+    path = ROOT / "studies" / f"{name}.yaml"
+    resolved = runner.resolve_parameters(runner.load_study(path), path)
+    rows = load_manifest(ROOT / "data_manifest.yaml")
+    for notebook, given in resolved.items():
+        # what a study does not give is the notebook's default, which is the demo's
+        declared = runner.declared_parameters(notebook)
+        given = {key: ast.literal_eval(entry["default"]) for key, entry in declared.items()} | given
+        roles = {given[role] for role in ("sam2", "sam", "model", "rival") if role in given}
+        assert roles <= set(resolved["00_check_environment"]["models"])
+        for data_set in given.get("data_sets", []) if given.get("objects") else []:
+            assert set(given["objects"]) & set(rows.data_set(data_set).objects), data_set
+        assert set(given.get("data_sets", [])) <= set(rows.data_sets)
+        assert set(given.get("models", [])) <= set(rows.checkpoints)
+    assert all(declare(item) for item in runner.load_study(path).comparisons)
+
+
+def test_notebooks_opened_by_hand_do_what_the_demo_study_does():
+    path = ROOT / "studies" / "demo.yaml"
+    study = runner.load_study(path)
+    for name, given in runner.resolve_parameters(study, Path("studies/demo.yaml")).items():
+        declared = runner.declared_parameters(name)
+        assert given == {key: ast.literal_eval(declared[key]["default"]) for key in given}, name

@@ -1,0 +1,214 @@
+"""Training code: samples, losses, optimiser, resuming, fine-tuning; all real, all small."""
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from medsam_nb import finetuning, losses, miniature, phantom, training
+from medsam_nb import training_data as data
+from medsam_nb import training_steps as steps
+from medsam_nb.errors import StudyError
+from medsam_nb.muon import orthogonalise
+from medsam_nb.training_study import Stage, fading, learning_rate, read_study
+
+
+@pytest.fixture(scope="module")
+def pool(tmp_path_factory):
+    path = tmp_path_factory.mktemp("pool") / "pool_train.npy"
+    data.build_pool(path, phantom.TRAIN_SEED_BASE, 4, workers=1)
+    data.build_pool(path.with_name("pool_validation.npy"), phantom.VALIDATION_SEED_BASE, 4, workers=1)
+    return path
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_batches_repeat_and_ranks_differ_but_agree_on_the_kind(pool):
+    options = data.SampleOptions(size=128, images=2, videos=1, slices=3, video_fraction=0.5)
+    opened = data.open_pool(pool)
+    first, again, other = (data.Batches(pool, options, 3, rank) for rank in (0, 0, 1))
+    kinds = []
+    for step in range(6):
+        a, b, c = (source.batch(opened, step) for source in (first, again, other))
+        assert a["kind"] == b["kind"] == c["kind"]
+        assert torch.equal(a["images"], b["images"]) and not torch.equal(a["images"], c["images"])
+        kinds.append(a["kind"])
+    assert set(kinds) == {"image", "video"}
+
+
+def test_prompts_lie_where_they_should(pool):
+    rng = np.random.default_rng(0)
+    opened = data.open_pool(pool)
+    for _ in range(10):
+        image, masks, labels = data.image_sample(opened, rng, data.SampleOptions(size=128))
+        assert image.min() >= 0 and image.max() <= 1 and labels.shape == image.shape
+        for mask in masks:
+            x, y = data.sample_point(mask, rng).astype(int)
+            assert mask[y, x]
+            assert mask.sum() >= 40 and mask.sum() <= 0.7 * mask.size
+
+
+def test_every_sequence_shows_its_object_on_the_prompted_slice(pool):
+    rng = np.random.default_rng(1)
+    opened = data.open_pool(pool)
+    absent = 0
+    for _ in range(8):
+        batch = data.video_batch(opened, rng, data.SampleOptions(size=128, videos=1, slices=5))
+        assert batch["masks"][:, batch["prompted"]].any(dim=-1).any(dim=-1).all()
+        absent += int((~batch["masks"].any(dim=-1).any(dim=-1)).sum())
+    assert absent > 0
+
+
+def test_an_invisible_object_is_no_target():
+    image = np.full((128, 128), 0.5, np.float32)
+    mask = np.zeros((128, 128), bool)
+    mask[40:80, 40:80] = True
+    assert not data.is_visible(image, mask)
+    image[mask] = 0.7
+    assert data.is_visible(image, mask)
+    assert data.fill_holes(mask & ~np.pad(np.ones((10, 10), bool), 59)).sum() == mask.sum()
+
+
+def test_losses_at_known_points():
+    target = torch.zeros(1, 8, 8)
+    target[0, 2:6, 2:6] = 1
+    perfect = (target[:, None] * 40 - 20).expand(1, 4, 8, 8)
+    assert float(losses.mask_loss(perfect, target).max()) < 1e-3
+    assert float(losses.mask_loss(-perfect, target).min()) > 5
+    assert losses.mask_iou(perfect, target).tolist() == [[1.0] * 4]
+    empty = torch.full((1, 4, 8, 8), -5.0)
+    assert losses.mask_iou(empty, torch.zeros(1, 8, 8)).tolist() == [[1.0] * 4]
+    scores = torch.ones(1, 4)
+    sure, wrong = (losses.slice_loss(empty, scores, torch.tensor([[p]]), target * 0) for p in (-9.0, 9.0))
+    assert float(sure) < 1e-3 and abs(float(wrong) - 18) < 0.01  # an absent object counts twice
+    with pytest.raises(ValueError, match="unknown prompt kind"):
+        losses.prompt_loss(perfect, scores, None, target, "scribble")
+
+
+def test_muon_updates_are_nearly_orthogonal():
+    torch.manual_seed(0)
+    for shape in ((3, 16, 64), (2, 64, 16)):
+        values = torch.linalg.svdvals(orthogonalise(torch.randn(*shape)))
+        assert float(values.min()) > 0.5 and float(values.max()) < 1.4
+
+
+def test_the_rate_falls_with_the_budget_and_always_reaches_its_end():
+    stage = Stage("s", 1, lr=1.0, decay_from=0.5, decay_to=0.1, warmup=10)
+    assert learning_rate(stage, 0, 0.0) == pytest.approx(0.1)
+    assert learning_rate(stage, 99, 0.5) == pytest.approx(1.0)
+    assert learning_rate(stage, 99, 1.0) == pytest.approx(0.1)
+    assert (fading(0, 100), fading(75, 100), fading(100, 100), fading(5, 0)) == (1.0, 0.5, 0.0, 0.0)
+
+
+def test_a_study_with_an_unknown_key_is_refused(tmp_path):
+    path = tmp_path / "study.yaml"
+    path.write_text("model: sam2\nstages:\n  - {name: a, minutes: 1, learning: 3}\n")
+    with pytest.raises(StudyError, match="study.yaml.*'a'.*learning"):
+        read_study(path)
+    path.write_text("model: unet\nstages: []\n")
+    with pytest.raises(StudyError, match="unknown model 'unet'"):
+        read_study(path)
+
+
+@pytest.mark.parametrize("build", [miniature.build_sam2, miniature.build_sam])
+def test_both_models_learn_from_an_image_batch(pool, build):
+    torch.manual_seed(0)
+    model = build(128).train()
+    miniature.initialise_prompting(model)
+    head = steps.metric_head(model)
+    batch = data.image_batch(data.open_pool(pool), np.random.default_rng(0), data.SampleOptions(images=2))
+    muon, adam = training.build_optimisers(model, head, 1e-3)
+    values = []
+    for _ in range(8):
+        loss, parts = steps.image_step(model, head, batch, balanced=1.0, correct=np.random.default_rng(1))
+        muon.zero_grad()
+        adam.zero_grad()
+        loss.backward()
+        muon.step()
+        adam.step()
+        values.append(loss.item())
+    assert values[-1] < 0.9 * values[0], values
+    assert set(parts) == {"box", "point", "box_iou", "point_iou", "metric"}
+
+
+def test_training_resumes_where_it_was_stopped(pool, tmp_path, monkeypatch):
+    study = {
+        "model": "sam2",
+        "ranks": 1,
+        "volumes": 4,
+        "pool": str(pool.parent),
+        "stages": [
+            {"name": "first", "minutes": 0.05, "evaluations": 1, "samples": {"images": 1}},
+            {"name": "second", "minutes": 0.06, "samples": {"videos": 1, "slices": 3, "video_fraction": 1.0}},
+        ],
+    }
+    monkeypatch.setattr(training, "SAVE_SECONDS", 0)
+    monkeypatch.setattr(training.held_out, "IMAGES", 2)
+    monkeypatch.setattr(training.held_out, "SEQUENCES", 1)
+    path, out = tmp_path / "study.yaml", tmp_path / "run"
+    path.write_text(yaml.safe_dump(study))
+    work, calls = training.Trainer.loss, []
+
+    def stopped(self, *args):
+        calls.append(self.state["step"])
+        if self.state["stage"] == 1 and self.state["step"] == 2:
+            raise KeyboardInterrupt
+        return work(self, *args)
+
+    monkeypatch.setattr(training.Trainer, "loss", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        training.train(path, out, device="cpu")
+    saved = torch.load(out / "state.pt", weights_only=True)
+    assert saved["state"]["stage"] == 1 and saved["state"]["step"] == 2 and saved["state"]["clock"] > 0
+    monkeypatch.setattr(training.Trainer, "loss", work)
+    final = training.train(path, out, device="cpu")
+    miniature.build_sam2().load_state_dict(torch.load(final, weights_only=True))
+    assert torch.load(out / "state.pt", weights_only=True)["state"]["stage"] == 2
+    assert (out / "held_out.csv").read_text().count("\n") >= 3 and (out / "training_curve.png").is_file()
+
+
+def _case():
+    case = phantom.simulate_case("mri", 1, shape=(8, 128, 128))
+    low, high = np.percentile(case.image, [1, 99])
+    image = np.clip((case.image - low) / (high - low), 0, 1)
+    return image, np.where(case.labels == case.objects["organ"], 1, 0)
+
+
+@pytest.mark.parametrize("parameters", finetuning.PARAMETERS)
+def test_fine_tuning_lowers_the_loss_and_touches_only_what_was_chosen(parameters):
+    torch.manual_seed(0)
+    model = miniature.build_sam2(128)
+    miniature.initialise_prompting(model)
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    done = finetuning.finetune(
+        model, [_case()], parameters, steps_total=16, lr=2e-3, slices=3, seed=1, progress=False
+    )
+    assert np.mean(done.losses[-4:]) < 0.9 * np.mean(done.losses[:4]), done.losses
+    after = done.model.state_dict()
+    assert list(after) == list(before)
+    changed = {k.split(".")[0] for k in before if not torch.equal(before[k], after[k])}
+    expected = {
+        "mask_decoder": {"sam_mask_decoder"},
+        "memory": {
+            "sam_mask_decoder",
+            "memory_attention",
+            "memory_encoder",
+            "maskmem_tpos_enc",
+            "obj_ptr_proj",
+        },
+        "lora": {"sam_mask_decoder", "image_encoder"},
+    }[parameters]
+    assert expected <= changed <= expected | {"obj_ptr_tpos_proj"}
+    assert done.trained < sum(p.numel() for p in model.parameters())
+
+
+def test_fine_tuning_refuses_what_it_cannot_do():
+    model = miniature.build_sam2(128)
+    with pytest.raises(StudyError, match="'encoder' is unknown"):
+        finetuning.finetune(model, [_case()], "encoder", progress=False)
