@@ -182,7 +182,10 @@ def compare_3d(model: Model, slices, objects, designs, *, attention: str = "exac
         start = time.process_time()
         found = run_engine(model, slices, objects, designs, attention=attention)
         engine_s, floor_s = time.process_time() - start, sum(seconds.values())
-    with measured(model.network) as (loop_counts, _), redirect_stderr(open(os.devnull, "w")):
+    with (
+        measured(model.network) as (loop_counts, _),
+        redirect_stderr(open(os.devnull, "w", encoding="utf-8")),
+    ):
         start = time.process_time()
         expected = track_all(model, slices, objects, designs, drawn(objects))
         loop_s = time.process_time() - start
@@ -372,14 +375,14 @@ def main() -> None:
     known = CASES | QUICK
     rows = {}
     if RESULTS.exists():
-        rows = {row["case"]: row for row in json.loads(RESULTS.read_text())}
+        rows = {row["case"]: row for row in json.loads(RESULTS.read_text(encoding="utf-8"))}
     for case in options.only or (QUICK if options.quick else CASES):
         row = {"case": case, **known[case]()}
         row.setdefault("peak_rss_mb", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
         rows[case] = row
         print(json.dumps(row), flush=True)
         RESULTS.parent.mkdir(parents=True, exist_ok=True)
-        RESULTS.write_text(json.dumps(list(rows.values()), indent=1))
+        RESULTS.write_text(json.dumps(list(rows.values()), indent=1), encoding="utf-8")
         if row.get("attention", "exact") == "exact" and row.get("identical") is False:
             sys.exit(f"{case}: the engine's predictions differ from the study's loop")
 

@@ -102,4 +102,4 @@ if __name__ == "__main__":
     rows = results(int(sys.argv[1]) if len(sys.argv) > 1 else 2000)
     print(pd.DataFrame(rows).to_string(index=False))
     if len(sys.argv) > 2:
-        Path(sys.argv[2]).write_text(json.dumps(rows, indent=1, default=float))
+        Path(sys.argv[2]).write_text(json.dumps(rows, indent=1, default=float), encoding="utf-8")

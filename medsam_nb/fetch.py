@@ -204,7 +204,7 @@ def unpack(archive: Path, folder: Path) -> None:
     """
     done = archive.with_name(f".{archive.name}.unpacked")
     stamp = f"{archive.stat().st_size} {archive.stat().st_mtime_ns}"
-    if done.exists() and done.read_text() == stamp:
+    if done.exists() and done.read_text(encoding="utf-8") == stamp:
         return
     partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=folder))
     try:
@@ -215,7 +215,7 @@ def unpack(archive: Path, folder: Path) -> None:
         else:
             raise InputError(archive, "is neither a zip nor a tar archive.", "Delete it and fetch it again.")
         shutil.copytree(partial, folder, dirs_exist_ok=True, copy_function=os.replace)
-        done.write_text(stamp)
+        done.write_text(stamp, encoding="utf-8")
     except (zipfile.BadZipFile, tarfile.TarError, EOFError) as error:
         raise InputError(archive, f"is damaged ({error}).", "Delete it and fetch it again.") from error
     finally:

@@ -21,7 +21,7 @@ def find_msd(folder: Path, row: DataSet) -> list[Source]:
             folder, f"holds {len(lists)} files dataset.json.", "Put one task's unpacked archive there."
         )
     try:
-        described = json.loads(lists[0].read_text())
+        described = json.loads(lists[0].read_text(encoding="utf-8"))
         pairs = [
             (lists[0].parent / item["image"], lists[0].parent / item["label"])
             for item in described["training"]

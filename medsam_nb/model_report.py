@@ -388,7 +388,7 @@ def report(
         print(f"\n{name}")
         for key, value in results["models"][name].items():
             print(f"  {key:<42} {value:8.3f}")
-    (out / "results.json").write_text(json.dumps(results, indent=2) + "\n")
+    (out / "results.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     return results
 
 

@@ -195,7 +195,7 @@ def _read_record(folder: Path) -> dict | None:
     """Return the record of a prepared case, or None where it is missing or damaged."""
     try:
         whole = all((folder / name).exists() for name in ("image.nii.gz", "labels.nii.gz"))
-        return json.loads((folder / "case.json").read_text()) if whole else None
+        return json.loads((folder / "case.json").read_text(encoding="utf-8")) if whole else None
     except (OSError, ValueError):
         return None
 

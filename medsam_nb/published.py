@@ -57,7 +57,7 @@ def sam_table() -> pd.DataFrame:
     published name ("CT-Organ: Lung"), `case_id` is "all slices", `model` "sam_vit_h_published".
     """
     path = files("medsam_nb") / "reference_data" / "sam1_published.csv"
-    with path.open() as file:
+    with path.open(encoding="utf-8") as file:
         published = pd.read_csv(file)
     parts = published["object"].str.partition(": ")
     return as_table(

@@ -73,7 +73,7 @@ def add_section(
 def add_provenance(run_dir: Path, notebook: str, record: Mapping[str, Any]) -> Path:
     """Put a notebook's record into `provenance.json`, beside those of the others; return its path."""
     path = Path(run_dir) / "provenance.json"
-    records = json.loads(path.read_text()) if path.is_file() else {}
+    records = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     write_atomically(path, json.dumps(records | {notebook: dict(record)}, indent=1).encode())
     return path
 
@@ -138,7 +138,7 @@ def write_report(study: Mapping[str, Any], runs: Sequence[NotebookRun], run_dir:
         path = run_dir / "sections" / f"{run.name}.json"
         if run.error or not path.is_file():
             continue
-        section = json.loads(path.read_text())
+        section = json.loads(path.read_text(encoding="utf-8"))
         section["paragraphs"] = [part for part in section["text"].split("\n\n") if part.strip()]
         section["figures"] = {
             name: caption
@@ -163,7 +163,7 @@ def write_report(study: Mapping[str, Any], runs: Sequence[NotebookRun], run_dir:
         study=study,
         notebooks=notebooks,
         sections=sections,
-        provenance=json.loads(record.read_text()) if record.is_file() else {},
+        provenance=json.loads(record.read_text(encoding="utf-8")) if record.is_file() else {},
         total=sum(run.seconds for run in runs),
     )
     write_atomically(run_dir / "index.html", page.encode())

@@ -63,7 +63,7 @@ def load_study(path: Path) -> Study:
         If the file is missing, is not YAML, or has an unknown or missing field.
     """
     try:
-        content = yaml.safe_load(Path(path).read_text())
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
         return Study.model_validate(content)
     except OSError as error:
         raise StudyError(

@@ -165,4 +165,6 @@ class Store:
 
     def records(self, keys: list[RunKey]) -> list[dict]:
         """Return key and provenance of the given units."""
-        return [json.loads(self._rows_path(key).with_suffix(".json").read_text()) for key in keys]
+        return [
+            json.loads(self._rows_path(key).with_suffix(".json").read_text(encoding="utf-8")) for key in keys
+        ]

@@ -116,7 +116,7 @@ def plan_units(
     for checkpoint in checkpoints:
         weights_sha256 = verified_sha256(weights_path(checkpoint, weights_dir), checkpoint.sha256)
         for folder in case_folders:
-            case = json.loads((folder / "case.json").read_text())
+            case = json.loads((folder / "case.json").read_text(encoding="utf-8"))
             key = RunKey(
                 task=task,
                 data_set=case["data_set"],

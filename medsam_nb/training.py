@@ -98,10 +98,10 @@ class _Log:
     def __init__(self, path: Path, columns: list[str]):
         self.path, self.columns = path, columns
         if not path.is_file():
-            path.write_text(",".join(columns) + "\n")
+            path.write_text(",".join(columns) + "\n", encoding="utf-8")
 
     def write(self, row: dict) -> None:
-        with self.path.open("a", newline="") as stream:
+        with self.path.open("a", newline="", encoding="utf-8") as stream:
             csv.DictWriter(stream, self.columns, extrasaction="ignore").writerow(
                 {k: f"{v:.5g}" if isinstance(v, float) else v for k, v in row.items()}
             )
@@ -343,7 +343,7 @@ def train(study_path: Path, out_dir: Path, minutes: float | None = None, device:
     study, out = read_study(Path(study_path), minutes), Path(out_dir)
     out.mkdir(parents=True, exist_ok=True)
     (out / "study.yaml").write_text(
-        yaml.safe_dump({**asdict(study), "stages": [asdict(s) for s in study.stages]})
+        yaml.safe_dump({**asdict(study), "stages": [asdict(s) for s in study.stages]}), encoding="utf-8"
     )
     pool = Path(study.pool)
     data.build_pool(pool / "pool_train.npy", phantom.TRAIN_SEED_BASE, study.volumes)

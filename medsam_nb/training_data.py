@@ -83,14 +83,19 @@ def build_pool(path: Path, first_seed: int, count: int, workers: int = 2) -> Non
             store[i] = volume.labels
             objects.append([list(map(int, labels)) for labels in volume.objects])
     store.flush()
-    path.with_suffix(".json").write_text(json.dumps({"first_seed": first_seed, "objects": objects}))
+    path.with_suffix(".json").write_text(
+        json.dumps({"first_seed": first_seed, "objects": objects}), encoding="utf-8"
+    )
     os.replace(partial, path)
 
 
 def open_pool(path: Path) -> Pool:
     """Memory-map a pool written by `build_pool`."""
     path = Path(path)
-    return Pool(np.load(path, mmap_mode="r"), json.loads(path.with_suffix(".json").read_text())["objects"])
+    return Pool(
+        np.load(path, mmap_mode="r"),
+        json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))["objects"],
+    )
 
 
 def random_affine(rng: np.random.Generator, source: int, size: int) -> np.ndarray:

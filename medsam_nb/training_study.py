@@ -73,7 +73,7 @@ def read_study(path: Path, minutes: float | None = None) -> Study:
     StudyError
         For an unknown key or model, naming the file.
     """
-    content = yaml.safe_load(Path(path).read_text())
+    content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     known = {f.name for f in fields(Stage)}
     for stage in content["stages"]:
         if unknown := set(stage) - known:

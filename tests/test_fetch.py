@@ -133,7 +133,7 @@ def test_no_space(server, tmp_path):
 
 def test_target_that_cannot_be_written(server, tmp_path):
     server.files["image.bin"] = CONTENT
-    (tmp_path / "set").write_text("a file where the folder should be")
+    (tmp_path / "set").write_text("a file where the folder should be", encoding="utf-8")
     rows = row([{"url": server.url("image.bin"), "path": "image.bin"}])
     with pytest.raises(InputError, match="cannot be written"):
         fetch(rows, tmp_path, progress=False)
@@ -182,10 +182,10 @@ def test_archive_is_unpacked_once(server, tmp_path):
     server.files["set.zip"] = zipped({"images/a.txt": b"1", "labels/a.txt": b"2"})
     rows = row([{"url": server.url("set.zip"), "path": "set.zip", "unpack": True}])
     fetch(rows, tmp_path, progress=False)
-    assert (tmp_path / "set" / "labels" / "a.txt").read_text() == "2"
-    (tmp_path / "set" / "labels" / "a.txt").write_text("edited")
+    assert (tmp_path / "set" / "labels" / "a.txt").read_text(encoding="utf-8") == "2"
+    (tmp_path / "set" / "labels" / "a.txt").write_text("edited", encoding="utf-8")
     fetch(rows, tmp_path, progress=False)
-    assert (tmp_path / "set" / "labels" / "a.txt").read_text() == "edited"
+    assert (tmp_path / "set" / "labels" / "a.txt").read_text(encoding="utf-8") == "edited"
 
 
 def tarred(*members):

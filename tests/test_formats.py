@@ -149,7 +149,7 @@ def test_truncated_and_missing_files_are_named(tmp_path, suffix):
 
 
 def test_unknown_format(tmp_path):
-    (tmp_path / "image.xyz").write_text("")
+    (tmp_path / "image.xyz").write_text("", encoding="utf-8")
     with pytest.raises(InputError, match=r"'\.xyz' is not known\. Known: \.nii"):
         read_volume(tmp_path / "image.xyz")
 

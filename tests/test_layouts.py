@@ -115,7 +115,7 @@ def test_msd(tmp_path, name, task, stem, labels):
     pair = {"image": f"./imagesTr/{stem}.nii.gz", "label": f"./labelsTr/{stem}.nii.gz"}
     hidden = {"image": f"./imagesTr/._{stem}.nii.gz", "label": f"./labelsTr/._{stem}.nii.gz"}
     described = {"name": task, "labels": labels, "numTraining": 1, "training": [pair, hidden], "test": []}
-    (base / "dataset.json").write_text(json.dumps(described))
+    (base / "dataset.json").write_text(json.dumps(described), encoding="utf-8")
     (base / "._dataset.json").write_bytes(b"\0\5\26\7")
     cases = prepared(name, tmp_path)
     merged = 2 if name == "ct_pancreas" else 1
@@ -126,7 +126,9 @@ def test_msd(tmp_path, name, task, stem, labels):
 def test_msd_of_another_task_is_refused(tmp_path):
     base = tmp_path / "raw" / "ct_pancreas" / "Task09_Spleen"
     base.mkdir(parents=True)
-    (base / "dataset.json").write_text(json.dumps({"labels": {"0": "b", "1": "spleen"}, "training": []}))
+    (base / "dataset.json").write_text(
+        json.dumps({"labels": {"0": "b", "1": "spleen"}, "training": []}), encoding="utf-8"
+    )
     with pytest.raises(InputError, match="This is not the task of ct_pancreas"):
         prepared("ct_pancreas", tmp_path)
 
@@ -181,7 +183,7 @@ def test_scgm_takes_the_majority_of_four_raters(tmp_path):
         if rater == 3:
             labels[labels == 1] = 2
         nifti(base / f"site1-sc01-mask-r{rater}.nii.gz", labels)
-    (base / "site1-sc01-levels.txt").write_text("1,C2\n")
+    (base / "site1-sc01-levels.txt").write_text("1,C2\n", encoding="utf-8")
     nifti(base / "site1-sc11-image.nii.gz", noise())  # a test case without masks
     cases = prepared("mri_spine", tmp_path)
     assert {key: counts(case) for key, case in cases.items()} == {

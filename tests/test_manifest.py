@@ -23,7 +23,7 @@ data_sets:
 
 def write(tmp_path, text):
     path = tmp_path / "own.yaml"
-    path.write_text(text)
+    path.write_text(text, encoding="utf-8")
     return path
 
 

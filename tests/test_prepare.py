@@ -247,8 +247,8 @@ def test_changed_or_damaged_prepared_case_is_noticed(tmp_path):
     write_pair(tmp_path / "raw", "p1", image, labels)
     prepare(own_row(), tmp_path / "raw", tmp_path / "prepared", progress=False)
     (folder,) = case_folders(tmp_path / "prepared", "own")
-    record = json.loads((folder / "case.json").read_text())
-    (folder / "case.json").write_text(json.dumps(record | {"objects": {"liver": [1]}}))
+    record = json.loads((folder / "case.json").read_text(encoding="utf-8"))
+    (folder / "case.json").write_text(json.dumps(record | {"objects": {"liver": [1]}}), encoding="utf-8")
     with pytest.raises(InputError, match="has changed since it was prepared"):
         load_case(folder)
     whole = (folder / "image.nii.gz").read_bytes()
@@ -262,7 +262,7 @@ def test_changed_or_damaged_prepared_case_is_noticed(tmp_path):
 
 def test_target_that_cannot_be_written(tmp_path):
     write_pair(tmp_path / "raw", "p1", *volume_pair())
-    (tmp_path / "prepared").write_text("a file where the folder should be")
+    (tmp_path / "prepared").write_text("a file where the folder should be", encoding="utf-8")
     with pytest.raises(InputError, match="cannot be written"):
         prepare(own_row(), tmp_path / "raw", tmp_path / "prepared", progress=False)
 

@@ -24,8 +24,8 @@ def requirement(text):
 
 
 def test_environment_yml_and_pyproject_agree():
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    conda = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    conda = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))["dependencies"]
     entries = [entry for entry in conda if isinstance(entry, str)] + conda[-1]["pip"]
     declared = dict(map(requirement, project["dependencies"]))
     declared |= {"python": project["requires-python"], "pip": None}
@@ -33,8 +33,8 @@ def test_environment_yml_and_pyproject_agree():
 
 
 def test_every_dependency_is_pinned_with_hashes_and_without_a_host():
-    pins = (ROOT / "requirements.txt").read_text()
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    pins = (ROOT / "requirements.txt").read_text(encoding="utf-8")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     pinned = {match.lower() for match in re.findall(r"^([A-Za-z0-9_.-]+)==", pins, re.M)}
     wanted = project["dependencies"] + project["optional-dependencies"]["test"]
     names = {re.match(r"[A-Za-z0-9_.-]+", text)[0].lower() for text in wanted}
@@ -53,7 +53,9 @@ def tracked_files():
 
 def readme_tree():
     """Return every path of the README's tree that ends in a name, folders with a trailing slash."""
-    block = re.search(r"```text\nmedsam-nb/\n(.*?)```", (ROOT / "README.md").read_text(), re.S)[1]
+    block = re.search(
+        r"```text\nmedsam-nb/\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.S
+    )[1]
     paths, stack = [], []
     for line in block.splitlines():
         indent, name = re.match(r"((?:[│ ]   )*)[├└]── (\S+)", line).groups()

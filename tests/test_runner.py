@@ -49,7 +49,7 @@ def write_study(folder, **changes):
         "notebooks": {"00_first": None, "01_second": {}},
     }
     path = folder / "small.yaml"
-    path.write_text(yaml.safe_dump(study | changes, sort_keys=False))
+    path.write_text(yaml.safe_dump(study | changes, sort_keys=False), encoding="utf-8")
     return path
 
 
@@ -57,7 +57,7 @@ def test_a_study_runs_and_its_report_shows_the_sections(project):
     path, runs = runner.run_study(
         write_study(project, notebooks={"00_first": {"colour": "blue"}, "01_second": None})
     )
-    page = path.read_text()
+    page = path.read_text(encoding="utf-8")
     assert [run.error for run in runs] == [None, None]
     assert "The line is blue." in page and "Does it run?" in page
     assert "&lt;b&gt;liver" in page  # a name from the data is text, never markup
@@ -70,7 +70,7 @@ def test_a_failed_notebook_is_kept_and_named_and_the_others_run(project):
     notebooks = {"00_first": None, "01_second": {"colour": "none"}, "02_third": None}
     path, runs = runner.run_study(write_study(project, notebooks=notebooks))
     assert [bool(run.error) for run in runs] == [False, True, False]
-    assert "Notebook 01_second failed: ValueError: no colour" in path.read_text()
+    assert "Notebook 01_second failed: ValueError: no colour" in path.read_text(encoding="utf-8")
     copy = nbformat.read(runs[1].executed, as_version=4)
     assert any(output.output_type == "error" for cell in copy.cells[2:] for output in cell.get("outputs", []))
 
@@ -92,7 +92,7 @@ def test_what_is_not_known_is_an_error_that_lists_what_is(project, changes, mess
 def test_unreadable_studies_are_named(project):
     with pytest.raises(StudyError, match="missing.yaml"):
         runner.load_study(project / "missing.yaml")
-    (project / "bad.yaml").write_text("name: [")
+    (project / "bad.yaml").write_text("name: [", encoding="utf-8")
     with pytest.raises(StudyError, match="bad.yaml.*not YAML"):
         runner.load_study(project / "bad.yaml")
 
@@ -111,5 +111,5 @@ def test_declared_parameters_carry_their_help(project):
 def test_a_section_replaces_the_earlier_one(tmp_path):
     for text in ("old", "new"):
         path = report.add_section(tmp_path, "02", "Heading", text, facts={"rows": 3})
-    assert json.loads(path.read_text())["text"] == "new"
-    assert json.loads(path.read_text())["facts"] == {"rows": "3"}
+    assert json.loads(path.read_text(encoding="utf-8"))["text"] == "new"
+    assert json.loads(path.read_text(encoding="utf-8"))["facts"] == {"rows": "3"}

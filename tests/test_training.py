@@ -108,10 +108,10 @@ def test_the_rate_falls_with_the_budget_and_always_reaches_its_end():
 
 def test_a_study_with_an_unknown_key_is_refused(tmp_path):
     path = tmp_path / "study.yaml"
-    path.write_text("model: sam2\nstages:\n  - {name: a, minutes: 1, learning: 3}\n")
+    path.write_text("model: sam2\nstages:\n  - {name: a, minutes: 1, learning: 3}\n", encoding="utf-8")
     with pytest.raises(StudyError, match="study.yaml.*'a'.*learning"):
         read_study(path)
-    path.write_text("model: unet\nstages: []\n")
+    path.write_text("model: unet\nstages: []\n", encoding="utf-8")
     with pytest.raises(StudyError, match="unknown model 'unet'"):
         read_study(path)
 
@@ -152,7 +152,7 @@ def test_training_resumes_where_it_was_stopped(pool, tmp_path, monkeypatch):
     monkeypatch.setattr(training.held_out, "IMAGES", 2)
     monkeypatch.setattr(training.held_out, "SEQUENCES", 1)
     path, out = tmp_path / "study.yaml", tmp_path / "run"
-    path.write_text(yaml.safe_dump(study))
+    path.write_text(yaml.safe_dump(study), encoding="utf-8")
     work, calls = training.Trainer.loss, []
 
     def stopped(self, *args):
@@ -170,7 +170,9 @@ def test_training_resumes_where_it_was_stopped(pool, tmp_path, monkeypatch):
     final = training.train(path, out, device="cpu")
     miniature.build_sam2().load_state_dict(torch.load(final, weights_only=True))
     assert torch.load(out / "state.pt", weights_only=True)["state"]["stage"] == 2
-    assert (out / "held_out.csv").read_text().count("\n") >= 3 and (out / "training_curve.png").is_file()
+    assert (out / "held_out.csv").read_text(encoding="utf-8").count("\n") >= 3 and (
+        out / "training_curve.png"
+    ).is_file()
 
 
 def _case():
