@@ -76,11 +76,17 @@ def train(
 
 
 @app.command()
-def model_report() -> None:
-    """Measure the miniature models; writes runs/miniature/results.json."""
+def model_report(
+    out: Annotated[Path, typer.Option(help="Folder of numbers, tables and overlays.")] = Path(
+        "runs/miniature"
+    ),
+    only: Annotated[str | None, typer.Option(help="One model: miniature_sam2 or miniature_sam.")] = None,
+    weights: Annotated[Path | None, typer.Option(help="Weights of that model, not the shipped ones.")] = None,
+) -> None:
+    """Measure the miniature models on data that their training never saw."""
     from medsam_nb import model_report as reporting
 
-    reporting.main([])
+    reporting.report(out, only=only, weights=weights)
 
 
 def main() -> None:

@@ -1,412 +1,276 @@
-"""Measures of the shipped miniature models on data that training never saw.
+"""Measures of the miniature models on data that training never saw, by the workbook's own evaluation.
 
-    python -m medsam_nb.model_report
-
-Everything runs through the official predictors.  Simulated volumes come from a part of the validation seeds
-that training did not watch; MNI152 is nilearn's bundled template; real cases are read from a folder with an
-`INDEX.csv`, when it is there, and only those whose masks are fit for accuracy are used.
+Simulated images and volumes come from a part of the validation seeds that training does not watch; the
+MNI152 case is the demonstration's; real cases are those that the study `samples` has prepared and whose
+masks are a truth to measure against. Everything becomes a `Case`, and cases become rows by
+`evaluate_2d` and `predict_3d`, as in the notebooks: points, boxes and mask choices mean the same here.
 """
 
-from __future__ import annotations
-
-import argparse
 import json
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pandas as pd
 import torch
-from sam2.sam2_image_predictor import SAM2ImagePredictor
-from segment_anything import SamPredictor
 from tqdm import tqdm
 
-from medsam_nb import miniature, phantom
+from medsam_nb import examples, figures, panels, phantom
 from medsam_nb import training_data as data
-from medsam_nb.manifest import load_manifest
-from medsam_nb.models import load_model, read_weights
+from medsam_nb.designs import Design, prompted_slices
+from medsam_nb.errors import InputError
+from medsam_nb.evaluate import evaluate_2d
+from medsam_nb.intensity import Intensity
+from medsam_nb.manifest import Manifest, load_manifest
+from medsam_nb.metrics import dice, iou
+from medsam_nb.models import Model, load_model, read_weights
+from medsam_nb.prepare import case_folders, load_case, prepare
 from medsam_nb.project import project_root
+from medsam_nb.volume import Case, Volume
 
+SEED = 20240801
 # Volumes 0..23 of the validation seeds are watched during training; the report starts here.
 FIRST_REPORT_VOLUME = 1000
 VOLUMES = 24
-# Sources whose masks are no reference for accuracy: model output, registration masks, soft or lossy masks.
-UNFIT = ("model output", "registration", "soft", "JPEG", "EDGE")
-MEAN, STD = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
-
-
-def iou(predicted: np.ndarray, truth: np.ndarray) -> float:
-    """IoU of two boolean masks; two empty masks agree (1.0)."""
-    union = np.logical_or(predicted, truth).sum()
-    return 1.0 if union == 0 else float(np.logical_and(predicted, truth).sum() / union)
-
-
-def exact_box(mask: np.ndarray) -> np.ndarray:
-    """Inclusive bounding box (x0, y0, x1, y1) of a 2D mask."""
-    ys, xs = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    return np.array([xs[0], ys[0], xs[-1], ys[-1]], np.float32)
-
-
-def deepest_point(mask: np.ndarray) -> np.ndarray:
-    """Deepest pixel (x, y) of a 2D mask by the Euclidean distance transform (the first of ties)."""
-    distance = cv2.distanceTransform(np.pad(mask.astype(np.uint8), 1), cv2.DIST_L2, 5)[1:-1, 1:-1]
-    y, x = np.unravel_index(int(distance.argmax()), mask.shape)
-    return np.array([[x, y]], np.float32)
+DESIGN = Design("centre_slice", "one_box", "bidirectional", "most_confident_mask")
+LEAST_PIXELS = 30  # a real object is scored on slices where it has as many
+MOST_SLICES_2D, MOST_SLICES_3D = 6, 16  # of one real object
+NEAR_SLICES = 2
+GREY = Intensity("window", 0.0, 1.0)
 
 
 def is_compact(mask: np.ndarray) -> bool:
-    """One component, not thin, solidity of at least 0.7."""
-    if cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)[0] != 2:
+    """Return whether a 2D mask has one component, is not thin, and has a solidity of at least 0.7."""
+    outlines, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    if len(outlines) != 1:
         return False
     depth = cv2.distanceTransform(np.pad(mask.astype(np.uint8), 1), cv2.DIST_L2, 5).max()
-    outlines, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-    hull = cv2.convexHull(np.concatenate(outlines))
+    hull = cv2.convexHull(outlines[0])
     solid = mask.sum() / max(1.0, cv2.contourArea(hull) + 0.5 * len(hull))
-    return depth >= 0.13 * np.sqrt(mask.sum()) and solid >= 0.7
+    return bool(depth >= 0.13 * np.sqrt(mask.sum()) and solid >= 0.7)
 
 
-def to_rgb(image: np.ndarray) -> np.ndarray:
-    """A 0..1 image as uint8 RGB."""
-    return np.repeat((np.clip(image, 0, 1) * 255).astype(np.uint8)[..., None], 3, axis=2)
+def _simulated(image: np.ndarray, mask: np.ndarray, data_set: str, case_id: str) -> Case:
+    volume = Volume(np.asarray(image, np.float32), np.eye(4))
+    return Case(data_set, case_id, "simulated", volume, mask.astype(np.uint8), {"target": (1,)}, GREY)
 
 
-def stretched(image: np.ndarray, modality: str = "") -> np.ndarray:
-    """Display values 0..1: a soft-tissue window for CT, else the 0.5 to 99.5 percentiles of the volume."""
-    if modality.startswith("CT") and image.min() < -300:
-        return np.clip((image + 160) / 400, 0, 1).astype(np.float32)
-    low, high = np.percentile(image, [0.5, 99.5])
-    return np.clip((image - low) / max(high - low, 1e-6), 0, 1).astype(np.float32)
-
-
-def image_predictor(model):
-    """The official image predictor of either model."""
-    if not hasattr(model, "image_size"):
-        return SamPredictor(model)
-    predictor = SAM2ImagePredictor(model)
-    predictor._bb_feat_sizes = miniature.feature_sizes(model.image_size)
-    return predictor
-
-
-def score_slice(predictor, masks: list[np.ndarray]) -> list[dict]:
-    """Rows of IoU for every mask of the image that the predictor has set."""
-    rows = []
-    for mask in masks:
-        row = {"compact": is_compact(mask), "area": int(mask.sum())}
-        masks_out, _, _ = predictor.predict(box=exact_box(mask), multimask_output=True)
-        row["box_first"] = iou(masks_out[0] > 0, mask)
-        masks_out, scores, _ = predictor.predict(
-            point_coords=deepest_point(mask), point_labels=np.ones(1, np.int32), multimask_output=True
-        )
-        row["point_first"] = iou(masks_out[0] > 0, mask)
-        row["point_confident"] = iou(masks_out[int(np.argmax(scores))] > 0, mask)
-        row["point_best"] = max(iou(m > 0, mask) for m in masks_out)
-        rows.append(row)
-    return rows
-
-
-def report_pool(folder: Path) -> data.Pool:
-    """Label volumes of the report (built once)."""
-    path = Path(folder) / "pool_report.npy"
-    data.build_pool(path, phantom.VALIDATION_SEED_BASE + FIRST_REPORT_VOLUME, VOLUMES)
-    return data.open_pool(path)
-
-
-def simulated_slices(predictor, pool: data.Pool, images: int) -> pd.DataFrame:
-    """2D scores on simulated images of held-out volumes at 256 pixels."""
-    rows = []
-    for item in tqdm(range(images), desc="simulated 2D"):
+def simulated_slices(pool: data.Pool, images: int) -> Iterator[Case]:
+    """Yield one single-slice case per target of random images of held-out volumes, 256 pixels."""
+    for item in range(images):
         rng = np.random.default_rng([733, item])
         image, masks, _ = data.image_sample(pool, rng, data.SampleOptions(size=256))
-        predictor.set_image(to_rgb(image))
-        rows += [{"image": item, **row} for row in score_slice(predictor, masks)]
-    return pd.DataFrame(rows)
+        for number, mask in enumerate(masks):
+            yield _simulated(image[None], mask[None], "simulated_2d", f"{item}-{number}")
 
 
-@torch.inference_mode()
-def propagate(model, images: np.ndarray, box: np.ndarray, prompted: int) -> dict[int, np.ndarray]:
-    """Masks of every slice by the official video predictor, both directions from one box.
-
-    Parameters
-    ----------
-    model : SAM2VideoPredictor
-    images : ndarray of float, shape (z, y, x), 0..1
-    box : ndarray, (x0, y0, x1, y1) in pixels of `images`
-    prompted : int
-
-    Returns
-    -------
-    dict of int to ndarray of bool, shape (y, x)
-    """
-    height, width = images.shape[1:]
-    size = model.image_size
-    frames = np.stack([cv2.resize(to_rgb(s), (size, size), interpolation=cv2.INTER_CUBIC) for s in images])
-    tensor = torch.from_numpy(((frames / 255 - MEAN) / STD).astype(np.float32)).permute(0, 3, 1, 2)
-    state = {
-        "images": tensor,
-        "num_frames": len(tensor),
-        "offload_video_to_cpu": False,
-        "offload_state_to_cpu": False,
-        "video_height": height,
-        "video_width": width,
-        "device": torch.device("cpu"),
-        "storage_device": torch.device("cpu"),
-        "obj_id_to_idx": {},
-        "obj_idx_to_id": {},
-        "obj_ids": [],
-        "constants": {},
-        "cached_features": {},
-    }
-    for name in (
-        "point_inputs_per_obj",
-        "mask_inputs_per_obj",
-        "output_dict_per_obj",
-        "temp_output_dict_per_obj",
-    ):
-        state[name] = {}
-    state["frames_tracked_per_obj"] = {}
-    model.add_new_points_or_box(state, frame_idx=prompted, obj_id=1, box=box)
-    found = {}
-    for reverse in (False, True):
-        for t, _, logits in model.propagate_in_video(state, start_frame_idx=prompted, reverse=reverse):
-            found[t] = (logits[0, 0] > 0).cpu().numpy()
-    return found
-
-
-def score_volume(model, images: np.ndarray, truth: np.ndarray) -> dict | None:
-    """3D scores of one object from a box on its centre slice; None without a usable object."""
-    present = np.flatnonzero(truth.any(axis=(1, 2)))
-    if len(present) < 3:
-        return None
-    centre = int(present[len(present) // 2])
-    found = propagate(model, images, exact_box(truth[centre]), centre)
-    others = [t for t in present if t != centre]
-    absent = [t for t in range(len(truth)) if t not in set(present.tolist())]
-    inside = sum(np.logical_and(found[t], truth[t]).sum() for t in found)
-    total = sum(m.sum() for m in found.values()) + truth.sum()
-    distances = {abs(int(t) - centre): iou(found[t], truth[t]) for t in others}
-    return {
-        "prompted": iou(found[centre], truth[centre]),
-        "propagated": float(np.mean([iou(found[t], truth[t]) for t in others])),
-        "near": float(np.mean([v for d, v in distances.items() if d <= 2])),
-        "far": float(np.mean([v for d, v in distances.items() if d > 2])) if max(distances) > 2 else np.nan,
-        "dice": float(2 * inside / max(1, total)),
-        "absent": len(absent),
-        "absent_empty": int(sum(not found[t].any() for t in absent)),
-    }
-
-
-def simulated_volumes(model, pool: data.Pool, objects: int) -> pd.DataFrame:
-    """3D scores on simulated volumes, 16 slices, objects that are compact on their centre slice."""
-    rows, item = [], 0
-    bar = tqdm(total=objects, desc="simulated 3D")
-    while len(rows) < objects:
-        rng = np.random.default_rng([734, item])
-        item += 1
+def simulated_volumes(pool: data.Pool, objects: int) -> Iterator[Case]:
+    """Yield one case of 16 slices per object; objects are compact on their centre slice."""
+    found, item = 0, 0
+    while found < objects:
         options = data.SampleOptions(size=256, slices=pool.labels.shape[1])
-        images, masks, prompted = data.video_sample(pool, rng, options, objects=1)
-        truth = masks[0]
-        present = np.flatnonzero(truth.any(axis=(1, 2)))
-        centre = truth[present[len(present) // 2]]
-        if centre.sum() < 80 or not is_compact(centre):
-            continue
-        row = score_volume(model, images, truth)
-        if row is not None:
-            rows.append({"item": item, **row})
-            bar.update(1)
-    bar.close()
-    return pd.DataFrame(rows)
+        images, masks, _ = data.video_sample(pool, np.random.default_rng([734, item]), options, objects=1)
+        item += 1
+        areas = masks[0].sum((1, 2))
+        centre = masks[0][prompted_slices(areas, "centre_slice")[0]]
+        if np.count_nonzero(areas) >= 3 and centre.sum() >= 80 and is_compact(centre):
+            found += 1
+            yield _simulated(images, masks[0], "simulated_3d", str(item - 1))
 
 
-def mni152(predictor) -> pd.DataFrame:
-    """2D scores of brain, grey and white matter on six axial slices of nilearn's MNI152 template."""
-    from nilearn import datasets
-
-    template = datasets.load_mni152_template(resolution=2).get_fdata().transpose(2, 1, 0)[:, ::-1]
-    rows = []
-    loaders = {
-        "brain": datasets.load_mni152_brain_mask,
-        "grey matter": datasets.load_mni152_gm_mask,
-        "white matter": datasets.load_mni152_wm_mask,
-    }
-    masks = {k: f(resolution=2).get_fdata().transpose(2, 1, 0)[:, ::-1] > 0.5 for k, f in loaders.items()}
-    image = stretched(template)
-    for z in np.linspace(28, 62, 6).astype(int):
-        predictor.set_image(to_rgb(np.ascontiguousarray(image[z])))
-        for name, mask in masks.items():
-            rows += [{"object": name, "slice": int(z), **r} for r in score_slice(predictor, [mask[z]])]
-    return pd.DataFrame(rows)
+def template(manifest: Manifest, prepared_dir: Path) -> Case:
+    """Return the demonstration's MNI152 case, prepared if it is not yet."""
+    prepare(manifest.data_set("mni152"), Path(), prepared_dir, progress=False)
+    return load_case(case_folders(prepared_dir, "mni152")[0])
 
 
-def _read(path: Path) -> np.ndarray:
-    """A real image or mask as (z, y, x)."""
-    import nibabel
-    import SimpleITK
-
-    if path.is_dir():
-        reader = SimpleITK.ImageSeriesReader()
-        reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(path)))
-        return SimpleITK.GetArrayFromImage(reader.Execute()).astype(np.float32)
-    if path.name.endswith((".nii", ".nii.gz")):
-        return np.asarray(nibabel.as_closest_canonical(nibabel.load(path)).dataobj, np.float32).T
-    if path.suffix in (".png", ".jpg", ".tif", ".tiff"):
-        image = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
-        if image.ndim == 3:
-            image = image[..., :3].mean(axis=2)
-        return image[None].astype(np.float32)
-    array = SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(path))).astype(np.float32)
-    return array if array.ndim == 3 else array[None]
+def real_cases(manifest: Manifest, prepared_dir: Path) -> list[Case]:
+    """Return prepared real cases with masks to measure against; none where `samples` was not run."""
+    rows = [row for row in manifest.data_sets.values() if row.name.startswith("sample_") and row.accuracy]
+    return [load_case(folder) for row in rows for folder in case_folders(prepared_dir, row.name)]
 
 
-def real_cases(folder: Path) -> list[tuple[str, str, np.ndarray, np.ndarray]]:
-    """(case, modality, image 0..1, integer labels) of the real cases fit for accuracy."""
-    folder, cases, seen = Path(folder), [], set()
-    for row in pd.read_csv(folder / "INDEX.csv", dtype=str, keep_default_na=False).itertuples(index=False):
-        text = " ".join(row)
-        if any(word.lower() in text.lower() for word in UNFIT):
-            continue
-        case, modality = f"{row[0]}/{row[1]}", row[2]
-        image_path, mask_path = folder / row[4], folder / row[5]
-        try:
-            image, labels = _read(image_path), _read(mask_path)
-        except (RuntimeError, OSError, AttributeError, ValueError) as error:
-            tqdm.write(f"{case}: not read ({str(error).splitlines()[0][:80]})")
-            continue
-        if image.shape != labels.shape or len(np.unique(labels)) > 60:
-            tqdm.write(f"{case}: shapes {image.shape} and {labels.shape} or labels do not fit, left out")
-            continue
-        key = (image.shape, float(image.sum()), float((labels > 0).sum()))
-        if key not in seen:
-            seen.add(key)
-            cases.append((case, modality, stretched(image, modality), labels.round().astype(int)))
-    return cases
+def _single(case: Case, name: str, slices: Sequence[int] | slice) -> Case:
+    """Return a case with one object on some of its slices."""
+    image, mask = case.image.array[slices], case.mask(name)[slices]
+    # Grey levels are those of the whole volume: percentiles of a part would differ.
+    grey = case.slices_uint8()[slices].astype(np.float32) / 255
+    volume = Volume(grey.reshape(image.shape), case.image.affine)
+    return Case(case.data_set, case.case_id, case.modality, volume, mask.astype(np.uint8), {name: (1,)}, GREY)
 
 
-def real_slices(predictor, cases, per_object: int = 6) -> pd.DataFrame:
-    """2D scores on up to `per_object` slices of every real object of at least 30 pixels."""
-    rows = []
-    for case, modality, image, labels in tqdm(cases, desc="real 2D"):
-        for value in np.unique(labels)[1:]:
-            truth = labels == value
-            usable = np.flatnonzero(truth.sum(axis=(1, 2)) >= 30)
-            if len(usable) == 0:
-                continue
-            picked = usable[np.unique(np.linspace(0, len(usable) - 1, per_object).round().astype(int))]
-            for z in picked:
-                predictor.set_image(to_rgb(image[z]))
-                extra = {"case": case, "modality": modality, "label": int(value), "slice": int(z)}
-                rows += [{**extra, **r} for r in score_slice(predictor, [truth[z]])]
-    return pd.DataFrame(rows)
+def real_slices(cases: Sequence[Case]) -> Iterator[Case]:
+    """Yield every object of real cases on at most six slices, spread over it."""
+    for case in cases:
+        for name in case.objects:
+            usable = np.flatnonzero(case.mask(name).sum((1, 2)) >= LEAST_PIXELS)
+            if len(usable):
+                spread = np.linspace(0, len(usable) - 1, MOST_SLICES_2D).round().astype(int)
+                yield _single(case, name, usable[np.unique(spread)])
 
 
-def real_volumes(model, cases, slices: int = 16) -> pd.DataFrame:
-    """3D scores on real volumes, the largest objects, at most `slices` slices around the centre."""
-    rows = []
-    for case, modality, image, labels in tqdm(cases, desc="real 3D"):
-        values, counts = np.unique(labels[labels > 0], return_counts=True)
-        for value in values[np.argsort(-counts)][:2]:
-            truth = labels == value
-            present = np.flatnonzero(truth.sum(axis=(1, 2)) >= 30)
-            if len(present) < 3:
-                continue
-            start = max(0, int(present[len(present) // 2]) - slices // 2)
-            window = slice(start, start + slices)
-            row = score_volume(model, image[window], truth[window])
-            if row is not None:
-                rows.append({"case": case, "modality": modality, "label": int(value), **row})
-    return pd.DataFrame(rows)
+def real_volumes(cases: Sequence[Case]) -> Iterator[Case]:
+    """Yield the two largest objects of real volumes, on at most sixteen slices around their centre."""
+    for case in cases:
+        by_size = sorted(case.objects, key=lambda name: -int(case.mask(name).sum()))
+        for name in by_size[:2]:
+            usable = np.flatnonzero(case.mask(name).sum((1, 2)) >= LEAST_PIXELS)
+            if len(usable) >= 3:
+                start = max(0, int(usable[len(usable) // 2]) - MOST_SLICES_3D // 2)
+                yield _single(case, name, slice(start, start + MOST_SLICES_3D))
+
+
+def scores_2d(model: Model, cases: Sequence[Case], label: str) -> pd.DataFrame:
+    """Return rows of the tidy table, one box and one point, with `compact` for every mask."""
+    tables = []
+    for case in tqdm(cases, desc=f"{model.name}, {label}"):
+        table = pd.DataFrame(evaluate_2d(model, case, ["one_box", "one_point"], seed=SEED))
+        masks = [case.mask(row.object)[row.slice_index] for row in table.itertuples()]
+        tables.append(table.assign(compact=list(map(is_compact, masks))))
+    return pd.concat(tables, ignore_index=True)
+
+
+def scores_3d(model: Model, cases: Sequence[Case], label: str) -> pd.DataFrame:
+    """Return one line per object, a box on its centre slice carried both ways (`DESIGN`).
+
+    Columns: IoU of the `prompted` slice, mean IoU over the other slices with the object (`propagated`),
+    over those within two slices (`near`) and beyond (`far`), `dice` of the volume, the number of slices
+    without the object (`absent`) and how many of them stay empty (`absent_empty`).
+    """
+    lines = []
+    for case in tqdm(cases, desc=f"{model.name}, {label}"):
+        (name,) = case.objects
+        truth = case.mask(name)
+        found = examples.predict_3d(model, case, name, DESIGN, seed=SEED)
+        (centre,) = prompted_slices(truth.sum((1, 2)), DESIGN.frame_choice)
+        ious = {int(z): iou(truth[z], found[z]) for z in np.flatnonzero(truth.any((1, 2)))}
+        others = {abs(z - centre): [] for z in ious if z != centre}
+        for z, value in ious.items():
+            if z != centre:
+                others[abs(z - centre)].append(value)
+        near = [v for distance, values in others.items() for v in values if distance <= NEAR_SLICES]
+        far = [v for distance, values in others.items() for v in values if distance > NEAR_SLICES]
+        absent = ~truth.any((1, 2))
+        lines.append(
+            {
+                "data_set": case.data_set,
+                "case_id": case.case_id,
+                "object": name,
+                "prompted": ious[centre],
+                "propagated": float(np.mean(near + far)),
+                "near": float(np.mean(near)) if near else np.nan,
+                "far": float(np.mean(far)) if far else np.nan,
+                "dice": dice(truth, found),
+                "absent": int(absent.sum()),
+                "absent_empty": int((absent & ~found.any((1, 2))).sum()),
+            }
+        )
+    return pd.DataFrame(lines)
 
 
 def summarise(tables: dict[str, pd.DataFrame]) -> dict[str, float]:
-    """The headline numbers of one model from its tables."""
+    """Return the headline numbers of one model: means over masks (2D) or objects (3D)."""
     numbers: dict[str, float] = {}
-    for name in ("simulated_2d", "real_2d"):
-        if len(table := tables.get(name, ())):
-            numbers[f"{name} masks"] = len(table)
-            for column in ("box_first", "point_first", "point_confident", "point_best"):
-                numbers[f"{name} {column}"] = table[column].mean()
-            numbers[f"{name} box_first, compact"] = table.loc[table["compact"], "box_first"].mean()
-    if "mni152" in tables:
-        for name, group in tables["mni152"].groupby("object"):
-            numbers[f"mni152 {name} box_first"] = group["box_first"].mean()
-            numbers[f"mni152 {name} point_confident"] = group["point_confident"].mean()
-    for name in ("simulated_3d", "real_3d"):
-        if len(table := tables.get(name, ())):
+    for name, table in tables.items():
+        if name.endswith("_3d"):
             numbers[f"{name} objects"] = len(table)
             for column in ("prompted", "propagated", "near", "far", "dice"):
                 numbers[f"{name} {column}"] = table[column].mean()
-            numbers[f"{name} absent slices empty"] = table["absent_empty"].sum() / max(
-                1, table["absent"].sum()
-            )
-    return {k: round(float(v), 4) for k, v in numbers.items()}
+            numbers[f"{name} absent slices empty"] = table.absent_empty.sum() / max(1, table.absent.sum())
+            continue
+        cells = {
+            "box first": (table.prompt == "one_box") & (table.mask_choice == "first"),
+            "point first": (table.prompt == "one_point") & (table.mask_choice == "first"),
+            "point most confident": (table.prompt == "one_point") & (table.mask_choice == "most_confident"),
+            "point best of three": (table.prompt == "one_point") & (table.mask_choice == "oracle"),
+        }
+        box = table[cells["box first"]]
+        if name == "mni152":
+            numbers |= {
+                f"{name} {key} box first": mean for key, mean in box.groupby("object").value.mean().items()
+            }
+            continue
+        numbers[f"{name} masks"] = len(box)
+        numbers |= {f"{name} {key}": table[cell].value.mean() for key, cell in cells.items()}
+        numbers[f"{name} box first, compact"] = box[box.compact].value.mean()
+        by_case = box.groupby(["data_set", "case_id"]).value.mean()
+        numbers[f"{name} box first, mean over cases"] = by_case.mean()
+    return {key: round(float(value), 4) for key, value in numbers.items()}
+
+
+def _pictures(model: Model, groups: dict[str, Sequence[Case]]) -> list[panels.Panel]:
+    """Return some panels of each group, spread over it: a box on a slice in 2D."""
+    shown = []
+    for cases in groups.values():
+        spread = np.unique(np.linspace(0, len(cases) - 1, 10).round().astype(int)) if len(cases) else []
+        shown += [examples.panel_2d(model, cases[i], "one_box", seed=SEED) for i in spread]
+    return shown
+
+
+def _save_pictures(pictures: Sequence[panels.Panel], out: Path, name: str) -> None:
+    with figures.style():
+        figure, plotted = panels.grid(pictures, columns=5)
+        figures.save(figure, out, name, plotted)
 
 
 def report(
-    out: Path, real: Path, *, images: int = 70, objects: int = 20, weights: dict | None = None
+    out: Path, *, images: int = 70, objects: int = 20, weights: Path | None = None, only: str | None = None
 ) -> dict:
-    """Measure the shipped models, print the table, write `results.json` and the CSV tables.
+    """Measure the miniatures; print the numbers, write `results.json`, the tables and overlays.
 
     Parameters
     ----------
-    out : pathlib.Path
+    out : Path
         Folder for the results.
-    real : pathlib.Path
-        Folder with real cases and `INDEX.csv`; left out, with a note, where it is absent.
     images, objects : int
         Simulated images (2D) and objects (3D).
-    weights : dict, optional
-        Model name to weights file, instead of the shipped ones.
+    weights : Path, optional
+        Weights of the model `only`, instead of the shipped ones.
+    only : str, optional
+        Measure one model: "miniature_sam2" or "miniature_sam".
 
-    Returns
-    -------
-    dict
-        Model name to headline numbers.
+    Raises
+    ------
+    InputError
+        If `weights` is given without `only`.
     """
-    out = Path(out)
+    if weights and not only:
+        raise InputError(weights, "belongs to no model that was named.", "Say which: --only miniature_sam2.")
+    root, out = project_root(), Path(out)
     out.mkdir(parents=True, exist_ok=True)
-    pool, results = report_pool(out), {"date": time.strftime("%Y-%m-%d"), "models": {}}
-    cases = real_cases(real) if (Path(real) / "INDEX.csv").is_file() else []
-    results["real cases"] = f"{len(cases)} cases" if cases else "no folder of real cases: not measured"
-    manifest = load_manifest(project_root() / "data_manifest.yaml")
-    for name in weights or ("miniature_sam2", "miniature_sam"):
+    torch.set_flush_denormal(True)  # as in training
+    data.build_pool(out / "pool_report.npy", phantom.VALIDATION_SEED_BASE + FIRST_REPORT_VOLUME, VOLUMES)
+    pool = data.open_pool(out / "pool_report.npy")
+    manifest = load_manifest(root / "data_manifest.yaml")
+    mni = template(manifest, root / "data" / "prepared")
+    cases = real_cases(manifest, root / "data" / "prepared")
+    slices = {"simulated_2d": list(simulated_slices(pool, images)), "mni152": [mni]}
+    volumes = {"simulated_3d": list(simulated_volumes(pool, objects))}
+    if cases:
+        slices["real_2d"], volumes["real_3d"] = list(real_slices(cases)), list(real_volumes(cases))
+    else:
+        print("real cases: not measured; `medsam-nb run studies/samples.yaml` prepares them")
+    results = {"date": time.strftime("%Y-%m-%d"), "real cases": len(cases), "models": {}}
+    for name in [only] if only else ["miniature_sam2", "miniature_sam"]:
+        model = load_model(manifest.checkpoint(name), Path(), device="cpu")
         if weights:
-            model = miniature.build_sam2() if name == "miniature_sam2" else miniature.build_sam()
-            model.load_state_dict(read_weights(Path(weights[name])))
-        else:
-            model = load_model(manifest.checkpoint(name), Path(), device="cpu").network
-        predictor = image_predictor(model.eval())
-        tables = {"simulated_2d": simulated_slices(predictor, pool, images), "mni152": mni152(predictor)}
-        if cases:
-            tables["real_2d"] = real_slices(predictor, cases)
-        if name == "miniature_sam2":
-            tables["simulated_3d"] = simulated_volumes(model, pool, objects)
-            if cases:
-                tables["real_3d"] = real_volumes(model, [c for c in cases if len(c[2]) > 2])
-        for table_name, table in tables.items():
-            table.to_csv(out / f"{name}_{table_name}.csv", index=False)
+            model.network.load_state_dict(read_weights(weights))
+        tables = {group: scores_2d(model, found, group) for group, found in slices.items()}
+        if model.family == "sam2":
+            tables |= {group: scores_3d(model, found, group) for group, found in volumes.items()}
+            chosen = [found[len(found) // 2] for found in volumes.values()] + [mni]
+            tracked = [
+                p for c in chosen for p in examples.panels_3d(model, c, [*c.objects][0], DESIGN, seed=SEED)
+            ]
+            _save_pictures(tracked, out, f"{name}_overlays_3d")
+        _save_pictures(_pictures(model, slices), out, f"{name}_overlays_2d")
+        for group, table in tables.items():
+            table.to_csv(out / f"{name}_{group}.csv", index=False)
         results["models"][name] = summarise(tables)
         print(f"\n{name}")
         for key, value in results["models"][name].items():
             print(f"  {key:<42} {value:8.3f}")
     (out / "results.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     return results
-
-
-def main(arguments: list[str] | None = None) -> None:
-    """Command line of `python -m medsam_nb.model_report`."""
-    parser = argparse.ArgumentParser(description="Measure the shipped miniature models.")
-    parser.add_argument("--out", type=Path, default=Path("runs/miniature"))
-    parser.add_argument("--real", type=Path, default=Path("../shared/data"), help="folder with INDEX.csv")
-    parser.add_argument("--images", type=int, default=70)
-    parser.add_argument("--objects", type=int, default=20)
-    parser.add_argument(
-        "--weights", type=Path, nargs=2, metavar=("NAME", "FILE"), help="measure another file"
-    )
-    options = parser.parse_args(arguments)
-    torch.set_flush_denormal(True)
-    weights = {str(options.weights[0]): options.weights[1]} if options.weights else None
-    report(options.out, options.real, images=options.images, objects=options.objects, weights=weights)
-
-
-if __name__ == "__main__":
-    main()

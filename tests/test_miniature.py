@@ -1,17 +1,22 @@
 """The miniature networks: sizes, initialisation, official predictors, and what shipped weights learned."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 from medsam_nb import miniature, model_report, phantom
-from medsam_nb.models import EMBEDDED_WEIGHTS, read_weights
+from medsam_nb.errors import InputError
+from medsam_nb.intensity import Intensity
+from medsam_nb.manifest import load_manifest
+from medsam_nb.models import load_model, read_weights
+from medsam_nb.project import project_root
+from medsam_nb.volume import Case, Volume
 
 
 def shipped(name):
-    model = miniature.build_sam2() if name == "miniature_sam2" else miniature.build_sam()
-    model.load_state_dict(read_weights(EMBEDDED_WEIGHTS / f"{name}.pt"))
-    return model.eval()
+    row = load_manifest(project_root() / "data_manifest.yaml").checkpoint(name)
+    return load_model(row, project_root() / "weights", device="cpu")
 
 
 @pytest.mark.parametrize("build", [miniature.build_sam2, miniature.build_sam])
@@ -61,23 +66,45 @@ def test_saved_weights_are_plain_half_precision_tensors(tmp_path):
     assert max(float((back[k] - v).abs().max()) for k, v in model.state_dict().items()) < 2e-3
 
 
+def simulated_organ(modality, seed, slices):
+    made = phantom.simulate_case(modality, seed, shape=(slices, 256, 256))
+    value = {"organ": (made.objects["organ"],)}
+    policy = Intensity("window", -160, 240) if modality == "ct" else Intensity("percentile", 0.5, 99.5)
+    volume = Volume(np.asarray(made.image, np.float32), np.eye(4))
+    return Case(f"simulated_{modality}", str(seed), modality, volume, made.labels, value, policy)
+
+
 @pytest.mark.parametrize(("name", "least"), [("miniature_sam2", 0.8), ("miniature_sam", 0.4)])
 def test_shipped_weights_segment_simulated_organs_from_a_box(name, least):
-    predictor = model_report.image_predictor(shipped(name))
-    found = []
-    for modality in ("mri", "ct", "pet"):
-        case = phantom.simulate_case(modality, 77, shape=(24, 256, 256))
-        mask = case.labels == case.objects["organ"]
-        z = int(mask.sum(axis=(1, 2)).argmax())
-        predictor.set_image(model_report.to_rgb(model_report.stretched(case.image, modality.upper())[z]))
-        found += [row["box_first"] for row in model_report.score_slice(predictor, [mask[z]])]
-    assert np.mean(found) > least, found
+    cases = [simulated_organ(modality, 77, 24) for modality in ("mri", "ct", "pet")]
+    largest = [list(model_report.real_slices([case]))[0] for case in cases]
+    table = model_report.scores_2d(shipped(name), largest, "organs")
+    first = table[(table.prompt == "one_box") & (table.mask_choice == "first")]
+    assert set(first.data_set) == {"simulated_mri", "simulated_ct", "simulated_pet"}
+    assert first.value.mean() > least, first.groupby("data_set").value.mean()
 
 
-def test_the_shipped_tracker_follows_an_organ_and_knows_both_directions():
-    model = shipped("miniature_sam2")
-    case = phantom.simulate_case("ct", 5, shape=(12, 256, 256))
-    truth = case.labels == case.objects["organ"]
-    image = model_report.stretched(case.image, "CT")
-    row = model_report.score_volume(model, image, truth)
-    assert row["prompted"] > 0.6 and row["propagated"] > 0.4, row
+def test_the_shipped_tracker_follows_an_organ():
+    (case,) = list(model_report.real_volumes([simulated_organ("ct", 5, 12)]))
+    line = model_report.scores_3d(shipped("miniature_sam2"), [case], "organ").iloc[0]
+    assert line.prompted > 0.6 and line.propagated > 0.4, line
+
+
+def test_the_report_measures_what_was_asked_for(tmp_path, monkeypatch, capsys):
+    root = tmp_path / "workbook"
+    root.mkdir()
+    manifest = project_root() / "data_manifest.yaml"
+    (root / "data_manifest.yaml").write_bytes(manifest.read_bytes())
+    monkeypatch.setattr(model_report, "project_root", lambda: root)
+    monkeypatch.setattr(model_report, "VOLUMES", 2)
+    found = model_report.report(tmp_path / "out", images=1, objects=1, only="miniature_sam2")
+    numbers = found["models"]["miniature_sam2"]
+    table = pd.read_csv(tmp_path / "out" / "miniature_sam2_simulated_2d.csv")
+    box = table[(table.prompt == "one_box") & (table.mask_choice == "first")]
+    assert numbers["simulated_2d masks"] == len(box)
+    assert numbers["simulated_2d box first"] == pytest.approx(box.value.mean(), abs=1e-4)
+    assert {"mni152 brain box first", "simulated_3d propagated"} <= set(numbers)
+    assert "samples.yaml" in capsys.readouterr().out  # says how the real cases would be had
+    assert (tmp_path / "out" / "miniature_sam2_overlays_2d.png").is_file()
+    with pytest.raises(InputError, match="--only"):
+        model_report.report(tmp_path / "out", weights=tmp_path / "other.pt")
