@@ -10,11 +10,14 @@ import jinja2
 import nbformat
 import pandas as pd
 from nbconvert import HTMLExporter
+from PIL import Image
 from traitlets.config import Config
 
 from medsam_nb.store import write_atomically
 
-ROWS_SHOWN = 20
+ROWS_SHOWN = 40
+# A figure's letters have 7 points; a third more makes them as large on a screen as the captions.
+CSS_PIXELS_PER_INCH = 130
 
 
 @dataclass(frozen=True)
@@ -86,12 +89,40 @@ def save_table(table: pd.DataFrame, run_dir: Path, name: str) -> Path:
     return path
 
 
+def _number(value: float) -> str:
+    """Return a number as it is read: three decimals; more would pretend, fewer would hide."""
+    return f"{value:.3f}" if abs(value) < 100 else f"{value:.0f}"
+
+
+def _p_value(value: float) -> str:
+    if pd.isna(value):
+        return ""
+    return "<0.001" if value < 0.001 else f"{value:.3f}"
+
+
 def _shown(path: Path) -> dict:
     table = pd.read_csv(path)
-    styled = table.head(ROWS_SHOWN).to_html(
-        index=False, border=0, na_rep="", float_format=lambda x: f"{x:.3g}"
+    chances = {name: _p_value for name in table.columns if name == "p" or name.startswith("p_")}
+    headings = {name: name.replace("_", " ") for name in table.columns}
+    styled = (
+        table.head(ROWS_SHOWN)
+        .rename(columns=headings)
+        .to_html(
+            index=False,
+            border=0,
+            na_rep="",
+            float_format=_number,
+            formatters={headings[name]: format_ for name, format_ in chances.items()},
+        )
     )
     return {"html": styled, "rows": len(table), "shown": min(len(table), ROWS_SHOWN)}
+
+
+def _printed_width(path: Path) -> int:
+    """Return the width at which a figure's letters are as large as the page's, in CSS pixels."""
+    with Image.open(path) as picture:
+        inches = picture.width / picture.info.get("dpi", (300, 300))[0]
+    return round(inches * CSS_PIXELS_PER_INCH)
 
 
 def export_html(executed: Path) -> Path:
@@ -141,7 +172,7 @@ def write_report(study: Mapping[str, Any], runs: Sequence[NotebookRun], run_dir:
         section = json.loads(path.read_text(encoding="utf-8"))
         section["paragraphs"] = [part for part in section["text"].split("\n\n") if part.strip()]
         section["figures"] = {
-            name: caption
+            name: {"caption": caption, "width": _printed_width(run_dir / "figures" / f"{name}.png")}
             for name, caption in section["figures"].items()
             if (run_dir / "figures" / f"{name}.png").is_file()
         }
