@@ -50,6 +50,13 @@ def build(study: Study, size: int):
     return model
 
 
+def _has_memory(study: Study) -> bool:
+    """Return whether a warm start brings a memory attention, which must not be initialised again."""
+    if not study.start_from:
+        return False
+    return any(name.startswith("memory_attention.") for name in read_weights(Path(study.start_from)))
+
+
 def build_optimisers(model, head, lr: float):
     """Muon for the attention and MLP matrices, AdamW for everything else."""
     blocks = (
@@ -118,7 +125,7 @@ class Trainer:
 
     def __init__(self, study: Study, out: Path, device: str, rank: int, ranks: int):
         self.study, self.out, self.device, self.rank, self.ranks = study, out, device, rank, ranks
-        self.state = {"stage": 0, "step": 0, "clock": 0.0, "total": 0.0, "memory_ready": False}
+        self.state = {"stage": 0, "step": 0, "clock": 0.0, "total": 0.0, "memory_ready": _has_memory(study)}
         self.saved = None
         path = out / "state.pt"
         if path.is_file():

@@ -9,6 +9,7 @@ from medsam_nb import finetuning, losses, miniature, phantom, training
 from medsam_nb import training_data as data
 from medsam_nb import training_steps as steps
 from medsam_nb.errors import StudyError
+from medsam_nb.models import EMBEDDED_WEIGHTS
 from medsam_nb.muon import orthogonalise
 from medsam_nb.training_study import Stage, fading, learning_rate, read_study
 
@@ -173,6 +174,16 @@ def test_training_resumes_where_it_was_stopped(pool, tmp_path, monkeypatch):
     assert (out / "held_out.csv").read_text(encoding="utf-8").count("\n") >= 3 and (
         out / "training_curve.png"
     ).is_file()
+
+
+@pytest.mark.parametrize(("weights", "ready"), [("miniature_sam2", True), ("miniature_sam", False)])
+def test_a_trained_memory_is_not_initialised_again(pool, tmp_path, weights, ready):
+    study = {"model": "sam2", "ranks": 1, "volumes": 4, "pool": str(pool.parent), "stages": []}
+    study["start_from"] = str(EMBEDDED_WEIGHTS / f"{weights}.pt")
+    path = tmp_path / "study.yaml"
+    path.write_text(yaml.safe_dump(study), encoding="utf-8")
+    trainer = training.Trainer(read_study(path), tmp_path, "cpu", 0, 1)
+    assert trainer.state["memory_ready"] is ready
 
 
 def _case():
