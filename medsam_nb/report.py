@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from traitlets.config import Config
 from medsam_nb.store import write_atomically
 
 ROWS_SHOWN = 40
+LONG_TEXT = 30  # characters of a cell
 # A figure's letters have 7 points; a third more makes them as large on a screen as the captions.
 CSS_PIXELS_PER_INCH = 130
 
@@ -39,6 +41,7 @@ def add_section(
     figures: Mapping[str, str] | None = None,
     tables: Mapping[str, str] | None = None,
     facts: Mapping[str, Any] | None = None,
+    in_short: str = "",
 ) -> Path:
     """Leave a notebook's section for the report.
 
@@ -54,6 +57,8 @@ def add_section(
         File name without ending, and caption. Files are looked up in `figures/` and `tables/`.
     facts : mapping
         Name and value of what the report should state in plain sight (counts, versions).
+    in_short : str
+        The finding in a sentence, for the list at the top of the report.
 
     Returns
     -------
@@ -68,6 +73,7 @@ def add_section(
         "figures": dict(figures or {}),
         "tables": dict(tables or {}),
         "facts": {key: str(value) for key, value in (facts or {}).items()},
+        "in_short": in_short,
     }
     write_atomically(path, json.dumps(section, indent=1).encode())
     return path
@@ -97,13 +103,26 @@ def _number(value: float) -> str:
 def _p_value(value: float) -> str:
     if pd.isna(value):
         return ""
-    return "<0.001" if value < 0.001 else f"{value:.3f}"
+    return "&lt;0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def _text(value: object) -> str:
+    """Return a cell's text as HTML; long text gets a width at which it can be read."""
+    if pd.isna(value):
+        return ""
+    text = escape(str(value))
+    return f'<div class="long">{text}</div>' if len(text) > LONG_TEXT else text
 
 
 def _shown(path: Path) -> dict:
+    """Return a table's first rows as HTML, and how many rows there are."""
     table = pd.read_csv(path)
-    chances = {name: _p_value for name in table.columns if name == "p" or name.startswith("p_")}
-    headings = {name: name.replace("_", " ") for name in table.columns}
+    formats = {
+        name: _p_value if name == "p" or name.startswith("p_") else _text
+        for name in table.columns
+        if name == "p" or name.startswith("p_") or not pd.api.types.is_numeric_dtype(table[name])
+    }
+    headings = {name: escape(name.replace("_", " ")) for name in table.columns}
     styled = (
         table.head(ROWS_SHOWN)
         .rename(columns=headings)
@@ -111,8 +130,9 @@ def _shown(path: Path) -> dict:
             index=False,
             border=0,
             na_rep="",
+            escape=False,
             float_format=_number,
-            formatters={headings[name]: format_ for name, format_ in chances.items()},
+            formatters={headings[name]: format_ for name, format_ in formats.items()},
         )
     )
     return {"html": styled, "rows": len(table), "shown": min(len(table), ROWS_SHOWN)}
@@ -142,7 +162,7 @@ def write_report(study: Mapping[str, Any], runs: Sequence[NotebookRun], run_dir:
     Parameters
     ----------
     study : mapping
-        Name, title, question of the study.
+        Title, question and caveats of the study.
     runs : sequence of NotebookRun
         How each notebook ended. A failed one is named, with a link to its copy and traceback.
     run_dir : Path
@@ -169,7 +189,7 @@ def write_report(study: Mapping[str, Any], runs: Sequence[NotebookRun], run_dir:
         path = run_dir / "sections" / f"{run.name}.json"
         if run.error or not path.is_file():
             continue
-        section = json.loads(path.read_text(encoding="utf-8"))
+        section = {"in_short": ""} | json.loads(path.read_text(encoding="utf-8"))
         section["paragraphs"] = [part for part in section["text"].split("\n\n") if part.strip()]
         section["figures"] = {
             name: {"caption": caption, "width": _printed_width(run_dir / "figures" / f"{name}.png")}

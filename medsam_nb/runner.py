@@ -35,6 +35,8 @@ class Study(BaseModel):
         Also the folder of its results, `runs/<name>`.
     title, question : str
         For the report.
+    caveats : list of str
+        What a reader must know before quoting a number; on top of the report.
     parameters : dict
         Given to every notebook that declares them.
     notebooks : dict of str to dict
@@ -49,6 +51,7 @@ class Study(BaseModel):
     name: str
     title: str
     question: str
+    caveats: list[str] = []
     parameters: dict[str, Any] = {}
     notebooks: dict[str, dict[str, Any] | None]
     comparisons: list[dict[str, Any]] = []

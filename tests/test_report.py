@@ -7,14 +7,14 @@ import pytest
 
 from medsam_nb import figures, report
 
-STUDY = {"title": "A study", "question": "Which prompt?"}
+STUDY = {"title": "A study", "question": "Which prompt?", "caveats": ["Miniature models."]}
 
 
 @pytest.fixture
 def run_dir(tmp_path):
     table = pd.DataFrame(
         {
-            "comparison": ["box against point", "equal"],
+            "comparison": ["box against point", "equal <within> a margin that is long to read"],
             "median_difference": [0.2154, 7.6e-06],
             "n": [12, 13],
             "area_mm2": [1234.5, np.nan],
@@ -34,6 +34,7 @@ def run_dir(tmp_path):
         figures={"small": "A figure.", "not_there": "Never drawn."},
         tables={"comparisons": "Comparisons.", "cases": "Cases."},
         facts={"comparisons made": 2},
+        in_short="A box wins.",
     )
     return tmp_path
 
@@ -52,6 +53,7 @@ def test_numbers_are_rounded_for_reading_and_small_p_values_are_bounds(run_dir):
     assert "<td>&lt;0.001</td>" in page and "nan" not in page.lower().split("provenance")[0]
     assert "<td>1234</td>" in page or "<td>1235</td>" in page
     assert "<th>median difference</th>" in page
+    assert '<div class="long">equal &lt;within&gt; a margin' in page
 
 
 def test_long_tables_are_cut_with_a_count_and_figures_have_their_printed_size(run_dir):
@@ -60,6 +62,11 @@ def test_long_tables_are_cut_with_a_count_and_figures_have_their_printed_size(ru
     width = 88 / 25.4 * report.CSS_PIXELS_PER_INCH
     assert f'width="{width:.0f}"' in page
     assert "not_there" not in page and "Second &lt;b&gt;." in page
+
+
+def test_findings_and_caveats_come_first(run_dir):
+    page = written(run_dir)
+    assert page.index("A box wins.") < page.index("Miniature models.") < page.index("<section")
 
 
 def test_a_failed_notebook_is_named_first_and_leaves_no_section(run_dir):
