@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import copy
 import csv
+import multiprocessing
 import os
 import tempfile
 import time
@@ -203,7 +204,10 @@ class Trainer:
         started, began_at, last_save = time.monotonic(), state["clock"], time.monotonic()
         used = min(0.999, state["clock"] / (60 * stage.minutes))
         bar = tqdm(total=100, desc=stage.name, disable=self.rank > 0, mininterval=10, unit="%")
+        parent = multiprocessing.parent_process()
         while used < 1:
+            if parent is not None and not parent.is_alive():
+                raise SystemExit("the command that started this rank is gone; give it again to go on")
             batch = {k: v.to(self.device) if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
             lr = learning_rate(stage, state["step"], used)
             muon.param_groups[0]["lr"] = 2 * lr

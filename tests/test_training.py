@@ -1,6 +1,11 @@
 """Training code: samples, losses, optimiser, resuming, fine-tuning; all real, all small."""
 
+import subprocess
+import sys
+import time
+
 import numpy as np
+import psutil
 import pytest
 import torch
 import yaml
@@ -174,6 +179,34 @@ def test_training_resumes_where_it_was_stopped(pool, tmp_path, monkeypatch):
     assert (out / "held_out.csv").read_text(encoding="utf-8").count("\n") >= 3 and (
         out / "training_curve.png"
     ).is_file()
+
+
+def test_two_ranks_train_together_and_end_with_the_command_that_started_them(pool, tmp_path):
+    study = {
+        "model": "sam2",
+        "ranks": 2,
+        "volumes": 4,
+        "pool": str(pool.parent),
+        "stages": [{"name": "only", "minutes": 10, "samples": {"images": 1}}],
+    }
+    path, out = tmp_path / "study.yaml", tmp_path / "run"
+    path.write_text(yaml.safe_dump(study), encoding="utf-8")
+    command = [sys.executable, "-m", "medsam_nb.training", str(path), "--out", str(out), "--device", "cpu"]
+    started = psutil.Popen(command, stderr=subprocess.DEVNULL)
+    ranks = []
+    try:
+        log, until = out / "losses.csv", time.monotonic() + 120
+        while not (log.is_file() and log.read_text(encoding="utf-8").count("\n") >= 2):
+            assert started.poll() is None and time.monotonic() < until, "no step was logged"
+            time.sleep(0.5)
+        ranks = started.children(recursive=True)
+        started.kill()
+        _, alive = psutil.wait_procs(ranks, timeout=60)
+        assert len(ranks) >= 2 and not alive
+    finally:
+        for process in [started, *ranks]:
+            if process.is_running():
+                process.kill()
 
 
 @pytest.mark.parametrize(("weights", "ready"), [("miniature_sam2", True), ("miniature_sam", False)])
