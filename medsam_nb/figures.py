@@ -99,6 +99,7 @@ def save(fig: Figure, folder: Path, name: str, plotted: pd.DataFrame) -> dict[st
         fig.savefig(buffer, format=kind, metadata=metadata)
         write_atomically(paths[kind], buffer.getvalue())
     write_atomically(paths["csv"], plotted.to_csv(index=False, float_format="%.6g").encode())
+    plt.close(fig)  # a notebook shows it where it is named, not once more when the cell ends
     return paths
 
 

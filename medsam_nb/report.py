@@ -116,7 +116,7 @@ def _text(value: object) -> str:
 
 def _shown(path: Path) -> dict:
     """Return a table's first rows as HTML, and how many rows there are."""
-    table = pd.read_csv(path)
+    table = pd.read_parquet(path)
     formats = {
         name: _p_value if name == "p" or name.startswith("p_") else _text
         for name in table.columns
@@ -197,9 +197,9 @@ def write_report(study: Mapping[str, Any], runs: Sequence[NotebookRun], run_dir:
             if (run_dir / "figures" / f"{name}.png").is_file()
         }
         section["tables"] = {
-            name: {"caption": caption} | _shown(run_dir / "tables" / f"{name}.csv")
+            name: {"caption": caption} | _shown(run_dir / "tables" / f"{name}.parquet")
             for name, caption in section["tables"].items()
-            if (run_dir / "tables" / f"{name}.csv").is_file()
+            if (run_dir / "tables" / f"{name}.parquet").is_file()
         }
         sections.append(section)
     environment = jinja2.Environment(

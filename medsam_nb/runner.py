@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from traitlets.config import Config
 
 from medsam_nb.errors import StudyError
+from medsam_nb.manifest import load_manifest
 from medsam_nb.project import project_root
 from medsam_nb.report import NotebookRun, write_report
 
@@ -68,9 +69,13 @@ def load_study(path: Path) -> Study:
     try:
         content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
         return Study.model_validate(content)
+    except FileNotFoundError as error:
+        raise StudyError(
+            path, "there is no such file.", "Give the path of a study, such as studies/demo.yaml."
+        ) from error
     except OSError as error:
         raise StudyError(
-            path, "cannot be read.", "Give the path of a study, such as studies/demo.yaml."
+            path, f"cannot be read: {error.strerror}.", "Check the path and its rights."
         ) from error
     except yaml.YAMLError as error:
         raise StudyError(path, f"is not YAML: {error}.", "Mend the line that is named.") from error
@@ -96,13 +101,27 @@ def declared_parameters(name: str) -> dict[str, Any]:
     return papermill.inspect_notebook(str(_notebook_path(name)))
 
 
-def _unknown(path: Path, where: str, given: set[str], known: set[str]) -> None:
+def _unknown(path: Path | str, where: str, given: set[str], known: set[str]) -> None:
     for parameter in sorted(given - known):
         near = difflib.get_close_matches(parameter, known, n=1)
         hint = f"Did you mean {near[0]!r}? " if near else ""
         raise StudyError(
             path, f"{where} has no parameter {parameter!r}.", f"{hint}Known: {', '.join(sorted(known))}."
         )
+
+
+def _check_rows(given: Mapping[str, Any]) -> None:
+    """Raise if a notebook is given a data set or model that its manifests do not name.
+
+    A study may run for hours: what can be known to be wrong is said before it begins.
+    """
+    extra = given.get("extra_manifest")
+    paths = [given.get("manifest", "data_manifest.yaml"), *([extra] if extra else [])]
+    rows = load_manifest(*(project_root() / path for path in paths))
+    for name in given.get("data_sets", []):
+        rows.data_set(name)
+    for name in given.get("models", []):
+        rows.checkpoint(name)
 
 
 def resolve_parameters(
@@ -115,15 +134,20 @@ def resolve_parameters(
     StudyError
         If a parameter is not declared by its notebook (or a common one by none); the message lists
         the known ones.
+    ManifestError
+        If a data set or model is not in the manifests.
     """
     declared = {name: set(declared_parameters(name)) for name in study.notebooks}
     everywhere = set().union(*declared.values())
-    _unknown(path, "The study", set(study.parameters) | set(overrides), everywhere)
+    _unknown(path, "The study", set(study.parameters), everywhere)
+    _unknown("--set", "The study", set(overrides), everywhere)
     resolved = {}
     for name, own in study.notebooks.items():
         _unknown(path, f"Notebook {name}", set(own or {}), declared[name])
         merged = {"study_file": str(path)} | study.parameters | (own or {}) | dict(overrides)
         resolved[name] = {key: value for key, value in merged.items() if key in declared[name]}
+        if "manifest" in declared[name]:
+            _check_rows(resolved[name])
     return resolved
 
 

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from medsam_nb import report, runner
-from medsam_nb.errors import StudyError
+from medsam_nb.errors import StudyError, WorkbookError
 
 PARAMETERS = 'run_dir = "runs/small"  # where results go\ncolour = "red"  # of the line\n'
 
@@ -63,6 +63,20 @@ def test_a_study_runs_and_its_report_shows_the_sections(project):
     assert "&lt;b&gt;liver" in page  # a name from the data is text, never markup
     assert (path.parent / "notebooks" / "00_first.html").is_file()
     assert pd.read_parquet(path.parent / "tables" / "scores.parquet").iou[0] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"models": ["sam2_hiera_huge"]}, "sam2_hiera_huge.*no such checkpoint.*sam2_hiera_large"),
+        ({"data_sets": ["ct_spleeen"]}, "ct_spleeen.*no such data set.*ct_spleen"),
+        ({"extra_manifest": "nowhere.yaml"}, "nowhere.yaml"),
+    ],
+)
+def test_names_that_no_manifest_knows_are_refused_before_the_first_notebook(tmp_path, parameters, message):
+    path = write_study(tmp_path, notebooks={"01_prepare_data": None, "02_evaluate_2d": None})
+    with pytest.raises(WorkbookError, match=message):
+        runner.resolve_parameters(runner.load_study(path), path, parameters)
 
 
 def test_a_failed_notebook_is_kept_and_named_and_the_others_run(project):
