@@ -21,6 +21,7 @@ PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 DICOM = (".dcm", ".ima")
 LUMINANCE = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601, as in Pillow's conversion to grey
 GIPL_HEADER_BYTES = 256
+MISSING_FILE = "Image and mask must be named as the row's layout says, and a download be complete."
 UNEVEN_SLICES_MM = 0.01  # scanners round slice positions; a missing slice is orders of magnitude more
 
 # (x, y, z) in ITK's world (left, posterior, head) against (z, y, x) in ours (right, front, head).
@@ -66,7 +67,7 @@ def read_volume(path: Path, *, labels: bool = False, frame: int | None = None) -
     """
     path = Path(path)
     if not path.exists():
-        raise InputError(path, "there is no such file.", "Check that the download is complete.")
+        raise InputError(path, "there is no such file.", MISSING_FILE)
     suffix = suffix_of(path)
     if path.is_dir() or suffix in DICOM:
         volume = _guarded(_read_dicom, path)
@@ -261,7 +262,7 @@ def read_mask_picture(path: Path, threshold: float) -> Volume:
         return Volume.from_spacing(mask[None].astype(np.uint8), (1.0, 1.0, 1.0))
 
     if not path.exists():
-        raise InputError(path, "there is no such file.", "Check that the download is complete.")
+        raise InputError(path, "there is no such file.", MISSING_FILE)
     return _guarded(binary, path)
 
 
@@ -313,7 +314,7 @@ def read_segments(path: Path, image: Volume) -> dict[str, np.ndarray]:
         By segment name, on the image's grid; segments may overlap.
     """
     if not path.exists():
-        raise InputError(path, "there is no such file.", "Check that the download is complete.")
+        raise InputError(path, "there is no such file.", MISSING_FILE)
     reader = _dicom_segments if suffix_of(path) in DICOM else _nrrd_segments
     found = _guarded(reader, path)
     names = [name for name, _ in found]
