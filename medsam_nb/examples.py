@@ -26,7 +26,8 @@ def panel_of_truth(case: Case) -> Panel:
     name = next(iter(case.objects))
     index = largest_slice(case, name)
     title = f"{case.data_set}/ {case.case_id}: {name}"
-    grey, truth = case.slices_uint8()[index], case.mask(name)[index]
+    # Copies: a view would keep the whole volume in memory, and a report shows many cases.
+    grey, truth = case.slices_uint8()[index].copy(), case.mask(name)[index].copy()
     return Panel(grey, truth, title=title, spacing_mm=case.image.spacing_mm[1:])
 
 

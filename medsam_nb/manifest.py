@@ -3,6 +3,7 @@
 A mistake in the file is reported with its line, its field and what would be allowed.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -281,6 +282,10 @@ class Manifest(Row):
     def data_set(self, name: str) -> DataSet:
         """Return a row, or raise ManifestError with the names there are."""
         return _row(self.data_sets, name, "data set")
+
+    def measured(self, names: Sequence[str]) -> list[str]:
+        """Return those of the named data sets that count for accuracy; the others show formats only."""
+        return [name for name in names if self.data_set(name).accuracy]
 
     def checkpoint(self, name: str) -> Checkpoint:
         """Return a row, or raise ManifestError with the names there are."""

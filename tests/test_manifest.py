@@ -45,6 +45,12 @@ def test_checkpoints_without_a_hash_say_unverified():
         assert row.sha256 or row.embedded or "unverified" in row.note
 
 
+def test_rows_that_only_show_formats_are_not_measured():
+    manifest = load_manifest(SHIPPED)
+    names = ["example_soft_mask", "sample_ct_spleen", "example_ct_organs", "ct_spleen"]
+    assert manifest.measured(names) == ["sample_ct_spleen", "ct_spleen"]
+
+
 def test_own_data_set_needs_few_lines(tmp_path):
     manifest = load_manifest(SHIPPED, write(tmp_path, OWN))
     row = manifest.data_set("my_spleens")
