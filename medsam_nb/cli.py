@@ -64,6 +64,14 @@ def fetch(
 
 
 @app.command()
+def schema() -> None:
+    """Print the manifest's JSON schema, which editors use; `make schema` writes it to its file."""
+    from medsam_nb.manifest_schema import schema_text
+
+    print(schema_text(), end="")
+
+
+@app.command()
 def train(
     study: Annotated[Path, typer.Argument(help="Such as studies/train_miniature.yaml.")],
     out: Annotated[Path | None, typer.Option(help="Folder of state, logs and result.")] = None,
