@@ -8,7 +8,7 @@ import yaml
 
 from medsam_nb.errors import ManifestError
 from medsam_nb.manifest import load_manifest
-from medsam_nb.manifest_schema import schema, schema_text
+from medsam_nb.manifest_views import schema, schema_text
 
 SHIPPED = Path(__file__).parents[1] / "data_manifest.yaml"
 OWN = """\
