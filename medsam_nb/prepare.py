@@ -35,6 +35,7 @@ DECIDING_FIELDS = {
     "name", "modality", "dimension", "objects", "ignored_labels", "slice_axis", "intensity",
     "mask_threshold", "mask_geometry", "may_be_empty",
 }  # fmt: skip
+MANY_LABELS = 40  # more that no row names are rather the grey levels of an image
 STALE_SECONDS = 3600  # a half-written folder of this age belongs to nobody any more
 CASE_COLUMNS = [
     "data_set", "case_id", "modality", "accuracy", "status", "error", "shape", "n_slices", "labelled_slices",
@@ -68,7 +69,15 @@ def build_case(row: DataSet, case_id: str, raw: RawCase) -> Case:
         raise InputError(
             case_id,
             f"the mask has labels that the manifest row {row.name} does not name: {counts}.",
-            "Add them to `objects`, or to `ignored_labels`.",
+            "Add them to `objects`, or to `ignored_labels`."
+            + (f" {formats.SWAPPED}" if len(unnamed) > MANY_LABELS else ""),
+        )
+    few = _few_values(raw.image.array, len(known) + 1)
+    if few:
+        raise InputError(
+            case_id,
+            f"the image holds only the values {', '.join(f'{value:g}' for value in few)}, like a mask.",
+            "Look whether image and mask have changed places.",
         )
     objects = {name: values for name, values in raw.objects.items() if set(values) & set(present)}
     if present and not objects:
@@ -93,6 +102,14 @@ def build_case(row: DataSet, case_id: str, raw: RawCase) -> Case:
         objects,
         row.intensity,
     )
+
+
+def _few_values(array: np.ndarray, most: int) -> list[float]:
+    """Return the values of an array that holds 2 to `most` different ones, else nothing."""
+    found = np.unique(array.ravel()[:: max(1, array.size // 4096)])  # most images are told by a few voxels
+    if len(found) <= most:
+        found = np.unique(array)
+    return found.tolist() if 2 <= len(found) <= most else []
 
 
 def _code_sha256() -> str:
