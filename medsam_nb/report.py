@@ -193,7 +193,7 @@ def write_report(study: Mapping[str, Any], runs: Sequence[NotebookRun], run_dir:
         path = run_dir / "sections" / f"{run.name}.json"
         if run.error or not path.is_file():
             continue
-        section = {"in_short": ""} | json.loads(path.read_text(encoding="utf-8"))
+        section = {"in_short": "", "galleries": {}} | json.loads(path.read_text(encoding="utf-8"))
         section["paragraphs"] = [part for part in section["text"].split("\n\n") if part.strip()]
         section["figures"] = {
             name: {"caption": caption, "width": _printed_width(run_dir / "figures" / f"{name}.png")}
