@@ -77,9 +77,9 @@ def case_warnings(case: Case, facts: list[ObjectFacts]) -> list[str]:
             warnings.append(f"{fact.name} is on one slice only")
     z, y, x = case.image.spacing_mm
     if case.labels.shape[0] > 1 and z / min(y, x) >= ANISOTROPY:
-        warnings.append(f"anisotropic: slices are {z:g} mm apart, pixels {min(y, x):g} mm")
+        warnings.append(f"anisotropic: slices are {z:.3g} mm apart, pixels {min(y, x):.3g} mm")
     if abs(y - x) > 0.01 * max(y, x):
-        warnings.append(f"pixels are not square: {y:g} x {x:g} mm")
+        warnings.append(f"pixels are not square: {y:.3g} x {x:.3g} mm")
     low, high = limits(case.image.array, case.intensity)
     inside = case.image.array[case.labels > 0]
     for what, clipped in (("black", inside <= low), ("white", inside >= high)):
@@ -239,7 +239,7 @@ def against_expected(rows: Iterable[DataSet], cases: pd.DataFrame) -> pd.DataFra
                 "failed": int(states.get("failed", 0)),
                 "slices": int(of_row.labelled_slices.sum()),
                 "study_slices": row.expected.study_masks,
-                "unverified": "; ".join(row.unverified),
+                "unverified": "; ".join(row.unverified) or None,
             }
         )
     table = pd.DataFrame(lines)
