@@ -166,6 +166,7 @@ def _record(case: Case, raw: RawCase, source: Source | None, fingerprint: str) -
     facts = [quality.object_facts(name, case.mask(name)) for name in case.objects]
     low, high = intensity.limits(case.image.array, case.intensity, case.case_id)
     digest = case.sha256()
+    placed = source is None or formats.suffix_of(source.image) not in formats.PICTURES  # in space, in mm
     return {
         "data_set": case.data_set,
         "case_id": case.case_id,
@@ -185,8 +186,8 @@ def _record(case: Case, raw: RawCase, source: Source | None, fingerprint: str) -
             "shape": " x ".join(map(str, case.labels.shape)),
             "n_slices": case.labels.shape[0],
             "labelled_slices": int((case.labels > 0).any(axis=(1, 2)).sum()),
-            "spacing_mm": " x ".join(f"{s:.4g}" for s in case.image.spacing_mm),
-            "orientation": raw.image.orientation[::-1],  # as (x, y, z), the usual way
+            "spacing_mm": " x ".join(f"{s:.4g}" for s in case.image.spacing_mm) if placed else "",
+            "orientation": raw.image.orientation[::-1] if placed else "",  # as (x, y, z), the usual way
             "objects": json.dumps([asdict(fact) for fact in facts]),
             "warnings": "; ".join([*raw.remarks, *quality.case_warnings(case, facts)]),
             "data_sha256": digest,

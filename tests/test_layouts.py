@@ -378,6 +378,7 @@ def test_us_nerve_leaves_out_pictures_without_nerve(tmp_path):
     assert {key: counts(case) for key, case in cases.items()} == {"1_1": {"nerve": SPOT_PIXELS}}
     table = pd.read_parquet(tmp_path / "prepared" / "us_nerve" / "cases.parquet")
     assert table.set_index("case_id").status.to_dict() == {"1_1": "ok", "1_2": "no_object"}
+    assert table.spacing_mm.tolist() == ["", ""]  # a picture has no millimetres
 
 
 def test_rows_called_tested_are_tested_here():
