@@ -97,7 +97,7 @@ def panels_3d(
     prompted = prompted_slices(areas, design.frame_choice)
     filled = np.flatnonzero(areas)
     chosen = set(map(int, filled[np.unique(np.linspace(0, len(filled) - 1, count).round().astype(int))]))
-    for index in prompted:  # a prompted slice takes the place of its nearest neighbour
+    for index in sorted(set(prompted) - chosen):  # a prompted slice takes the place of its neighbour
         chosen.discard(min(chosen - set(prompted), key=lambda other: abs(other - index), default=index))
     shown = sorted(chosen | set(prompted))
     pictures = []
