@@ -5,7 +5,7 @@ BIN = .venv/bin
 READY = .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce test lint lab train model-report bench lock clean
+.PHONY: help setup reproduce test lint lab train model-report bench schema lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | awk -F'\t' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -46,6 +46,9 @@ model-report: $(READY)  ## measure the miniature models; writes runs/miniature/r
 
 bench: $(READY)  ## compare the sweep engine with the study's own loop; writes runs/bench/results.json
 	$(BIN)/python -m benchmarks.bench_engine
+
+schema: $(READY)  ## write data_manifest.schema.json, with which editors check a manifest
+	$(BIN)/medsam-nb schema > data_manifest.schema.json
 
 lock: $(READY)  ## pin the newest versions that pyproject.toml allows into requirements.txt
 	$(BIN)/uv pip compile pyproject.toml --extra test --universal --python-version 3.11 --generate-hashes --no-header -o requirements.txt

@@ -64,6 +64,24 @@ def fetch(
 
 
 @app.command()
+def data_sets() -> None:
+    """List every data set of the manifest with its access, licence and state (the README's table)."""
+    from medsam_nb.manifest import load_manifest
+    from medsam_nb.manifest_views import state_table
+    from medsam_nb.project import project_root
+
+    print(state_table(load_manifest(project_root() / "data_manifest.yaml")), end="")
+
+
+@app.command()
+def schema() -> None:
+    """Print the manifest's JSON schema, which editors use; `make schema` writes it to its file."""
+    from medsam_nb.manifest_views import schema_text
+
+    print(schema_text(), end="")
+
+
+@app.command()
 def train(
     study: Annotated[Path, typer.Argument(help="Such as studies/train_miniature.yaml.")],
     out: Annotated[Path | None, typer.Option(help="Folder of state, logs and result.")] = None,

@@ -26,7 +26,8 @@ def panel_of_truth(case: Case) -> Panel:
     name = next(iter(case.objects))
     index = largest_slice(case, name)
     title = f"{case.data_set}/ {case.case_id}: {name}"
-    grey, truth = case.slices_uint8()[index], case.mask(name)[index]
+    # Copies: a view would keep the whole volume in memory, and a report shows many cases.
+    grey, truth = case.slices_uint8()[index].copy(), case.mask(name)[index].copy()
     return Panel(grey, truth, title=title, spacing_mm=case.image.spacing_mm[1:])
 
 
@@ -96,7 +97,7 @@ def panels_3d(
     prompted = prompted_slices(areas, design.frame_choice)
     filled = np.flatnonzero(areas)
     chosen = set(map(int, filled[np.unique(np.linspace(0, len(filled) - 1, count).round().astype(int))]))
-    for index in prompted:  # a prompted slice takes the place of its nearest neighbour
+    for index in sorted(set(prompted) - chosen):  # a prompted slice takes the place of its neighbour
         chosen.discard(min(chosen - set(prompted), key=lambda other: abs(other - index), default=index))
     shown = sorted(chosen | set(prompted))
     pictures = []

@@ -4,12 +4,15 @@ A download that was cut goes on where it stopped, if the server allows; what is 
 not fetched again.
 """
 
+import gzip
+import lzma
 import os
 import shutil
 import stat
 import tarfile
 import tempfile
 import zipfile
+import zlib
 from pathlib import Path, PurePosixPath
 
 import pooch
@@ -23,6 +26,10 @@ MIRROR_VARIABLE = "MEDSAM_NB_MIRROR"  # a folder, or an address, with the files 
 CHUNK_BYTES = 1 << 16  # what a cut connection can lose
 SPARE_BYTES = 100 << 20  # kept free beside what is written
 TIMEOUT_SECONDS = 60
+# What Python's archive modules say of damaged content; BadGzipFile is an OSError, so these come first.
+DAMAGED = (
+    zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError
+)  # fmt: skip
 
 
 def fetch(row: DataSet, raw_root: Path, *, progress: bool = True) -> list[str]:
@@ -200,14 +207,16 @@ def unpack(archive: Path, folder: Path) -> None:
     Raises
     ------
     InputError
-        If a member is a link, a device, or would lie outside the folder; if the archive is damaged.
+        If a member is a link, a device, or would lie outside the folder; if the archive is damaged; if
+        the folder cannot be written.
     """
     done = archive.with_name(f".{archive.name}.unpacked")
     stamp = f"{archive.stat().st_size} {archive.stat().st_mtime_ns}"
     if done.exists() and done.read_text(encoding="utf-8") == stamp:
         return
-    partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=folder))
+    partial = None
     try:
+        partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=folder))
         if zipfile.is_zipfile(archive):
             _unpack_zip(archive, partial)
         elif tarfile.is_tarfile(archive):
@@ -216,10 +225,15 @@ def unpack(archive: Path, folder: Path) -> None:
             raise InputError(archive, "is neither a zip nor a tar archive.", "Delete it and fetch it again.")
         shutil.copytree(partial, folder, dirs_exist_ok=True, copy_function=os.replace)
         done.write_text(stamp, encoding="utf-8")
-    except (zipfile.BadZipFile, tarfile.TarError, EOFError) as error:
+    except DAMAGED as error:
         raise InputError(archive, f"is damaged ({error}).", "Delete it and fetch it again.") from error
+    except OSError as error:
+        raise InputError(
+            folder, f"cannot be written ({error.strerror or error}).", "Free space or choose another folder."
+        ) from error
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        if partial is not None:
+            shutil.rmtree(partial, ignore_errors=True)
 
 
 def _require_safe(archive: Path, name: str, plain: bool) -> None:

@@ -286,7 +286,7 @@ def iou_by_design(table: pd.DataFrame, ax: Axes) -> pd.DataFrame:
 
 
 def iou_by_distance(
-    table: pd.DataFrame, ax: Axes, by: str = "direction", fewest_cases: int = 2
+    table: pd.DataFrame, ax: Axes, by: str = "direction", fewest_cases: int | None = None
 ) -> pd.DataFrame:
     """Draw the IoU against the distance from the nearest prompted slice, in slices.
 
@@ -296,8 +296,9 @@ def iou_by_distance(
         3D rows of one model.
     by : {"direction", "prompt", "data_set"}
         A line for each.
-    fewest_cases : int
-        Distances that fewer cases reach are left out, unless the table has fewer cases in all.
+    fewest_cases : int, optional
+        Distances that fewer cases reach are left out, unless the table has fewer cases in all. By
+        default a quarter of the cases, at least 2: at the far end one deep volume would be the line.
 
     Returns
     -------
@@ -312,7 +313,8 @@ def iou_by_distance(
     objects = rows.groupby([*case, "object"], dropna=False)["value"].mean().reset_index()
     cases = objects.groupby(case, dropna=False)["value"].mean().reset_index()
     drawn = summarise(cases, [by, "distance_slices"]).sort_values([by, "distance_slices"])
-    drawn = drawn[drawn["n_cases"] >= min(fewest_cases, drawn["n_cases"].max())]
+    most = int(drawn["n_cases"].max())
+    drawn = drawn[drawn["n_cases"] >= min(fewest_cases or max(2, most / 4), most)]
     colours = {"direction": DIRECTION_COLOURS, "prompt": PROMPT_COLOURS}.get(by, {})
     for number, (name, line) in enumerate(drawn.groupby(by, sort=True)):
         colour = colours.get(name, OTHER_COLOURS[number % len(OTHER_COLOURS)])

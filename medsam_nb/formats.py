@@ -22,6 +22,7 @@ DICOM = (".dcm", ".ima")
 LUMINANCE = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601, as in Pillow's conversion to grey
 GIPL_HEADER_BYTES = 256
 MISSING_FILE = "Image and mask must be named as the row's layout says, and a download be complete."
+SWAPPED = "If this is the image, image and mask have changed places."
 UNEVEN_SLICES_MM = 0.01  # scanners round slice positions; a missing slice is orders of magnitude more
 
 # (x, y, z) in ITK's world (left, posterior, head) against (z, y, x) in ours (right, front, head).
@@ -174,6 +175,7 @@ def _read_dicom(path: Path) -> Volume:
                 path, f"holds {len(series)} DICOM series.", "Give a folder with the slices of one series."
             )
         files = reader.GetGDCMSeriesFileNames(str(path), series[0])
+        _require_all_files(path, files)
         _require_even_slices(path, files)
     else:
         files = (str(path),)
@@ -182,6 +184,25 @@ def _read_dicom(path: Path) -> Volume:
         return _from_itk(reader.Execute())
     reader.SetFileNames(files)
     return _from_itk(reader.Execute())
+
+
+def _require_all_files(path: Path, files: tuple[str, ...]) -> None:
+    """Raise InputError where the reader left out a DICOM file: it drops truncated ones without a word."""
+    used = {Path(file).name for file in files}
+    for file in sorted(file for file in path.iterdir() if file.is_file() and file.name not in used):
+        if not file.name.startswith(".") and file.name != "DICOMDIR" and _is_dicom(file):
+            raise InputError(
+                file,
+                f"cannot be read as one of the {len(files)} other slices of its series.",
+                "It may be truncated: copy or download it again.",
+            )
+
+
+def _is_dicom(path: Path) -> bool:
+    if suffix_of(path) in DICOM:
+        return True
+    with open(path, "rb") as file:
+        return file.read(132)[128:] == b"DICM"
 
 
 def _require_even_slices(path: Path, files: tuple[str, ...]) -> None:
@@ -289,12 +310,14 @@ def as_labels(volume: Volume, item: object, threshold: float | None = None) -> V
                 item,
                 f"the mask is soft: {len(np.unique(finite))} distinct values between "
                 f"{finite.min():g} and {finite.max():g}.",
-                "Give whole labels, or set `mask_threshold` in the manifest row.",
+                f"Give whole labels, or set `mask_threshold` in the manifest row. {SWAPPED}",
             )
         array = whole
     if array.min() < 0 or array.max() > 65535:
         raise InputError(
-            item, f"its labels reach from {array.min():g} to {array.max():g}.", "Use labels from 0 to 65535."
+            item,
+            f"its labels reach from {array.min():g} to {array.max():g}.",
+            f"Use labels from 0 to 65535. {SWAPPED}",
         )
     return Volume(array.astype(np.uint8 if array.max() <= 255 else np.uint16), volume.affine)
 

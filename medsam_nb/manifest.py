@@ -3,36 +3,35 @@
 A mistake in the file is reported with its line, its field and what would be allowed.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from medsam_nb.errors import ManifestError
 from medsam_nb.intensity import Intensity
+from medsam_nb.manifest_layouts import (
+    AutopetLayout,
+    BratsLayout,
+    CommonLayout,
+    DukeBreastLayout,
+    Layout,
+    ListedCase,
+    ListedLayout,
+    Mni152Layout,
+    Name,
+    PairsLayout,
+    RelativePath,
+    Row,
+    SimulatedCase,
+    SimulatedLayout,
+)
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.+-]+$")]
-
-
-def _below(path: str) -> str:
-    """Refuse a path that leaves its folder; used by the fields that name files."""
-    if path.startswith(("/", "~")) or "\\" in path or ".." in path.split("/"):
-        raise ValueError(f"{path!r} must be a path below the folder, without '..'")
-    return path
-
-
-RelativePath = Annotated[str, AfterValidator(_below)]
-CasePattern = Annotated[str, Field(pattern=r"\{case\}"), AfterValidator(_below)]
 UNKNOWN_FIELD = ("extra_forbidden", "unexpected_keyword_argument")  # of pydantic's models, dataclasses
 LabelValue = Annotated[int, Field(ge=1, le=65535)]
-
-
-class Row(BaseModel):
-    """What all parts of the manifest share: no unknown field, no change after loading."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class File(Row):
@@ -51,117 +50,6 @@ class File(Row):
     sha256: Sha256 | None = None
     size_bytes: int | None = Field(default=None, gt=0)
     unpack: bool = False
-
-
-class CommonLayout(Row):
-    """A layout that needs no more than its name; `frame` chooses a volume of 4D image files."""
-
-    name: Literal[
-        "msd", "lits", "ct_org", "scgm", "i2cvb", "saml", "kaggle_chest", "montgomery", "hip_xray", "busi",
-        "ct2us", "marzola", "mmotu", "us_nerve",
-    ]  # fmt: skip
-    frame: int | None = Field(default=None, ge=0)
-
-
-class BratsLayout(Row):
-    """BraTS 2018 to 2021: which of the four sequences is shown to the model."""
-
-    name: Literal["brats"]
-    sequence: Literal["flair", "t1", "t1ce", "t2"] = "t1ce"
-
-
-class AutopetLayout(Row):
-    """autoPET study folders or its nnU-Net form: PET in SUV, or the CT resampled to it."""
-
-    name: Literal["autopet"]
-    image: Literal["pet", "ct"] = "pet"
-
-
-class DukeBreastLayout(Row):
-    """Duke breast MRI: which series, by a word in its folder's name, and which segments."""
-
-    name: Literal["duke_breast"]
-    series: str = "pre"
-    segments: dict[Name, list[str]]
-
-
-class PairsLayout(Row):
-    """Images and masks with matching names: `{case}` stands for the case's name."""
-
-    name: Literal["nifti_pairs", "picture_pairs"]
-    images: CasePattern | None = None
-    masks: CasePattern | None = None
-    frame: int | None = Field(default=None, ge=0)
-
-
-class ListedCase(Row):
-    """One case with its files named one by one.
-
-    Attributes
-    ----------
-    mask : a label map; or, with `segments` (object to segment name), a segmentation file.
-    masks : or one binary mask per object (several files are united).
-    """
-
-    case_id: Name
-    image: RelativePath
-    mask: RelativePath | None = None
-    segments: dict[Name, str] | None = None
-    masks: dict[Name, list[RelativePath]] | None = None
-
-    @model_validator(mode="after")
-    def _one_kind(self) -> Self:
-        if (self.mask is None) == (self.masks is None):
-            raise ValueError("give either `mask` or `masks`")
-        if self.segments and not self.mask:
-            raise ValueError("`segments` are those of one `mask` file")
-        return self
-
-
-class ListedLayout(Row):
-    """Cases whose files are named in the manifest itself."""
-
-    name: Literal["listed"]
-    cases: list[ListedCase] = Field(min_length=1)
-    frame: int | None = Field(default=None, ge=0)
-
-
-class Mni152Layout(Row):
-    """A slab of the MNI152 template that comes with nilearn."""
-
-    name: Literal["mni152"]
-    resolution_mm: int = Field(default=2, ge=1, le=4)
-    first_slice: int = Field(default=0, ge=0)
-    slice_count: int | None = Field(default=None, ge=1)
-
-
-class SimulatedCase(Row):
-    """One simulated case: everything that decides it."""
-
-    seed: int = Field(ge=0, lt=1_000_000)
-    shape: tuple[int, int, int]
-    spacing_mm: tuple[float, float, float]
-
-
-class SimulatedLayout(Row):
-    """Cases computed by `phantom.simulate_case`."""
-
-    name: Literal["simulated"]
-    modality: Literal["ct", "mri", "pet", "ultrasound", "xray"]
-    cases: list[SimulatedCase] = Field(min_length=1)
-
-
-Layout = Annotated[
-    CommonLayout
-    | BratsLayout
-    | AutopetLayout
-    | DukeBreastLayout
-    | PairsLayout
-    | ListedLayout
-    | Mni152Layout
-    | SimulatedLayout,
-    Field(discriminator="name"),
-]
 
 
 class Expected(Row):
@@ -281,6 +169,10 @@ class Manifest(Row):
     def data_set(self, name: str) -> DataSet:
         """Return a row, or raise ManifestError with the names there are."""
         return _row(self.data_sets, name, "data set")
+
+    def measured(self, names: Sequence[str]) -> list[str]:
+        """Return those of the named data sets that count for accuracy; the others show formats only."""
+        return [name for name in names if self.data_set(name).accuracy]
 
     def checkpoint(self, name: str) -> Checkpoint:
         """Return a row, or raise ManifestError with the names there are."""
@@ -417,8 +309,3 @@ def _known_fields(location: tuple) -> list[str]:
             model = SimulatedCase if "simulated" in location else ListedCase
     fields = getattr(model, "model_fields", None) or getattr(model, "__dataclass_fields__", {})
     return [field for field in fields if field not in ("name", "__pydantic_config__")]
-
-
-def schema() -> dict:
-    """Return the manifest's JSON schema, with which editors check and complete it."""
-    return Manifest.model_json_schema()

@@ -10,7 +10,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict
@@ -35,11 +35,15 @@ DECIDING_FIELDS = {
     "name", "modality", "dimension", "objects", "ignored_labels", "slice_axis", "intensity",
     "mask_threshold", "mask_geometry", "may_be_empty",
 }  # fmt: skip
+MANY_LABELS = 40  # more that no row names are rather the grey levels of an image
 STALE_SECONDS = 3600  # a half-written folder of this age belongs to nobody any more
 CASE_COLUMNS = [
-    "data_set", "case_id", "modality", "status", "error", "shape", "n_slices", "spacing_mm", "orientation",
-    "objects", "warnings", "data_sha256", "files_sha256",
+    "data_set", "case_id", "modality", "accuracy", "status", "error", "shape", "n_slices", "labelled_slices",
+    "spacing_mm", "orientation", "objects", "warnings", "data_sha256", "files_sha256",
 ]  # fmt: skip
+COLUMN_TYPES = dict.fromkeys(CASE_COLUMNS, "string") | {
+    "accuracy": "bool", "n_slices": "Int64", "labelled_slices": "Int64"
+}  # fmt: skip
 
 
 class NoObject(InputError):
@@ -65,7 +69,15 @@ def build_case(row: DataSet, case_id: str, raw: RawCase) -> Case:
         raise InputError(
             case_id,
             f"the mask has labels that the manifest row {row.name} does not name: {counts}.",
-            "Add them to `objects`, or to `ignored_labels`.",
+            "Add them to `objects`, or to `ignored_labels`."
+            + (f" {formats.SWAPPED}" if len(unnamed) > MANY_LABELS else ""),
+        )
+    few = _few_values(raw.image.array, len(known) + 1)
+    if few:
+        raise InputError(
+            case_id,
+            f"the image holds only the values {', '.join(f'{value:g}' for value in few)}, like a mask.",
+            "Look whether image and mask have changed places.",
         )
     objects = {name: values for name, values in raw.objects.items() if set(values) & set(present)}
     if present and not objects:
@@ -90,6 +102,14 @@ def build_case(row: DataSet, case_id: str, raw: RawCase) -> Case:
         objects,
         row.intensity,
     )
+
+
+def _few_values(array: np.ndarray, most: int) -> list[float]:
+    """Return the values of an array that holds 2 to `most` different ones, else nothing."""
+    found = np.unique(array.ravel()[:: max(1, array.size // 4096)])  # most images are told by a few voxels
+    if len(found) <= most:
+        found = np.unique(array)
+    return found.tolist() if 2 <= len(found) <= most else []
 
 
 def _code_sha256() -> str:
@@ -124,11 +144,12 @@ def _files_sha256(source: Source | None) -> str:
 
 def _prepare_one(row: DataSet, case_id: str, source: Source | None, folder: Path) -> dict:
     """Prepare one case unless it is there already; return its line of the table."""
-    line = {"data_set": row.name, "case_id": case_id, "modality": row.modality}
+    line = {"data_set": row.name, "case_id": case_id, "modality": row.modality, "accuracy": row.accuracy}
     try:
         fingerprint = _fingerprint(row, case_id, source)
         done = _read_record(folder / case_id)
-        if done is None or done["fingerprint"] != fingerprint:
+        seen = (folder / case_id / "mosaic.png").exists()
+        if done is None or not seen or done["fingerprint"] != fingerprint:
             raw = read_case(row, case_id, source)
             case = build_case(row, case_id, raw)
             done = _record(case, raw, source, fingerprint)
@@ -145,6 +166,7 @@ def _record(case: Case, raw: RawCase, source: Source | None, fingerprint: str) -
     facts = [quality.object_facts(name, case.mask(name)) for name in case.objects]
     low, high = intensity.limits(case.image.array, case.intensity, case.case_id)
     digest = case.sha256()
+    placed = source is None or formats.suffix_of(source.image) not in formats.PICTURES  # in space, in mm
     return {
         "data_set": case.data_set,
         "case_id": case.case_id,
@@ -163,8 +185,9 @@ def _record(case: Case, raw: RawCase, source: Source | None, fingerprint: str) -
         "line": {
             "shape": " x ".join(map(str, case.labels.shape)),
             "n_slices": case.labels.shape[0],
-            "spacing_mm": " x ".join(f"{s:.4g}" for s in case.image.spacing_mm),
-            "orientation": raw.image.orientation[::-1],  # as (x, y, z), the usual way
+            "labelled_slices": int((case.labels > 0).any(axis=(1, 2)).sum()),
+            "spacing_mm": " x ".join(f"{s:.4g}" for s in case.image.spacing_mm) if placed else "",
+            "orientation": raw.image.orientation[::-1] if placed else "",  # as (x, y, z), the usual way
             "objects": json.dumps([asdict(fact) for fact in facts]),
             "warnings": "; ".join([*raw.remarks, *quality.case_warnings(case, facts)]),
             "data_sha256": digest,
@@ -180,6 +203,7 @@ def _write_case(folder: Path, case: Case, record: dict) -> None:
     try:
         formats.write_nifti(partial / "image.nii.gz", case.image)
         formats.write_nifti(partial / "labels.nii.gz", Volume(case.labels, case.image.affine))
+        write_atomically(partial / "mosaic.png", quality.mosaic_png(case))
         write_atomically(partial / "case.json", json.dumps(record, indent=1).encode())
         shutil.rmtree(target, ignore_errors=True)
         os.replace(partial, target)
@@ -268,7 +292,8 @@ def prepare(
     raw_root : Path
         Holds the downloads, a folder per data set.
     prepared_root : Path
-        Gets `<data set>/<case>/{image.nii.gz, labels.nii.gz, case.json}` and `<data set>/cases.parquet`.
+        Gets `<data set>/<case>/{image.nii.gz, labels.nii.gz, case.json, mosaic.png}` and
+        `<data set>/cases.parquet`.
     workers : int
         Processes.
     progress : bool
@@ -297,10 +322,7 @@ def prepare(
         lines = list(
             tqdm(_run(jobs, workers), total=len(jobs), desc=f"prepare {data_set.name}", disable=not progress)
         )
-        table = pd.DataFrame(lines).reindex(columns=CASE_COLUMNS)
-        table = table.astype({"n_slices": "Int64"}).sort_values("case_id", ignore_index=True)
-        texts = [column for column in CASE_COLUMNS if column != "n_slices"]
-        table[texts] = table[texts].astype("string").fillna("")
+        table = case_table(lines).sort_values("case_id", ignore_index=True)
         write_atomically(folder / "cases.parquet", table.to_parquet(index=False))
     except OSError as error:
         raise InputError(
@@ -324,6 +346,14 @@ def _run(jobs: list[tuple], workers: int) -> Iterator[dict]:
             raise InputError(
                 jobs[0][0].name, "a worker was ended by the system (out of memory?).", "Use fewer workers."
             ) from error
+
+
+def case_table(lines: Sequence[dict]) -> pd.DataFrame:
+    """Return lines as a case table: columns `CASE_COLUMNS`, empty text where a line has none."""
+    table = pd.DataFrame(lines).reindex(columns=CASE_COLUMNS).astype(COLUMN_TYPES)
+    texts = [column for column, kind in COLUMN_TYPES.items() if kind == "string"]
+    table[texts] = table[texts].fillna("")
+    return table
 
 
 def object_table(cases: pd.DataFrame) -> pd.DataFrame:

@@ -14,9 +14,9 @@ COMPUTING_PACKAGES = ("numpy", "opencv-python-headless", "sam2", "scikit-image",
 # Modules that only present results; every other module of the package is hashed into the key.
 PRESENTING_MODULES = (
     "__init__", "claims", "cli", "errors", "examples", "fetch", "figures", "finetuning", "held_out", "losses",
-    "model_report", "muon", "overviews", "panels", "paper", "pooling", "project", "published", "quality",
-    "rankings", "report", "runner", "scoreboard", "stats", "study", "tables", "training", "training_data",
-    "training_steps", "training_study", "viewer",
+    "manifest_views", "model_report", "muon", "overviews", "panels", "paper", "pooling", "project",
+    "published", "quality", "rankings", "report", "runner", "scoreboard", "stats", "study", "tables",
+    "training", "training_data", "training_steps", "training_study", "viewer",
 )  # fmt: skip
 
 

@@ -42,6 +42,7 @@ def add_section(
     tables: Mapping[str, str] | None = None,
     facts: Mapping[str, Any] | None = None,
     in_short: str = "",
+    galleries: Mapping[str, Sequence[tuple[str, str]]] | None = None,
 ) -> Path:
     """Leave a notebook's section for the report.
 
@@ -59,6 +60,8 @@ def add_section(
         Name and value of what the report should state in plain sight (counts, versions).
     in_short : str
         The finding in a sentence, for the list at the top of the report.
+    galleries : mapping of str to sequence of (str, str)
+        Heading, and its pictures: path below `run_dir`, and caption. Folded until they are asked for.
 
     Returns
     -------
@@ -74,6 +77,7 @@ def add_section(
         "tables": dict(tables or {}),
         "facts": {key: str(value) for key, value in (facts or {}).items()},
         "in_short": in_short,
+        "galleries": {heading: list(pictures) for heading, pictures in (galleries or {}).items()},
     }
     write_atomically(path, json.dumps(section, indent=1).encode())
     return path
@@ -189,7 +193,7 @@ def write_report(study: Mapping[str, Any], runs: Sequence[NotebookRun], run_dir:
         path = run_dir / "sections" / f"{run.name}.json"
         if run.error or not path.is_file():
             continue
-        section = {"in_short": ""} | json.loads(path.read_text(encoding="utf-8"))
+        section = {"in_short": "", "galleries": {}} | json.loads(path.read_text(encoding="utf-8"))
         section["paragraphs"] = [part for part in section["text"].split("\n\n") if part.strip()]
         section["figures"] = {
             name: {"caption": caption, "width": _printed_width(run_dir / "figures" / f"{name}.png")}

@@ -24,7 +24,7 @@ from medsam_nb.errors import StudyError, WorkbookError
 from medsam_nb.fetch import fetch
 from medsam_nb.manifest import Checkpoint, DataSet
 from medsam_nb.models import Model, choose_device, choose_dtype, load_model, verified_sha256, weights_path
-from medsam_nb.prepare import load_case, prepare
+from medsam_nb.prepare import case_table, load_case, prepare
 from medsam_nb.project import COMPUTING_PACKAGES, code_sha256, git_commit, package_versions
 from medsam_nb.store import RunKey, Store
 
@@ -61,12 +61,9 @@ def prepare_data_sets(
                 fetch(row, raw_dir)
             tables.append(prepare(row, raw_dir, prepared_dir, workers=workers))
         except WorkbookError as error:
-            line = {"data_set": row.name, "case_id": "", "modality": row.modality}
-            tables.append(pd.DataFrame([line | {"status": "failed", "error": str(error)}]))
-    cases = pd.concat(tables, ignore_index=True)
-    texts = [column for column in cases.columns if column != "n_slices"]
-    cases[texts] = cases[texts].astype("string").fillna("")
-    return cases
+            line = {"data_set": row.name, "modality": row.modality, "accuracy": row.accuracy}
+            tables.append(case_table([line | {"status": "failed", "error": str(error)}]))
+    return pd.concat(tables, ignore_index=True)
 
 
 @dataclass(frozen=True)

@@ -114,7 +114,7 @@ def methods_paragraph(
     result : DataFrame
         Of `stats.compare`.
     cases : DataFrame, optional
-        The case table with a column `status`; what was excluded is counted from it.
+        The case table with columns `status` and `accuracy`; what was excluded is counted from it.
     """
     packages = provenance.get("packages", {})
     if not isinstance(packages, Mapping):
@@ -130,8 +130,11 @@ def methods_paragraph(
         f"{n_failed} masks failed and count as an IoU of 0.",
     ]
     if cases is not None:
-        excluded = cases[cases["status"] != "ok"]
-        parts.append(f"{len(excluded)} cases could not be used and were not imputed.")
+        parts.append(f"{(cases['status'] == 'failed').sum()} cases could not be used and were not imputed.")
+        healthy = int((cases["status"] == "no_object").sum())
+        formats = int((~cases["accuracy"] & (cases["status"] == "ok")).sum())
+        parts += [f"{healthy} cases hold no object and were left out."] if healthy else []
+        parts += [f"{formats} cases whose masks are no reference were not measured."] if formats else []
     tests = int(result["p"].notna().sum())
     parts.append(
         "The case was the unit of inference: slices were averaged within an object, objects within a case. "

@@ -6,6 +6,7 @@ from pathlib import Path
 import networks
 import nibabel as nib
 import numpy as np
+import pandas as pd
 import pytest
 import SimpleITK as sitk
 from PIL import Image
@@ -373,5 +374,16 @@ def test_us_nerve_leaves_out_pictures_without_nerve(tmp_path):
     for name, mask in (("1_1", SPOT), ("1_2", SPOT * 0)):
         picture(base / f"{name}.tif", GREY)
         picture(base / f"{name}_mask.tif", mask)
-    table = prepare(MANIFEST.data_set("us_nerve"), tmp_path / "raw", tmp_path / "p", progress=False)
+    cases = prepared("us_nerve", tmp_path)
+    assert {key: counts(case) for key, case in cases.items()} == {"1_1": {"nerve": SPOT_PIXELS}}
+    table = pd.read_parquet(tmp_path / "prepared" / "us_nerve" / "cases.parquet")
     assert table.set_index("case_id").status.to_dict() == {"1_1": "ok", "1_2": "no_object"}
+    assert table.spacing_mm.tolist() == ["", ""]  # a picture has no millimetres
+
+
+def test_rows_called_tested_are_tested_here():
+    here = Path(__file__).read_text(encoding="utf-8")
+    for name, row in MANIFEST.data_sets.items():
+        if row.tested and not name.startswith(("sample_", "example_")):  # those: test_samples
+            assert f'"{name}"' in here, name
+    assert not MANIFEST.data_set("mri_prostate").ready, "its layout has not been seen in an original download"

@@ -1,12 +1,14 @@
 """The manifest: the shipped file is valid, and mistakes are reported with line, field and remedy."""
 
-import json
 from pathlib import Path
 
+import jsonschema
 import pytest
+import yaml
 
 from medsam_nb.errors import ManifestError
-from medsam_nb.manifest import load_manifest, schema
+from medsam_nb.manifest import load_manifest
+from medsam_nb.manifest_views import schema, schema_text
 
 SHIPPED = Path(__file__).parents[1] / "data_manifest.yaml"
 OWN = """\
@@ -43,6 +45,12 @@ def test_shipped_manifest_is_valid():
 def test_checkpoints_without_a_hash_say_unverified():
     for row in load_manifest(SHIPPED).checkpoints.values():
         assert row.sha256 or row.embedded or "unverified" in row.note
+
+
+def test_rows_that_only_show_formats_are_not_measured():
+    manifest = load_manifest(SHIPPED)
+    names = ["example_soft_mask", "sample_ct_spleen", "example_ct_organs", "ct_spleen"]
+    assert manifest.measured(names) == ["sample_ct_spleen", "ct_spleen"]
 
 
 def test_own_data_set_needs_few_lines(tmp_path):
@@ -101,7 +109,38 @@ def test_missing_and_empty_files(tmp_path):
         load_manifest(write(tmp_path, ""))
 
 
-def test_schema_is_json_and_knows_the_fields():
-    text = json.dumps(schema())
-    for word in ("objects", "slice_axis", "mask_threshold", "sha256", "nifti_pairs"):
-        assert f'"{word}"' in text
+def test_shipped_schema_is_that_of_the_models():
+    shipped = SHIPPED.with_name("data_manifest.schema.json").read_text(encoding="utf-8")
+    assert shipped == schema_text(), "run `make schema`"
+
+
+def test_schema_accepts_the_shipped_manifest_and_an_own_data_set():
+    text = SHIPPED.read_text(encoding="utf-8")
+    assert text.startswith("# yaml-language-server: $schema=data_manifest.schema.json\n")
+    jsonschema.Draft202012Validator.check_schema(schema())
+    jsonschema.validate(yaml.safe_load(text), schema())
+    jsonschema.validate(yaml.safe_load(OWN), schema())
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("dimension: 3", "dimension: 4"),
+        ("modality: CT", "modalty: CT"),
+        ("policy: window", "policy: windw"),
+        ("name: nifti_pairs", "name: nifti_pair"),
+        ("spleen: [1]", "spleen: [0]"),
+        ("title: My spleens", "name: mine"),
+    ],
+)
+def test_schema_refuses_mistakes(old, new):
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(yaml.safe_load(OWN.replace(old, new)), schema())
+
+
+def test_schema_explains_the_fields():
+    properties = schema()["$defs"]["DataSet"]["properties"]
+    assert "name" not in properties
+    assert properties["objects"]["description"].startswith("label values")
+    assert "Attributes" not in schema()["$defs"]["DataSet"]["description"]
+    assert "Hounsfield" in schema()["$defs"]["Intensity"]["properties"]["policy"]["description"]

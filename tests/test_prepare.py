@@ -65,6 +65,7 @@ def test_case_is_prepared_exactly(tmp_path):
     assert list(table.status) == ["ok"]
     line = table.iloc[0]
     assert (line["shape"], line.spacing_mm, line.orientation) == ("6 x 18 x 20", "5 x 0.8 x 0.8", "LAS")
+    assert (line.n_slices, line.labelled_slices, line.accuracy) == (6, 4, True)
     (folder,) = case_folders(tmp_path / "prepared", "own")
     case = load_case(folder)
     # LAS is left-to-... : x already grows to the left as on a display, y grows to the front: flipped.
@@ -108,7 +109,7 @@ def test_result_goes_back_to_the_source_grid(tmp_path):
 
 def test_preparing_again_keeps_what_is_there(tmp_path):
     raw, prepared = tmp_path / "raw", tmp_path / "prepared"
-    for number in range(3):
+    for number in range(4):
         write_pair(raw, f"p{number}", *volume_pair(number))
     first = prepare(own_row(), raw, prepared, progress=False)
     times = {
@@ -116,13 +117,14 @@ def test_preparing_again_keeps_what_is_there(tmp_path):
     }
     write_pair(raw, "p1", *volume_pair(7))
     (prepared / "own" / "p2" / "labels.nii.gz").unlink()
+    (prepared / "own" / "p3" / "mosaic.png").unlink()
     second = prepare(own_row(), raw, prepared, progress=False)
     again = {
         folder.name: (folder / "case.json").stat().st_mtime_ns for folder in case_folders(prepared, "own")
     }
-    assert {name for name in times if times[name] != again[name]} == {"p1", "p2"}
+    assert {name for name in times if times[name] != again[name]} == {"p1", "p2", "p3"}
     assert first.data_sha256[1] != second.data_sha256[1]
-    assert first.data_sha256[[0, 2]].equals(second.data_sha256[[0, 2]])
+    assert first.data_sha256[[0, 2, 3]].equals(second.data_sha256[[0, 2, 3]])
     third = prepare(own_row(title="Another title"), raw, prepared, progress=False)
     assert third.equals(second)
     changed = prepare(own_row(intensity={"policy": "min_max"}), raw, prepared, progress=False)

@@ -12,6 +12,7 @@ import yaml
 
 from medsam_nb import runner
 from medsam_nb.manifest import load_manifest
+from medsam_nb.manifest_views import state_table
 from medsam_nb.pooling import declare
 
 ROOT = Path(__file__).parents[1]
@@ -77,6 +78,12 @@ def test_the_readme_tree_is_the_tree():
         for name in tracked_files()
     }
     assert files | whole_folders == present
+
+
+def test_the_readme_states_what_the_manifest_says_of_every_data_set():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    table = state_table(load_manifest(ROOT / "data_manifest.yaml"))
+    assert table in readme, "replace the table by what `medsam-nb data-sets` prints"
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda path: path.stem)

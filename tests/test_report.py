@@ -35,6 +35,7 @@ def run_dir(tmp_path):
         tables={"comparisons": "Comparisons.", "cases": "Cases."},
         facts={"comparisons made": 2},
         in_short="A box wins.",
+        galleries={"liver (1 case)": [("figures/mosaics/liver/one.png", "liver is <tiny>")]},
     )
     return tmp_path
 
@@ -73,3 +74,11 @@ def test_a_failed_notebook_is_named_first_and_leaves_no_section(run_dir):
     page = written(run_dir, error="ValueError: no slices")
     assert page.index("Notebook 04_test_statistics failed: ValueError: no slices") < page.index("<section")
     assert "Comparisons." not in page and "04_test_statistics.html" in page
+
+
+def test_pictures_of_cases_are_folded_under_their_heading(run_dir):
+    page = written(run_dir)
+    folded = page.split("<details>")[1].split("</details>")[0]
+    assert "<summary>liver (1 case)</summary>" in folded
+    assert '<img src="figures/mosaics/liver/one.png"' in folded
+    assert "<figcaption>liver is &lt;tiny&gt;</figcaption>" in folded

@@ -1,0 +1,138 @@
+"""What a manifest row says of its layout: the name of a reader, and what that reader needs to know.
+
+The readers themselves are in `layouts`.
+"""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.+-]+$")]
+
+
+def _below(path: str) -> str:
+    """Refuse a path that leaves its folder; used by the fields that name files."""
+    if path.startswith(("/", "~")) or "\\" in path or ".." in path.split("/"):
+        raise ValueError(f"{path!r} must be a path below the folder, without '..'")
+    return path
+
+
+RelativePath = Annotated[str, AfterValidator(_below)]
+CasePattern = Annotated[str, Field(pattern=r"\{case\}"), AfterValidator(_below)]
+
+
+class Row(BaseModel):
+    """What all parts of the manifest share: no unknown field, no change after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class CommonLayout(Row):
+    """A layout that needs no more than its name; `frame` chooses a volume of 4D image files."""
+
+    name: Literal[
+        "msd", "lits", "ct_org", "scgm", "i2cvb", "saml", "kaggle_chest", "montgomery", "hip_xray", "busi",
+        "ct2us", "marzola", "mmotu", "us_nerve",
+    ]  # fmt: skip
+    frame: int | None = Field(default=None, ge=0)
+
+
+class BratsLayout(Row):
+    """BraTS 2018 to 2021: which of the four sequences is shown to the model."""
+
+    name: Literal["brats"]
+    sequence: Literal["flair", "t1", "t1ce", "t2"] = "t1ce"
+
+
+class AutopetLayout(Row):
+    """autoPET study folders or its nnU-Net form: PET in SUV, or the CT resampled to it."""
+
+    name: Literal["autopet"]
+    image: Literal["pet", "ct"] = "pet"
+
+
+class DukeBreastLayout(Row):
+    """Duke breast MRI: which series, by a word in its folder's name, and which segments."""
+
+    name: Literal["duke_breast"]
+    series: str = "pre"
+    segments: dict[Name, list[str]]
+
+
+class PairsLayout(Row):
+    """Images and masks with matching names: `{case}` stands for the case's name."""
+
+    name: Literal["nifti_pairs", "picture_pairs"]
+    images: CasePattern | None = None
+    masks: CasePattern | None = None
+    frame: int | None = Field(default=None, ge=0)
+
+
+class ListedCase(Row):
+    """One case with its files named one by one.
+
+    Attributes
+    ----------
+    mask : a label map; or, with `segments` (object to segment name), a segmentation file.
+    masks : or one binary mask per object (several files are united).
+    """
+
+    case_id: Name
+    image: RelativePath
+    mask: RelativePath | None = None
+    segments: dict[Name, str] | None = None
+    masks: dict[Name, list[RelativePath]] | None = None
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Self:
+        if (self.mask is None) == (self.masks is None):
+            raise ValueError("give either `mask` or `masks`")
+        if self.segments and not self.mask:
+            raise ValueError("`segments` are those of one `mask` file")
+        return self
+
+
+class ListedLayout(Row):
+    """Cases whose files are named in the manifest itself."""
+
+    name: Literal["listed"]
+    cases: list[ListedCase] = Field(min_length=1)
+    frame: int | None = Field(default=None, ge=0)
+
+
+class Mni152Layout(Row):
+    """A slab of the MNI152 template that comes with nilearn."""
+
+    name: Literal["mni152"]
+    resolution_mm: int = Field(default=2, ge=1, le=4)
+    first_slice: int = Field(default=0, ge=0)
+    slice_count: int | None = Field(default=None, ge=1)
+
+
+class SimulatedCase(Row):
+    """One simulated case: everything that decides it."""
+
+    seed: int = Field(ge=0, lt=1_000_000)
+    shape: tuple[int, int, int]
+    spacing_mm: tuple[float, float, float]
+
+
+class SimulatedLayout(Row):
+    """Cases computed by `phantom.simulate_case`."""
+
+    name: Literal["simulated"]
+    modality: Literal["ct", "mri", "pet", "ultrasound", "xray"]
+    cases: list[SimulatedCase] = Field(min_length=1)
+
+
+Layout = Annotated[
+    CommonLayout
+    | BratsLayout
+    | AutopetLayout
+    | DukeBreastLayout
+    | PairsLayout
+    | ListedLayout
+    | Mni152Layout
+    | SimulatedLayout,
+    Field(discriminator="name"),
+]
