@@ -20,8 +20,9 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from medsam_nb.designs import FRAME_CHOICES
-from medsam_nb.pooling import case_means, check_table
+from medsam_nb.pooling import case_means, check_table, refuse_mixture
 from medsam_nb.prompts import KINDS_3D, MODES_2D
+from medsam_nb.retention import retention
 from medsam_nb.stats import bootstrap_draws
 from medsam_nb.store import write_atomically
 
@@ -308,9 +309,41 @@ def iou_by_distance(
     rows = rows[rows["distance_slices"].notna()].astype({"value": float, "distance_slices": int})
     if rows.empty:
         return nothing(ax, "no 3D rows with a distance from the prompt")
+    refuse_mixture(rows, [by])
     case = list(dict.fromkeys(["data_set", "case_id", by, "distance_slices"]))
     objects = rows.groupby([*case, "object"], dropna=False)["value"].mean().reset_index()
     cases = objects.groupby(case, dropna=False)["value"].mean().reset_index()
+    drawn = _by_distance(cases, ax, by, fewest_cases)
+    iou_axis(ax, "mean IoU", "y")
+    return drawn
+
+
+def retention_by_distance(
+    table: pd.DataFrame, ax: Axes, by: str = "direction", fewest_cases: int = 2
+) -> pd.DataFrame:
+    """Draw the retention ratio (`retention` module) against the distance from the prompted slice.
+
+    Parameters are those of `iou_by_distance`, which needs no IoU above 0 on the prompted slice.
+
+    Returns
+    -------
+    DataFrame
+        What is drawn: `by`, `distance_slices`, `mean`, `ci_low`, `ci_high`, `n_cases`, `n_data_sets`.
+    """
+    cases = retention(table, by).dropna(subset=["value"])
+    if cases.empty:
+        return nothing(ax, "no 3D rows away from a prompted slice with an IoU above 0")
+    drawn = _by_distance(cases, ax, by, fewest_cases)
+    ax.axhline(1, color=GREY, lw=0.5, ls=":")
+    top = float(np.nanmax(drawn[["mean", "ci_high"]].to_numpy(float)))
+    ax.set_ylim(0, max(1.1, min(1.05 * top, 2.0)))
+    ax.set_ylabel("IoU / IoU on the prompted slice")
+    ax.grid(axis="y")
+    return drawn
+
+
+def _by_distance(cases: pd.DataFrame, ax: Axes, by: str, fewest_cases: int) -> pd.DataFrame:
+    """Draw a line with its band for each value of `by`; return what is drawn."""
     drawn = summarise(cases, [by, "distance_slices"]).sort_values([by, "distance_slices"])
     drawn = drawn[drawn["n_cases"] >= min(fewest_cases, drawn["n_cases"].max())]
     colours = {"direction": DIRECTION_COLOURS, "prompt": PROMPT_COLOURS}.get(by, {})
@@ -323,6 +356,5 @@ def iou_by_distance(
     ax.axvline(0, color=GREY, lw=0.5, ls=":")
     ax.set_xlabel("slices from the nearest prompted slice")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    iou_axis(ax, "mean IoU", "y")
     legend(ax, ax.get_legend_handles_labels()[0])
     return drawn.reset_index(drop=True)

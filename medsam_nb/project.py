@@ -15,7 +15,7 @@ COMPUTING_PACKAGES = ("numpy", "opencv-python-headless", "sam2", "scikit-image",
 PRESENTING_MODULES = (
     "__init__", "claims", "cli", "errors", "examples", "fetch", "figures", "finetuning", "held_out", "losses",
     "model_report", "muon", "overviews", "panels", "paper", "pooling", "project", "published", "quality",
-    "rankings", "report", "runner", "scoreboard", "stats", "study", "tables", "training", "training_data",
+    "rankings", "report", "retention", "runner", "scoreboard", "stats", "study", "tables", "training", "training_data",
     "training_steps", "training_study", "viewer",
 )  # fmt: skip
 
