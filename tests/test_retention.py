@@ -56,9 +56,7 @@ def test_objects_weigh_the_same_and_undefined_ones_are_counted():
 
 
 def test_only_designs_that_reach_a_distance_enter_its_ratio():
-    table = as_table(
-        rows([0.8, 0.4], (0,)) + rows([0.2, 0.2, 0.1], (0,), prompt="one_point", object="organ")
-    )
+    table = as_table(rows([0.8, 0.4], (0,)) + rows([0.2, 0.2, 0.1], (0,), prompt="one_point", object="organ"))
     assert ratios(retention(table)) == pytest.approx({1: 0.6, 2: 0.5})
     apart = retention(table, by="prompt").set_index(["prompt", "distance_slices"])["value"]
     assert apart["one_box", 1] == pytest.approx(0.5) and apart["one_point", 1] == pytest.approx(1.0)
