@@ -25,6 +25,7 @@ from medsam_nb.prompts import KINDS_3D, MODES_2D
 from medsam_nb.retention import retention
 from medsam_nb.stats import bootstrap_draws
 from medsam_nb.store import write_atomically
+from medsam_nb.tables import counted
 
 COLUMN_MM = 88  # one and two columns of most journals
 PAGE_MM = 180
@@ -110,9 +111,18 @@ def label(name: object, width: int = 0) -> str:
     return fill(text, width) if width else text
 
 
-def counted(number: int, noun: str) -> str:
-    """Return a number with its noun, in the plural where it needs one."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+def readable_on(background: tuple[float, ...]) -> str:
+    """Return black or white, whichever has the greater contrast (WCAG 2) on an RGB(A) colour of 0 to 1.
+
+    Examples
+    --------
+    >>> readable_on((0.0, 0.13, 0.3)), readable_on((1.0, 0.9, 0.2))
+    ('white', 'black')
+    """
+    rgb = np.asarray(background[:3], float)
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    luminance = float(linear @ (0.2126, 0.7152, 0.0722))
+    return "black" if (luminance + 0.05) ** 2 > 1.05 * 0.05 else "white"
 
 
 def nothing(ax: Axes, why: str) -> pd.DataFrame:

@@ -99,6 +99,19 @@ def alike(ranking: Ranking) -> list[tuple[int, int]]:
     return runs
 
 
+def resolution(ranking: Ranking) -> str:
+    """Return in a sentence how far apart mean ranks must be to count as different, and whether any are."""
+    ranks = ranking.ranks["mean_rank"].to_numpy(float)
+    if not len(ranks) or not np.isfinite(ranking.critical_difference):
+        return f"Ranks are not tested: {ranking.note or 'nothing to rank'}."
+    worse = int((ranks - ranks[0] > ranking.critical_difference).sum())
+    return (
+        f"With {len(ranks)} designs and {ranking.n_cases} cases, mean ranks (1 to {len(ranks)}) must differ "
+        f"by {ranking.critical_difference:.1f} to be told apart; {worse} of {len(ranks) - 1} designs "
+        "are told apart from the best."
+    )
+
+
 def mixed_model(table: pd.DataFrame, factor: str, task: str = "3d") -> pd.DataFrame:
     """Fit a linear mixed model as a check: one fixed effect, random cases nested in data sets.
 
