@@ -93,7 +93,7 @@ def sam2_minus_sam(
     """Draw, per object, the paired difference of SAM 2 and SAM over its cases, and over all cases.
 
     Points are median paired differences (2D, first mask, prompts averaged within a case) with 90 %
-    cluster-bootstrap intervals, the ones that answer to two one-sided tests; small dots are cases.
+    cluster-bootstrap intervals, the ones that answer to two one-sided tests; ticks are cases.
     The shaded band is the equivalence margin.
 
     Returns
@@ -124,22 +124,20 @@ def sam2_minus_sam(
     ax.axhline(last - 0.5, color=GREY, lw=0.4)
     for y, (row, cases) in enumerate(zip(drawn.itertuples(), dots, strict=True)):
         colour = "black" if y == last else "#0072B2"
-        if y != last:
-            ax.plot(cases, [y] * len(cases), "o", color=colour, ms=1.8, alpha=0.35, mew=0)
+        ax.plot(cases, [y] * len(cases), "|", color=GREY, ms=3.5, mew=0.5, zorder=1)
         ax.plot([row.ci_low, row.ci_high], [y, y], color=colour, lw=1.0)
         ax.plot(row.median_difference, y, "D" if y == last else "o", color=colour, ms=3.2)
     names = [f"{r.data_set}: {r.object}" if r.data_set else r.object for r in drawn.itertuples()]
-    ax.set_yticks(
-        range(len(drawn)), [f"{label(n, 30)} ({k})" for n, k in zip(names, drawn["n"], strict=True)]
-    )
+    counts = [f"{label(n)} ({k})" for n, k in zip(names, drawn["n"], strict=True)]
+    ax.set_yticks(range(len(drawn)), [fill(name, 40) for name in counts], size=6)
     ax.set_ylim(last + 0.6, -0.6)
     ax.tick_params(axis="y", length=0)
     reach = max(1.15 * float(np.max(np.abs(np.concatenate(dots)))), 2 * margin)
     ax.set_xlim(-reach, reach)
-    ax.set_xlabel(f"IoU of {label(sam2)} minus {label(sam)}", loc="right")
-    p = drawn["p"].iloc[last]
-    words = f"equivalence within {margin:g}: p {p_text(p)}" if np.isfinite(p) else "too few cases for a test"
-    ax.set_title(words, loc="right")
+    ax.set_xlabel(fill(f"IoU of {label(sam2)} minus {label(sam)}", 50))
+    p = p_text(drawn["p"].iloc[last])
+    p = "too few cases" if p == "-" else f"p {p}" if "<" in p else f"p = {p}"
+    ax.set_title(f"all cases, equivalence within {margin:g}: {p}", loc="right")
     return drawn
 
 
@@ -163,8 +161,11 @@ def claims_forest(board: pd.DataFrame, ax: Axes, margin: float = 0.05) -> pd.Dat
             ax.plot([row.ci_low, row.ci_high], [y, y], color=colour, lw=1.2)
         ax.plot(row.median_difference, y, "o" if row.scale == "IoU" else "D", color=colour, ms=3.5)
     ax.axvline(0, color="black", lw=0.5)
-    names = [f"{r.claim}  {label(r.test)} ({int(r.n)})" for r in shown.itertuples()]
-    ax.set_yticks(range(len(shown)), [fill(name, 66) for name in names])
+    names = [
+        f"{r.claim}  {label(r.test.split(', ')[0] + ', best design' if r.claim == 'H13' else r.test)} ({r.n})"
+        for r in shown.astype({"n": int}).itertuples()
+    ]
+    ax.set_yticks(range(len(shown)), [fill(name, 72) for name in names], size=6)
     ax.set_ylim(len(shown) - 0.4, -0.6)
     ax.set_xlim(-limit, limit)
     ax.tick_params(axis="y", length=0)

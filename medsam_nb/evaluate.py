@@ -117,6 +117,7 @@ def evaluate_2d(
         | {
             "prompt": mode,
             "mask_choice": choice,
+            "predicted_px": int(mask.sum()),
             "value": iou(truth[name][index], mask),
             "score": float(np.mean(scores)),
         }
@@ -225,10 +226,11 @@ def evaluate_3d(
             volumes.add(found)
         if index not in facts[name]:
             continue
-        value = iou(truth[name][index], found.mask)
+        mask = found.mask
+        scored = {"metric": "iou", "value": iou(truth[name][index], mask), "score": found.score}
+        scored["predicted_px"] = int(mask.sum())
         for design in found.designs:
             where = facts[name][index] | place_facts(name, index, design)
-            scored = {"metric": "iou", "value": value, "score": found.score}
             rows.append(design_facts(name, design) | where | scored)
     for name, alike, mask in volumes.distinct():
         size = {"truth_px": int(truth[name].sum())}

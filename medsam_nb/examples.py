@@ -13,7 +13,6 @@ from medsam_nb.decode2d import candidates
 from medsam_nb.designs import Design, prompted_slices
 from medsam_nb.engine import sweep
 from medsam_nb.errors import StudyError
-from medsam_nb.gallery import reason
 from medsam_nb.metrics import iou
 from medsam_nb.models import Model
 from medsam_nb.panels import Panel
@@ -129,7 +128,7 @@ def panels_3d(
 
 
 def panels_of_row(
-    model: Model, case: Case, row: pd.Series, *, seed: int, heading: str = "", explain: bool = False
+    model: Model, case: Case, row: pd.Series, *, seed: int, heading: str = "", remark: str = ""
 ) -> list[Panel]:
     """Return pictures of a row of the results table: in 3D the prompted slice first, then its own.
 
@@ -139,8 +138,8 @@ def panels_of_row(
         A row of one slice (`store.COLUMNS`); in 2D of the first mask.
     heading : str
         First words of the titles.
-    explain : bool
-        Whether the title says how the mask fails (`gallery.reason`).
+    remark : str
+        Last words of the title of the row's own slice.
     """
     name, index = row["object"], int(row["slice_index"])
     truth, grey, spacing = case.mask(name), case.slices_uint8(), case.image.spacing_mm[1:]
@@ -166,15 +165,14 @@ def panels_of_row(
         shown.append((index, masks[index], None, f", {distance:+d} slices"))
     pictures = []
     for place, mask, prompt, words in shown:
-        if explain and place == index:
-            words = f"{words}, {reason(truth[place], mask)}"
+        words = f"{title}{words}{remark if place == index else ''}"
         score = iou(truth[place], mask)
-        pictures.append(Panel(grey[place], truth[place], mask, prompt, score, title + words, spacing))
+        pictures.append(Panel(grey[place], truth[place], mask, prompt, score, words, spacing))
     return pictures
 
 
 def panels_of_rows(
-    model: Model, chosen: pd.DataFrame, prepared_dir: Path, *, seed: int, explain: bool = False
+    model: Model, chosen: pd.DataFrame, prepared_dir: Path, *, seed: int
 ) -> list[Panel | None]:
     """Return the pictures of the chosen rows, as many per row of the table.
 
@@ -190,11 +188,15 @@ def panels_of_rows(
     spread = "rank" in chosen
     for _, group in chosen.groupby("modality", dropna=False) if spread else [("", chosen)]:
         for _, row in group.iterrows():
-            heading = f"{row['rank']} of {row['n_cases']}: " if spread and row["n_cases"] > 1 else ""
+            heading = ""
+            if spread:
+                place = row["rank"] if row["n_cases"] == 1 else f"{row['rank']} of {row['n_cases']}"
+                heading = f"{place} (mean {row['case_mean']:.2f}): "
+            remark = "" if spread else f", {row['reason']}"
             folder = Path(prepared_dir) / row["data_set"] / row["case_id"]
             if (folder / "case.json").is_file():
                 case = load_case(folder)
-                pictures += panels_of_row(model, case, row, seed=seed, heading=heading, explain=explain)
+                pictures += panels_of_row(model, case, row, seed=seed, heading=heading, remark=remark)
             else:
                 pictures += [None] * width
         if spread:

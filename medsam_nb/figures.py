@@ -343,6 +343,8 @@ def retention_by_distance(
     cases = retention(table, by).dropna(subset=["value"])
     if cases.empty:
         return nothing(ax, "no 3D rows away from a prompted slice with an IoU above 0")
+    start = cases.drop_duplicates(list(dict.fromkeys(["data_set", "case_id", by])))
+    cases = pd.concat([cases, start.assign(distance_slices=0, value=1.0)])  # 1 by definition
     drawn = _by_distance(cases, ax, by, fewest_cases)
     ax.axhline(1, color=GREY, lw=0.5, ls=":")
     top = float(np.nanmax(drawn[["mean", "ci_high"]].to_numpy(float)))

@@ -1,7 +1,7 @@
 """Which cases a paper should show: best, median and worst of a modality, and failures.
 
-The choice follows from the results table by a stated rule, so that nobody picks the pictures. What
-a failure looks like needs its masks: `reason` names it.
+The choice follows from the results table by a stated rule, so that nobody picks the pictures. How a
+mask fails follows from its IoU and the sizes of object and prediction.
 """
 
 import numpy as np
@@ -13,10 +13,10 @@ FAILED_BELOW = 0.1  # IoU
 REASONS = {
     "empty prediction": "nothing was predicted",
     "leak": "at least half of the object is covered, but so is much else",
-    "wrong object": "most of the prediction lies outside the object and misses most of it",
-    "fragment": "most of the prediction lies inside the object and misses most of it",
+    "fragment": "most of the prediction lies inside the object, of which it misses most",
+    "wrong object": "most of the prediction lies elsewhere, and most of the object is missed",
+    "unknown": "the table does not say how large the prediction is",
 }
-_PLACE = ["data_set", "case_id", "object"]
 
 
 def _scored_slices(table: pd.DataFrame) -> pd.DataFrame:
@@ -31,8 +31,8 @@ def spread_of_cases(table: pd.DataFrame) -> pd.DataFrame:
 
     Cases are ordered by their mean IoU (`pooling.case_means`; ties by name). The median of an even
     number is the lower of the two in the middle. Of two cases the best and the worst are chosen, of
-    one this one. Shown is the object whose mean is nearest to the case's, on the slice whose IoU is
-    nearest to that object's mean; in 3D only slices without a prompt are considered.
+    one this one. Shown is the mask whose IoU is nearest to the case's mean (of equal ones that of the
+    largest object); in 3D only slices without a prompt are considered.
 
     Parameters
     ----------
@@ -56,22 +56,56 @@ def spread_of_cases(table: pd.DataFrame) -> pd.DataFrame:
             rows = slices[(slices["data_set"] == case["data_set"]) & (slices["case_id"] == case["case_id"])]
             if rows.empty:
                 continue
-            objects = rows.groupby("object", dropna=False)["value"].mean()
-            name = (objects - case["value"]).abs().idxmin()
-            rows = rows[rows["object"].isna() if pd.isna(name) else rows["object"] == name]
-            shown = rows.loc[(rows["value"] - objects[name]).abs().idxmin()]
+            rows = rows.assign(off=(rows["value"] - case["value"]).abs().round(12))
+            rows = rows.sort_values(
+                ["off", "truth_px", "object", "slice_index"], ascending=[True, False, True, True]
+            )
+            shown = rows.drop(columns="off").iloc[0]
             head = {"modality": modality, "rank": rank, "case_mean": case["value"], "n_cases": n}
             found.append(head | shown.drop(labels=["modality", "failed"]).to_dict())
     columns = ["modality", "rank", "case_mean", "n_cases", *[c for c in slices if c != "modality"]]
     return pd.DataFrame(found, columns=[c for c in columns if c != "failed"])
 
 
-def failures(table: pd.DataFrame, below: float = FAILED_BELOW, most: int = 6) -> pd.DataFrame:
-    """Choose failed masks to show: every case and object at its worst, modalities in turn.
+def reasons(rows: pd.DataFrame) -> pd.Series:
+    """Return which of `REASONS` describes each failed mask.
 
-    Of the slices of a case and object with an IoU under `below`, over all designs, the one with the
-    lowest IoU is taken; of equal ones that with the largest object, then the nearest to the prompt.
-    Modalities take turns, the lowest IoU and the largest object first.
+    The overlap follows from the IoU v and the sizes a of the object and b of the prediction: it is
+    v (a + b) / (1 + v).
+
+    Parameters
+    ----------
+    rows : DataFrame
+        Columns `value`, `truth_px`, `predicted_px`.
+
+    Examples
+    --------
+    >>> sizes = {"value": [0, 0.05, 0, 0.05], "truth_px": 100, "predicted_px": [0, 1900, 80, 5]}
+    >>> list(reasons(pd.DataFrame(sizes)))
+    ['empty prediction', 'leak', 'wrong object', 'fragment']
+    """
+    value, truth, predicted = (
+        rows[column].astype("Float64").to_numpy(float, na_value=np.nan)
+        for column in ("value", "truth_px", "predicted_px")
+    )
+    overlap = value * (truth + predicted) / (1 + value)
+    known = np.isfinite(truth) & np.isfinite(predicted)
+    kinds = [~known, predicted == 0, overlap >= 0.5 * truth, overlap >= 0.5 * predicted]
+    found = np.select(kinds, ["unknown", "empty prediction", "leak", "fragment"], default="wrong object")
+    return pd.Series(found, index=rows.index, dtype="string")
+
+
+def _failed(table: pd.DataFrame, below: float) -> pd.DataFrame:
+    rows = _scored_slices(table)
+    rows = rows[rows["value"] < below]
+    return rows.assign(reason=reasons(rows))
+
+
+def failures(table: pd.DataFrame, below: float = FAILED_BELOW) -> pd.DataFrame:
+    """Choose a typical failed mask of every kind and modality, over all designs.
+
+    Of the failed masks of a modality and kind (`reasons`), ordered by IoU, then by the object's size,
+    the one in the middle (the lower of two).
 
     Parameters
     ----------
@@ -79,59 +113,40 @@ def failures(table: pd.DataFrame, below: float = FAILED_BELOW, most: int = 6) ->
         Rows of one model.
     below : float
         IoU under which a mask is a failure.
-    most : int
-        How many to return.
 
     Returns
     -------
     DataFrame
-        Rows of the table.
+        Rows of the table with `reason` and `n_alike`, the number of failures of that kind.
     """
-    rows = _scored_slices(table)
-    rows = rows[rows["value"] < below]
-    rows = rows.assign(size=rows["truth_px"].fillna(0), far=rows["distance_slices"].abs().fillna(0))
-    order = {"value": True, "size": False, "far": True}
-    by = [*order, "modality", *_PLACE, *FACTORS, "slice_index"]
-    rows = rows.sort_values(by, ascending=[order.get(column, True) for column in by], kind="stable")
-    rows = rows.drop_duplicates(_PLACE)
-    turn = rows.groupby("modality", dropna=False).cumcount().rename("turn")
-    rows = rows.assign(turn=turn).sort_values(["turn"], kind="stable").head(most)
-    return rows.drop(columns=["size", "far", "turn", "failed"]).reset_index(drop=True)
+    rows = _failed(table, below)
+    by = ["value", "truth_px", "data_set", "case_id", "object", *FACTORS, "slice_index"]
+    found = []
+    for _, alike in rows.sort_values(by, kind="stable").groupby(["modality", "reason"], dropna=False):
+        found.append(alike.iloc[[(len(alike) - 1) // 2]].assign(n_alike=len(alike)))
+    chosen = pd.concat(found, ignore_index=True) if found else rows.assign(n_alike=0)
+    return chosen.drop(columns="failed")
 
 
 def failure_counts(table: pd.DataFrame, below: float = FAILED_BELOW) -> pd.DataFrame:
-    """Return, per modality, how many masks failed of how many, and in how many cases of how many."""
-    rows = _scored_slices(table)
-    rows = rows.assign(low=rows["value"] < below)
+    """Return, per modality, how many masks failed of how many, in how many cases, and how.
+
+    Returns
+    -------
+    DataFrame
+        Columns `modality`, `masks`, `failed_masks`, `share`, `cases`, `failed_cases`, and one per kind
+        of `REASONS` that occurs; prompted slices are not counted.
+    """
+    rows, failed = _scored_slices(table), _failed(table, below)
+    case = ["data_set", "case_id"]
     found = []
     for modality, group in rows.groupby("modality", dropna=False, sort=True):
-        cases = group.groupby(["data_set", "case_id"])["low"].any()
-        masks = {"failed_masks": int(group["low"].sum()), "masks": len(group)}
-        shares = {"share": masks["failed_masks"] / len(group)}
-        found.append(
-            {"modality": modality} | masks | shares | {"failed_cases": int(cases.sum()), "cases": len(cases)}
-        )
-    columns = ["modality", "failed_masks", "masks", "share", "failed_cases", "cases"]
-    return pd.DataFrame(found, columns=columns)
-
-
-def reason(truth: np.ndarray, prediction: np.ndarray) -> str:
-    """Return which of `REASONS` describes a failed mask.
-
-    Parameters
-    ----------
-    truth, prediction : ndarray of bool, same shape
-        The truth has a pixel.
-
-    Examples
-    --------
-    >>> truth = np.array([1, 1, 0, 0, 0, 0], bool)
-    >>> reason(truth, truth & False), reason(truth, ~truth), reason(truth, truth | True)
-    ('empty prediction', 'wrong object', 'leak')
-    """
-    if not prediction.any():
-        return "empty prediction"
-    shared = np.count_nonzero(truth & prediction)
-    if shared >= 0.5 * np.count_nonzero(truth):
-        return "leak"
-    return "fragment" if shared >= 0.5 * np.count_nonzero(prediction) else "wrong object"
+        low = failed[failed["modality"].isna() if pd.isna(modality) else failed["modality"] == modality]
+        counts = {"modality": modality, "masks": len(group), "failed_masks": len(low)}
+        counts |= {"share": len(low) / len(group), "cases": group.groupby(case).ngroups}
+        counts |= {"failed_cases": low.groupby(case).ngroups}
+        found.append(counts | low["reason"].value_counts().to_dict())
+    columns = ["modality", "masks", "failed_masks", "share", "cases", "failed_cases"]
+    kinds = [kind for kind in REASONS if kind in set(failed["reason"])]
+    counted = pd.DataFrame(found, columns=[*columns, *kinds])
+    return counted.fillna(dict.fromkeys(kinds, 0)).astype(dict.fromkeys(kinds, int))

@@ -123,6 +123,10 @@ def test_3d_rows_have_distances_and_whole_volume_scores(models, case):
             if not row.distance_slices
             else row.neighbour_iou == alike[row.distance_slices]
         )
+    assert slices.predicted_px.notna().all()
+    # |A and B| = IoU (|A| + |B|) / (1 + IoU) is a whole number of pixels
+    sizes = slices.value * (slices.truth_px + slices.predicted_px) / (1 + slices.value)
+    assert (sizes - sizes.round()).abs().max() < 1e-6
     whole = table[table.metric == "volume_iou"]
     assert len(whole) == 2 * len(designs) and whole.slice_index.isna().all()
     assert set(table[table.metric == "volume_dice"].truth_px) == {

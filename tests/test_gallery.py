@@ -13,6 +13,7 @@ from medsam_nb.errors import StudyError
 from medsam_nb.evaluate import evaluate_2d, evaluate_3d
 from medsam_nb.intensity import Intensity
 from medsam_nb.manifest import load_manifest
+from medsam_nb.metrics import iou
 from medsam_nb.models import load_model
 from medsam_nb.store import as_table
 from medsam_nb.volume import Case, Volume
@@ -53,11 +54,11 @@ def test_best_median_and_worst_follow_the_stated_rule():
     )
     chosen = gallery.spread_of_cases(table).set_index(["modality", "rank"])
     picked = {key: (row["case_id"], row["slice_index"]) for key, row in chosen.iterrows()}
-    # means: a 0.70, c 0.65, b 0.375, d 0.20; the lower of the middle two is b; prompted slices are not shown
+    # means: a 0.70, c 0.65, b 0.375, d 0.20; b is the lower of the middle two; prompted slices are not shown
     assert picked == {
         ("CT", "only case"): ("x", 1),
         ("MRI", "best"): ("a", 1),
-        ("MRI", "median"): ("b", 1),
+        ("MRI", "median"): ("b", 3),
         ("MRI", "worst"): ("d", 1),
         ("PET", "best"): ("q", 1),
         ("PET", "worst"): ("p", 1),
@@ -67,40 +68,54 @@ def test_best_median_and_worst_follow_the_stated_rule():
     assert gallery.spread_of_cases(table[:0]).empty
 
 
-def test_the_object_nearest_to_its_case_is_shown():
+def test_the_mask_nearest_to_the_mean_of_its_case_is_shown():
     table = as_table(rows("MRI", "a", [0.9, 0.9, 0.9]) + rows("MRI", "a", [0.5, 0.5, 0.5], name="tumour"))
-    table = pd.concat([table, as_table(rows("MRI", "a", [0.6, 0.6, 0.62], name="vessel"))])
-    assert gallery.spread_of_cases(table).iloc[0]["object"] == "vessel"  # the case's mean is 0.67
+    table = pd.concat([table, as_table(rows("MRI", "a", [0.6, 0.6, 0.65], name="vessel"))])
+    shown = gallery.spread_of_cases(table).iloc[0]  # the case's mean is 0.67
+    assert (shown["object"], shown["slice_index"]) == ("vessel", 2)
+    even = as_table(rows("MRI", "a", [0.5, 0.5]) + rows("MRI", "a", [0.5, 0.5], name="large", truth_px=20))
+    assert gallery.spread_of_cases(even).iloc[0]["object"] == "large"
 
 
-def test_failures_are_the_worst_of_each_object_and_modalities_take_turns():
+def test_a_typical_failure_of_every_kind_and_modality_is_shown():
     table = as_table(
-        rows("MRI", "a", [0.9, 0.05, 0.0, 0.0])
-        + rows("MRI", "b", [0.9, 0.01])
-        + rows("MRI", "c", [0.9, 0.02])
-        + rows("CT", "x", [0.0, 0.09])
-        + rows("CT", "y", [0.9, 0.5])
+        rows("MRI", "a", [0.9, 0.0, 0.0, 0.0], predicted_px=0)
+        + rows("MRI", "b", [0.9, 0.05], predicted_px=190)
+        + rows("MRI", "c", [0.0, 0.02], predicted_px=30)
+        + rows("CT", "x", [0.0, 0.09], predicted_px=1)
+        + rows("CT", "y", [0.9, 0.5], predicted_px=10)
     )
-    shown = gallery.failures(table, most=3)
-    assert list(zip(shown["case_id"], shown["slice_index"], strict=True)) == [("a", 2), ("x", 1), ("b", 1)]
-    large = table.assign(truth_px=table["truth_px"].mask(table["slice_index"] == 3, 99))
-    assert gallery.failures(large, most=1)["slice_index"].item() == 3
+    shown = gallery.failures(table).set_index(["modality", "reason"])
+    assert {key: (row["case_id"], row["slice_index"], row["n_alike"]) for key, row in shown.iterrows()} == {
+        ("MRI", "empty prediction"): ("a", 2, 3),
+        ("MRI", "leak"): ("b", 1, 1),
+        ("MRI", "wrong object"): ("c", 1, 1),
+        ("CT", "fragment"): ("x", 1, 1),
+    }
     counted = gallery.failure_counts(table).set_index("modality")
-    assert counted.loc["MRI", ["failed_masks", "masks", "failed_cases", "cases"]].tolist() == [5, 5, 3, 3]
-    assert counted.loc["CT", ["failed_masks", "masks", "failed_cases", "cases"]].tolist() == [1, 2, 1, 2]
+    plain = ["failed_masks", "masks", "failed_cases", "cases", "empty prediction", "leak", "fragment"]
+    assert counted.loc["MRI", plain].tolist() == [5, 5, 3, 3, 3, 1, 0]
+    assert counted.loc["CT", plain].tolist() == [1, 2, 1, 2, 0, 0, 1]
     assert gallery.failures(table[:0]).empty and gallery.failure_counts(table[:0]).empty
+    foreign = gallery.failures(table.assign(predicted_px=pd.NA))
+    assert set(foreign["reason"]) == {"unknown"}
 
 
-def test_the_kinds_of_failure_are_told_apart():
+def test_the_kind_of_a_failure_follows_from_the_table_as_from_the_masks():
     truth = np.zeros((20, 20), bool)
     truth[:4, :4] = True
     everything, elsewhere, piece = ~np.zeros_like(truth), np.roll(truth, 9, axis=1), truth.copy()
     piece[1:] = False
-    assert gallery.reason(truth, np.zeros_like(truth)) == "empty prediction"
-    assert gallery.reason(truth, everything) == "leak"
-    assert gallery.reason(truth, elsewhere) == "wrong object"
-    assert gallery.reason(truth, piece) == "fragment"
-    assert set(gallery.REASONS) == {"empty prediction", "leak", "wrong object", "fragment"}
+    half = np.roll(truth, 2, axis=1)
+    half[8:, :] = True
+    masks = {"empty prediction": truth & False, "leak": everything, "wrong object": elsewhere}
+    masks |= {"fragment": piece}
+    sizes = [
+        {"value": iou(truth, mask), "truth_px": 16, "predicted_px": mask.sum()}
+        for mask in (*masks.values(), half)
+    ]
+    assert gallery.reasons(pd.DataFrame(sizes)).tolist() == [*masks, "leak"]  # exactly half is covered
+    assert set(gallery.REASONS) == {*masks, "unknown"}
 
 
 def test_choices_do_not_depend_on_the_order_of_the_rows():
@@ -129,9 +144,10 @@ def test_the_picture_of_a_row_has_the_iou_of_the_table(case):
     design = Design("centre_slice", "one_box", "bidirectional", "first_mask")
     deep = as_table(evaluate_3d(model, case, [design], seed=3))
     row = deep[deep["distance_slices"] == -2].iloc[0]
-    prompted, carried = examples.panels_of_row(model, case, row, seed=3, heading="worst: ", explain=True)
+    prompted, carried = examples.panels_of_row(model, case, row, seed=3, heading="worst: ", remark=", leak")
     assert carried.iou == row["value"] and prompted.prompt.box is not None and carried.prompt is None
-    assert "worst: made_up a: block, -2 slices, " in carried.title and "prompted" in prompted.title
+    assert carried.title == "worst: made_up a: block, -2 slices, leak"
+    assert prompted.title == "worst: made_up a: block, prompted"
     flat = as_table(evaluate_2d(model, case, ["one_point"], seed=3))
     row = flat[flat["mask_choice"] == "first"].iloc[1]
     (picture,) = examples.panels_of_row(model, case, row, seed=3)
