@@ -8,6 +8,7 @@ from textwrap import fill
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 from medsam_nb import stats
 from medsam_nb.figures import (
@@ -134,6 +135,7 @@ def sam2_minus_sam(
     ax.tick_params(axis="y", length=0)
     reach = max(1.15 * float(np.max(np.abs(np.concatenate(dots)))), 2 * margin)
     ax.set_xlim(-reach, reach)
+    ax.xaxis.set_major_locator(MaxNLocator(5))
     ax.set_xlabel(fill(f"IoU of {label(sam2)} minus {label(sam)}", 50))
     p = p_text(drawn["p"].iloc[last])
     p = "too few cases" if p == "-" else f"p {p}" if "<" in p else f"p = {p}"

@@ -205,9 +205,7 @@ def iou_by_prompt_2d(table: pd.DataFrame, ax: Axes, mask_choice: str = "first") 
     rows = table[(table["task"] == "2d") & (table["mask_choice"] == mask_choice)]
     if rows.empty:
         return nothing(ax, f"no 2D rows with mask choice {label(mask_choice)}")
-    drawn = summarise(
-        case_means(rows, ["task", "model", "mask_scope", "protocol", "prompt"]), ["data_set", "prompt"]
-    )
+    drawn = summarise(case_means(rows, ["prompt"]), ["data_set", "prompt"])
     modes = [mode for mode in MODES_2D if mode in set(drawn["prompt"])]
     names = sorted(drawn["data_set"].unique())
     for place, name in enumerate(names):
@@ -244,7 +242,7 @@ def iou_by_design(table: pd.DataFrame, ax: Axes) -> pd.DataFrame:
     if rows.empty:
         return nothing(ax, "no 3D rows")
     factors = ["prompt", "frame_choice", "direction", "mask_choice"]
-    drawn = summarise(case_means(rows, ["task", "model", "mask_scope", "protocol", *factors]), factors)
+    drawn = summarise(case_means(rows, factors), factors)
     cells = [
         (prompt, frame)
         for prompt in KINDS_3D

@@ -45,7 +45,7 @@ def spread_of_cases(table: pd.DataFrame) -> pd.DataFrame:
         One row of the table per choice, with `modality`, `rank` ("best", "median", "worst" or "only
         case"), `case_mean` and `n_cases` of the modality before it; empty for an empty table.
     """
-    means = case_means(table).sort_values(["modality", "value", "data_set", "case_id"], ascending=False)
+    means = case_means(table, []).sort_values(["modality", "value", "data_set", "case_id"], ascending=False)
     slices = _scored_slices(table)
     found = []
     for modality, cases in means.groupby("modality", dropna=False, sort=True):

@@ -29,7 +29,6 @@ from medsam_nb.prompts import KINDS_3D
 from medsam_nb.rankings import DESIGN, Ranking, alike
 from medsam_nb.tables import counted
 
-KEPT = ["task", "model", "mask_scope", "protocol"]
 MOST_BARS = 6
 
 
@@ -38,7 +37,7 @@ def design_heat_map(table: pd.DataFrame, ax: Axes) -> pd.DataFrame:
     rows = table[table["task"] == "3d"]
     if rows.empty:
         return nothing(ax, "no 3D rows")
-    drawn = summarise(case_means(rows, [*KEPT, *DESIGN]), DESIGN)
+    drawn = summarise(case_means(rows, DESIGN), DESIGN)
     lines = [(p, f) for p in KINDS_3D for f in FRAME_CHOICES]
     columns = [(d, m) for d in DIRECTION_COLOURS for m in ("first_mask", "most_confident_mask")]
     cells = drawn.set_index(["prompt", "frame_choice", "direction", "mask_choice"])["mean"].to_dict()
@@ -70,7 +69,7 @@ def design_ranking(table: pd.DataFrame, ax: Axes, most: int = 24) -> pd.DataFram
     rows = table[table["task"] == "3d"]
     if rows.empty:
         return nothing(ax, "no 3D rows")
-    drawn = summarise(case_means(rows, [*KEPT, *DESIGN]), DESIGN)
+    drawn = summarise(case_means(rows, DESIGN), DESIGN)
     drawn = drawn.sort_values("mean", ascending=False, kind="stable").reset_index(drop=True)
     half = most // 2
     left_out = max(0, len(drawn) - 2 * half) if len(drawn) > most else 0
@@ -131,7 +130,7 @@ def critical_difference(ranking: Ranking, ax: Axes, most: int = 20) -> pd.DataFr
     ax.set_xlabel(f"mean rank of {len(ranks)} (1 is best)")
     test = f"Friedman p = {ranking.p:.2g}, " if np.isfinite(ranking.p) else ""
     width = f"CD = {ranking.critical_difference:.2f}, " if np.isfinite(ranking.critical_difference) else ""
-    ax.set_title(fill(f"{test}{width}{counted(ranking.n_cases, 'case')}{shade}", 60), loc="left")
+    ax.set_title(fill(f"{test}{width}{counted(ranking.n_cases, 'case')}{shade}", 60), loc="right")
     return ranks.assign(critical_difference=ranking.critical_difference, p=ranking.p, n_cases=ranking.n_cases)
 
 
@@ -140,7 +139,7 @@ def depth_and_spacing(table: pd.DataFrame, axes: np.ndarray) -> pd.DataFrame:
     rows = table[(table["task"] == "3d") & (table["metric"] == "iou")]
     if rows.empty:
         return [nothing(ax, "no 3D rows") for ax in axes][0]
-    means = case_means(rows.assign(), KEPT)
+    means = case_means(rows, [])
     facts = rows.groupby(["data_set", "case_id"])[["n_slices", "spacing_z_mm"]].first().reset_index()
     drawn = means.merge(facts, on=["data_set", "case_id"]).astype({"n_slices": float, "spacing_z_mm": float})
     for ax, (column, name) in zip(

@@ -61,7 +61,7 @@ def rank_designs(table: pd.DataFrame, by: list[str] | None = None, task: str = "
     """
     by = DESIGN if by is None else by
     rows = table[table["task"] == task]
-    means = case_means(rows, ["task", "model", "mask_scope", "protocol", *by])
+    means = case_means(rows, by)
     if means.empty:
         empty = pd.DataFrame(columns=["design", "mean_rank", "mean"])
         return Ranking(empty, 0, 0, float("nan"), float("nan"), float("nan"), f"no {task} rows")
@@ -130,8 +130,7 @@ def mixed_model(table: pd.DataFrame, factor: str, task: str = "3d") -> pd.DataFr
         `p`, `n_cases`, `n_data_sets`, `converged`, `note`. Where the fit fails or a variance is at
         its boundary, `note` says so, and `converged` whether to trust the row.
     """
-    kept = [c for c in ("task", "model", "mask_scope", "protocol") if c != factor]
-    means = case_means(table[table["task"] == task], [*kept, factor])
+    means = case_means(table[table["task"] == task], [factor])
     levels = sorted(means[factor].dropna().unique())
     n, sets = len(means.groupby(["data_set", "case_id"])), means["data_set"].nunique()
     columns = ["level", "reference", "estimate", "ci_low", "ci_high", "p", "n_cases", "n_data_sets"]
