@@ -331,7 +331,7 @@ def retention_by_distance(
 ) -> pd.DataFrame:
     """Draw the retention ratio (`retention` module) against the distance from the prompted slice.
 
-    Parameters are those of `iou_by_distance`, which needs no IoU above 0 on the prompted slice.
+    Parameters are those of `iou_by_distance`. What failed on its prompted slice has no ratio.
 
     Returns
     -------
@@ -340,7 +340,7 @@ def retention_by_distance(
     """
     cases = retention(table, by).dropna(subset=["value"])
     if cases.empty:
-        return nothing(ax, "no 3D rows away from a prompted slice with an IoU above 0")
+        return nothing(ax, "no 3D rows away from a prompted slice that itself was segmented")
     start = cases.drop_duplicates(list(dict.fromkeys(["data_set", "case_id", by])))
     cases = pd.concat([cases, start.assign(distance_slices=0, value=1.0)])  # 1 by definition
     drawn = _by_distance(cases, ax, by, fewest_cases)

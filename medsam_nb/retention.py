@@ -9,6 +9,7 @@ import pandas as pd
 
 from medsam_nb.pooling import FACTORS, check_table, refuse_mixture
 
+LEAST = 0.1  # IoU on the prompted slice under which there is nothing to retain, and a ratio explodes
 STEPS = (1, 2, 4, 8, 16)  # slices at which a table states the retention
 
 
@@ -31,8 +32,8 @@ def retention(table: pd.DataFrame, by: str = "direction") -> pd.DataFrame:
     -------
     DataFrame
         Columns `data_set`, `case_id`, `by`, `distance_slices` (negative before the prompted slice,
-        0 left out), `value` (1 means nothing was lost; NaN where no object of the case has an IoU
-        above 0 on its prompted slices), `n_objects` (with a ratio), `n_undefined` (objects without).
+        0 left out), `value` (1 means nothing was lost; NaN where no object of the case has an IoU of
+        at least `LEAST` on its prompted slices), `n_objects` (with a ratio), `n_undefined` (without).
 
     Raises
     ------
@@ -50,7 +51,7 @@ def retention(table: pd.DataFrame, by: str = "direction") -> pd.DataFrame:
     joined = rows[rows["distance_slices"] != 0].merge(anchors, on=[*place, "anchor_index"])
     cells = list(dict.fromkeys(["data_set", "case_id", by, "distance_slices"]))
     objects = joined.groupby([*cells, "object"], dropna=False)[["value", "anchor"]].mean().reset_index()
-    objects["ratio"] = objects["value"] / objects["anchor"].where(objects["anchor"] > 0)
+    objects["ratio"] = objects["value"] / objects["anchor"].where(objects["anchor"] >= LEAST)
     found = objects.groupby(cells, dropna=False)["ratio"].agg(["mean", "count", "size"]).reset_index()
     found["n_undefined"] = found["size"] - found["count"]
     found = found.rename(columns={"mean": "value", "count": "n_objects"}).drop(columns="size")

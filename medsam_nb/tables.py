@@ -67,7 +67,7 @@ def comparison_table(result: pd.DataFrame) -> pd.DataFrame:
 
 def means_table(summary: pd.DataFrame, by: list[str]) -> pd.DataFrame:
     """Return means over cases as printed, from `figures.summarise`: what tells cells apart, mean, n."""
-    printed = {column.replace("_", " "): summary[column].to_list() for column in by}
+    printed = {c.replace("_", " "): [str(v).replace("_", " ") for v in summary[c]] for c in by}
     means = [interval_text(r.mean, r.ci_low, r.ci_high) for r in summary.itertuples()]
     counts = {"cases": summary["n_cases"].to_list(), "data sets": summary["n_data_sets"].to_list()}
     return pd.DataFrame(printed | {"mean IoU (95 % CI)": means} | counts)

@@ -46,7 +46,7 @@ def test_objects_weigh_the_same_and_undefined_ones_are_counted():
     table = as_table(
         rows([0.8, 0.4], (0,))
         + rows([0.4, 0.4], (0,), name="tumour")
-        + rows([0.0, 0.3], (0,), name="vessel")
+        + rows([0.09, 0.3], (0,), name="vessel")
         + rows([0.0, 0.3], (0,), case_id="b")
     )
     found = retention(table).set_index("case_id")
