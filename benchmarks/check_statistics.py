@@ -77,6 +77,16 @@ def rejections(effects: dict[str, float], cases: int, repeats: int, seed: int = 
     return np.array(found)
 
 
+def equivalences(effect: float, cases: int, repeats: int, seed: int = 0) -> float:
+    """Return how often a mean difference of `effect` is called equivalent within 0.05.
+
+    Differences are normal with a standard deviation of 0.05.
+    """
+    rng = np.random.default_rng(seed)
+    p = [stats.equivalence(effect + rng.normal(0, 0.05, cases), 0.05, n)[0] for n in range(repeats)]
+    return float((np.array(p) < stats.ALPHA).mean())
+
+
 def results(repeats: int) -> list[dict]:
     """Return one row per promise: what was simulated, what was seen, what was promised."""
     rows = []
@@ -95,6 +105,11 @@ def results(repeats: int) -> list[dict]:
         right = rejections({**none, "three_slices": 0.08}, cases, repeats)[:, [2, 4, 5]].mean()
         case = f"effect 0.08 (1.1 standard deviations of the difference), {cases} cases"
         rows.append({"promise": "power per true effect", "case": case, "seen": right, "promised": None})
+    for effect, promise, promised in ((0.05, "equivalence called at its margin", 0.05), (0.0, "power", None)):
+        for cases in (8, 20, 60):
+            seen = equivalences(effect, cases, repeats)
+            case = f"equivalence within 0.05, difference {effect:g}, {cases} cases"
+            rows.append({"promise": promise, "case": case, "seen": seen, "promised": promised})
     return rows
 
 

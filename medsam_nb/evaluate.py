@@ -117,6 +117,7 @@ def evaluate_2d(
         | {
             "prompt": mode,
             "mask_choice": choice,
+            "predicted_px": int(mask.sum()),
             "value": iou(truth[name][index], mask),
             "score": float(np.mean(scores)),
         }
@@ -184,6 +185,8 @@ def evaluate_3d(
     list of dict
         Rows of `store.COLUMNS`: metric "iou" for every object, design and slice that holds the
         object, prompted slices included, as in the study; whole-volume metrics without a slice.
+        `neighbour_iou` says how alike the object's truth is on a slice and on its neighbour towards
+        the nearest prompted slice; missing on prompted slices.
     """
     if volume_metrics not in VOLUME_METRICS:
         raise StudyError("volume_metrics", f"is {volume_metrics!r}.", f"Use {', '.join(VOLUME_METRICS)}.")
@@ -200,6 +203,15 @@ def evaluate_3d(
     def prompt_of(name: str, index: int, kind: str) -> Prompt:
         return prompt_3d(truth[name][index], kind, (seed, case.data_set, case.case_id, name, index))
 
+    likeness = {name: metrics.adjacent_iou(mask) for name, mask in truth.items()}
+
+    def place_facts(name: str, index: int, design: Design) -> dict:
+        distance = min((index - p for p in chosen[name, design.frame_choice]), key=abs)
+        # element z of the likeness is that of slices z and z + 1
+        alike = likeness[name][index - (distance > 0)] if distance else None
+        millimetres = distance * case.image.spacing_mm[0]
+        return {"distance_slices": distance, "distance_mm": millimetres, "neighbour_iou": alike}
+
     def design_facts(name: str, design: Design) -> dict:
         prompted = ";".join(map(str, chosen[name, design.frame_choice]))
         return common | asdict(design) | {"object": name, "prompted_slices": prompted}
@@ -214,12 +226,12 @@ def evaluate_3d(
             volumes.add(found)
         if index not in facts[name]:
             continue
-        value = iou(truth[name][index], found.mask)
+        mask = found.mask
+        scored = {"metric": "iou", "value": iou(truth[name][index], mask), "score": found.score}
+        scored["predicted_px"] = int(mask.sum())
         for design in found.designs:
-            distance = min((index - p for p in chosen[name, design.frame_choice]), key=abs)
-            where = {"distance_slices": distance, "distance_mm": distance * case.image.spacing_mm[0]}
-            scored = {"metric": "iou", "value": value, "score": found.score}
-            rows.append(design_facts(name, design) | facts[name][index] | where | scored)
+            where = facts[name][index] | place_facts(name, index, design)
+            rows.append(design_facts(name, design) | where | scored)
     for name, alike, mask in volumes.distinct():
         size = {"truth_px": int(truth[name].sum())}
         spacing = case.image.spacing_mm

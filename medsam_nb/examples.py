@@ -4,14 +4,19 @@ The results table holds numbers only. A mask that a figure shows is computed ane
 case, prompt and seed, so its IoU is that of the table.
 """
 
+from pathlib import Path
+
 import numpy as np
+import pandas as pd
 
 from medsam_nb.decode2d import candidates
 from medsam_nb.designs import Design, prompted_slices
 from medsam_nb.engine import sweep
+from medsam_nb.errors import StudyError
 from medsam_nb.metrics import iou
 from medsam_nb.models import Model
 from medsam_nb.panels import Panel
+from medsam_nb.prepare import load_case
 from medsam_nb.prompts import Prompt, prompt_3d, prompts_2d
 from medsam_nb.volume import Case
 
@@ -120,4 +125,81 @@ def panels_3d(
                 case.image.spacing_mm[1:],
             )
         )
+    return pictures
+
+
+def panels_of_row(
+    model: Model, case: Case, row: pd.Series, *, seed: int, heading: str = "", remark: str = ""
+) -> list[Panel]:
+    """Return pictures of a row of the results table: in 3D the prompted slice first, then its own.
+
+    Parameters
+    ----------
+    row : Series
+        A row of one slice (`store.COLUMNS`); in 2D of the first mask.
+    heading : str
+        First words of the titles.
+    remark : str
+        Last words of the title of the row's own slice.
+    """
+    name, index = row["object"], int(row["slice_index"])
+    truth, grey, spacing = case.mask(name), case.slices_uint8(), case.image.spacing_mm[1:]
+    title = f"{heading}{case.data_set} {case.case_id}: {name}"
+    if row["task"] == "2d":
+        if row["mask_choice"] != "first":
+            raise StudyError("picture", f"of 2D masks by {row['mask_choice']!r}.", "Choose first masks.")
+        mask, prompts = predict_2d(model, case, name, index, row["prompt"], seed=seed)
+        shown = [(index, mask, prompts, f", {row['prompt']}")]
+    else:
+        design = Design(row["frame_choice"], row["prompt"], row["direction"], row["mask_choice"])
+        distance = int(row["distance_slices"])
+        near = index - distance
+
+        def prompt_of(name: str, index: int, kind: str) -> Prompt:
+            return prompt_3d(truth[index], kind, (seed, case.data_set, case.case_id, name, index))
+
+        how = {"protocol": row["protocol"], "mask_scope": row["mask_scope"]}
+        swept = sweep(model, grey, {name: truth}, (design,), prompt_of, **how)
+        masks = {found.slice_index: found.mask for found in swept if found.slice_index in (near, index)}
+        prompt = prompt_of(name, near, design.prompt)
+        shown = [(near, masks[near], prompt, ", prompted")]
+        shown.append((index, masks[index], None, f", {distance:+d} slices"))
+    pictures = []
+    for place, mask, prompt, words in shown:
+        words = f"{title}{words}{remark if place == index else ''}"
+        score = iou(truth[place], mask)
+        pictures.append(Panel(grey[place], truth[place], mask, prompt, score, words, spacing))
+    return pictures
+
+
+def panels_of_rows(
+    model: Model, chosen: pd.DataFrame, prepared_dir: Path, *, seed: int
+) -> list[Panel | None]:
+    """Return the pictures of the chosen rows, as many per row of the table.
+
+    Parameters
+    ----------
+    chosen : DataFrame
+        Of `gallery.spread_of_cases`, whose modalities then fill three places each, or of
+        `gallery.failures`. Where the prepared case is not there (a table of another place), its
+        places stay empty.
+    """
+    width = 2 if (chosen["task"] == "3d").any() else 1
+    pictures: list[Panel | None] = []
+    spread = "rank" in chosen
+    for _, group in chosen.groupby("modality", dropna=False) if spread else [("", chosen)]:
+        for _, row in group.iterrows():
+            heading = ""
+            if spread:
+                place = row["rank"] if row["n_cases"] == 1 else f"{row['rank']} of {row['n_cases']}"
+                heading = f"{place} (mean {row['case_mean']:.2f}): "
+            remark = "" if spread else f", {row['reason']}"
+            folder = Path(prepared_dir) / row["data_set"] / row["case_id"]
+            if (folder / "case.json").is_file():
+                case = load_case(folder)
+                pictures += panels_of_row(model, case, row, seed=seed, heading=heading, remark=remark)
+            else:
+                pictures += [None] * width
+        if spread:
+            pictures += [None] * (-len(pictures) % (3 * width))
     return pictures

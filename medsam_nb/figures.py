@@ -20,10 +20,12 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from medsam_nb.designs import FRAME_CHOICES
-from medsam_nb.pooling import case_means, check_table
+from medsam_nb.pooling import case_means, check_table, refuse_mixture
 from medsam_nb.prompts import KINDS_3D, MODES_2D
+from medsam_nb.retention import retention
 from medsam_nb.stats import bootstrap_draws
 from medsam_nb.store import write_atomically
+from medsam_nb.tables import counted
 
 COLUMN_MM = 88  # one and two columns of most journals
 PAGE_MM = 180
@@ -109,9 +111,18 @@ def label(name: object, width: int = 0) -> str:
     return fill(text, width) if width else text
 
 
-def counted(number: int, noun: str) -> str:
-    """Return a number with its noun, in the plural where it needs one."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+def readable_on(background: tuple[float, ...]) -> str:
+    """Return black or white, whichever has the greater contrast (WCAG 2) on an RGB(A) colour of 0 to 1.
+
+    Examples
+    --------
+    >>> readable_on((0.0, 0.13, 0.3)), readable_on((1.0, 0.9, 0.2))
+    ('white', 'black')
+    """
+    rgb = np.asarray(background[:3], float)
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    luminance = float(linear @ (0.2126, 0.7152, 0.0722))
+    return "black" if (luminance + 0.05) ** 2 > 1.05 * 0.05 else "white"
 
 
 def nothing(ax: Axes, why: str) -> pd.DataFrame:
@@ -194,9 +205,7 @@ def iou_by_prompt_2d(table: pd.DataFrame, ax: Axes, mask_choice: str = "first") 
     rows = table[(table["task"] == "2d") & (table["mask_choice"] == mask_choice)]
     if rows.empty:
         return nothing(ax, f"no 2D rows with mask choice {label(mask_choice)}")
-    drawn = summarise(
-        case_means(rows, ["task", "model", "mask_scope", "protocol", "prompt"]), ["data_set", "prompt"]
-    )
+    drawn = summarise(case_means(rows, ["prompt"]), ["data_set", "prompt"])
     modes = [mode for mode in MODES_2D if mode in set(drawn["prompt"])]
     names = sorted(drawn["data_set"].unique())
     for place, name in enumerate(names):
@@ -233,7 +242,7 @@ def iou_by_design(table: pd.DataFrame, ax: Axes) -> pd.DataFrame:
     if rows.empty:
         return nothing(ax, "no 3D rows")
     factors = ["prompt", "frame_choice", "direction", "mask_choice"]
-    drawn = summarise(case_means(rows, ["task", "model", "mask_scope", "protocol", *factors]), factors)
+    drawn = summarise(case_means(rows, factors), factors)
     cells = [
         (prompt, frame)
         for prompt in KINDS_3D
@@ -309,9 +318,43 @@ def iou_by_distance(
     rows = rows[rows["distance_slices"].notna()].astype({"value": float, "distance_slices": int})
     if rows.empty:
         return nothing(ax, "no 3D rows with a distance from the prompt")
+    refuse_mixture(rows, [by])
     case = list(dict.fromkeys(["data_set", "case_id", by, "distance_slices"]))
     objects = rows.groupby([*case, "object"], dropna=False)["value"].mean().reset_index()
     cases = objects.groupby(case, dropna=False)["value"].mean().reset_index()
+    drawn = _by_distance(cases, ax, by, fewest_cases)
+    iou_axis(ax, "mean IoU", "y")
+    return drawn
+
+
+def retention_by_distance(
+    table: pd.DataFrame, ax: Axes, by: str = "direction", fewest_cases: int = 2
+) -> pd.DataFrame:
+    """Draw the retention ratio (`retention` module) against the distance from the prompted slice.
+
+    Parameters are those of `iou_by_distance`. What failed on its prompted slice has no ratio.
+
+    Returns
+    -------
+    DataFrame
+        What is drawn: `by`, `distance_slices`, `mean`, `ci_low`, `ci_high`, `n_cases`, `n_data_sets`.
+    """
+    cases = retention(table, by).dropna(subset=["value"])
+    if cases.empty:
+        return nothing(ax, "no 3D rows away from a prompted slice that itself was segmented")
+    start = cases.drop_duplicates(list(dict.fromkeys(["data_set", "case_id", by])))
+    cases = pd.concat([cases, start.assign(distance_slices=0, value=1.0)])  # 1 by definition
+    drawn = _by_distance(cases, ax, by, fewest_cases)
+    ax.axhline(1, color=GREY, lw=0.5, ls=":")
+    top = float(np.nanmax(drawn[["mean", "ci_high"]].to_numpy(float)))
+    ax.set_ylim(0, max(1.1, min(1.05 * top, 2.0)))
+    ax.set_ylabel("IoU / IoU on the prompted slice")
+    ax.grid(axis="y")
+    return drawn
+
+
+def _by_distance(cases: pd.DataFrame, ax: Axes, by: str, fewest_cases: int) -> pd.DataFrame:
+    """Draw a line with its band for each value of `by`; return what is drawn."""
     drawn = summarise(cases, [by, "distance_slices"]).sort_values([by, "distance_slices"])
     most = int(drawn["n_cases"].max())
     drawn = drawn[drawn["n_cases"] >= min(fewest_cases or max(2, most / 4), most)]
@@ -325,6 +368,5 @@ def iou_by_distance(
     ax.axvline(0, color=GREY, lw=0.5, ls=":")
     ax.set_xlabel("slices from the nearest prompted slice")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    iou_axis(ax, "mean IoU", "y")
     legend(ax, ax.get_legend_handles_labels()[0])
     return drawn.reset_index(drop=True)

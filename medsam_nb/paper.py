@@ -3,7 +3,7 @@
 The paper pools the slices of all volumes of an object, so a long volume weighs more, and averages
 over objects. Its released 3D script departs from its description in six places, each of which is a
 switch here, so that its part in a number can be seen. On the same masks, all switches together
-give what the script prints.
+give what the script prints. What rows cannot tell any more stands in `NOT_REPLAYED`.
 """
 
 from collections.abc import Collection
@@ -13,7 +13,7 @@ import pandas as pd
 
 from medsam_nb.designs import start_slice
 from medsam_nb.errors import InputError, StudyError
-from medsam_nb.pooling import FACTORS, check_table
+from medsam_nb.pooling import FACTORS, case_means, check_table
 
 SWITCHES = {
     # The list of scores is extended by itself after each pass: the backward pass ends up counted
@@ -30,6 +30,14 @@ SWITCHES = {
     # The loops over designs are commented out.
     "default_design_only": "only one point on the centre slice is run",
 }
+NOT_REPLAYED = (
+    "After the last of three prompts the script's forward pass starts anew, without the memory of the slices "
+    "that it skipped; our masks there come from a pass that began behind the middle prompt.",
+    "The script's choice of three slices gives other masks: it needs rows that were computed with protocol "
+    "'released'.",
+    "The script draws among equally central points from one generator for all files, so its points depend on "
+    "the order of the files; ours depend on the case alone.",
+)
 MOST_SCORES = 1000
 DESIGN = ["frame_choice", "prompt", "direction", "mask_choice"]
 
@@ -179,6 +187,25 @@ def over_objects(means: pd.DataFrame) -> pd.DataFrame:
         )
         .reset_index()
     )
+
+
+def both_averages(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the paper's mean (slices pooled, then objects) beside the mean over cases, per design.
+
+    Returns
+    -------
+    DataFrame
+        One row per task, model and design of protocol "corrected": `pooled_slices`, `n_objects`,
+        `mean_of_cases`, `n_cases`, `difference` (pooled minus mean of cases).
+    """
+    rows = check_table(table).drop(columns="failed")
+    rows = rows[(rows["metric"] == "iou") & (rows["protocol"].fillna("corrected") == "corrected")]
+    cells = [factor for factor in FACTORS if factor != "protocol"]
+    pooled = over_objects(paper_means(rows)).rename(columns={"value": "pooled_slices"})
+    cases = case_means(rows, [*cells, "protocol"]).groupby(cells, dropna=False)["value"]
+    cases = cases.agg(mean_of_cases="mean", n_cases="size").reset_index()
+    both = pooled.merge(cases, on=cells).drop(columns="n_missing")
+    return both.assign(difference=both["pooled_slices"] - both["mean_of_cases"])
 
 
 def switch_effects(table: pd.DataFrame) -> pd.DataFrame:

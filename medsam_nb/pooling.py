@@ -6,7 +6,7 @@ Nothing is imputed. A mask that could not be scored although the object is there
 counted; a row without a value for any other reason is left out and counted.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields
 
 import numpy as np
@@ -264,6 +264,17 @@ def paired_values(table: pd.DataFrame, comparison: Comparison) -> Pairs:
     )
 
 
+def refuse_mixture(rows: pd.DataFrame, by: Collection[str]) -> None:
+    """Raise InputError if the rows mix experiments that are not kept apart by the columns `by`."""
+    for column in NEVER_MIXED:
+        if column not in by and rows[column].nunique() > 1:
+            raise InputError(
+                "results table",
+                f"{column} has several values ({', '.join(sorted(rows[column].dropna().unique()))}).",
+                f"Select one, or keep {column!r} apart.",
+            )
+
+
 def case_means(table: pd.DataFrame, by: list[str] | None = None, metric: str = "iou") -> pd.DataFrame:
     """Return one value per case and cell: the mean over slices, then over objects.
 
@@ -285,13 +296,7 @@ def case_means(table: pd.DataFrame, by: list[str] | None = None, metric: str = "
     by = list(FACTORS) if by is None else list(by)
     rows = check_table(table)
     rows = rows[rows["metric"] == metric].astype({"value": "float64"})
-    for column in NEVER_MIXED:
-        if column not in by and rows[column].nunique() > 1:
-            raise InputError(
-                "results table",
-                f"{column} has several values ({', '.join(sorted(rows[column].dropna().unique()))}).",
-                f"Select one, or keep {column!r} apart.",
-            )
+    refuse_mixture(rows, by)
     inner = [c for c in FACTORS if c not in by]
     case = ["data_set", "modality", "case_id"]
     objects = rows.groupby([*case, "object", *by, *inner], dropna=False, sort=False).agg(

@@ -13,10 +13,11 @@ from medsam_nb.errors import StudyError
 COMPUTING_PACKAGES = ("numpy", "opencv-python-headless", "sam2", "scikit-image", "segment-anything", "torch")
 # Modules that only present results; every other module of the package is hashed into the key.
 PRESENTING_MODULES = (
-    "__init__", "claims", "cli", "errors", "examples", "fetch", "figures", "finetuning", "held_out", "losses",
-    "manifest_views", "model_report", "muon", "overviews", "panels", "paper", "pooling", "project",
-    "published", "quality", "rankings", "report", "runner", "scoreboard", "stats", "study", "tables",
-    "training", "training_data", "training_steps", "training_study", "viewer",
+    "__init__", "claims", "cli", "contrasts", "errors", "examples", "fetch", "figures", "finetuning",
+    "gallery", "held_out", "losses", "manifest_views", "model_report", "muon", "overviews", "panels",
+    "paper", "pooling", "project", "published", "quality", "rankings", "report", "retention", "runner",
+    "scoreboard", "stats", "study", "tables", "training", "training_data", "training_steps",
+    "training_study", "viewer",
 )  # fmt: skip
 
 

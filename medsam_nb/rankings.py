@@ -61,7 +61,7 @@ def rank_designs(table: pd.DataFrame, by: list[str] | None = None, task: str = "
     """
     by = DESIGN if by is None else by
     rows = table[table["task"] == task]
-    means = case_means(rows, ["task", "model", "mask_scope", "protocol", *by])
+    means = case_means(rows, by)
     if means.empty:
         empty = pd.DataFrame(columns=["design", "mean_rank", "mean"])
         return Ranking(empty, 0, 0, float("nan"), float("nan"), float("nan"), f"no {task} rows")
@@ -99,6 +99,19 @@ def alike(ranking: Ranking) -> list[tuple[int, int]]:
     return runs
 
 
+def resolution(ranking: Ranking) -> str:
+    """Return in a sentence how far apart mean ranks must be to count as different, and whether any are."""
+    ranks = ranking.ranks["mean_rank"].to_numpy(float)
+    if not len(ranks) or not np.isfinite(ranking.critical_difference):
+        return f"Ranks are not tested: {ranking.note or 'nothing to rank'}."
+    worse = int((ranks - ranks[0] > ranking.critical_difference).sum())
+    return (
+        f"With {len(ranks)} designs and {ranking.n_cases} cases, mean ranks (1 to {len(ranks)}) must differ "
+        f"by {ranking.critical_difference:.1f} to be told apart; {worse} of {len(ranks) - 1} designs "
+        "are told apart from the best."
+    )
+
+
 def mixed_model(table: pd.DataFrame, factor: str, task: str = "3d") -> pd.DataFrame:
     """Fit a linear mixed model as a check: one fixed effect, random cases nested in data sets.
 
@@ -117,8 +130,7 @@ def mixed_model(table: pd.DataFrame, factor: str, task: str = "3d") -> pd.DataFr
         `p`, `n_cases`, `n_data_sets`, `converged`, `note`. Where the fit fails or a variance is at
         its boundary, `note` says so, and `converged` whether to trust the row.
     """
-    kept = [c for c in ("task", "model", "mask_scope", "protocol") if c != factor]
-    means = case_means(table[table["task"] == task], [*kept, factor])
+    means = case_means(table[table["task"] == task], [factor])
     levels = sorted(means[factor].dropna().unique())
     n, sets = len(means.groupby(["data_set", "case_id"])), means["data_set"].nunique()
     columns = ["level", "reference", "estimate", "ci_low", "ci_high", "p", "n_cases", "n_data_sets"]

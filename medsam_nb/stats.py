@@ -217,6 +217,8 @@ def compare_pairs(
         notes.append("one unit: no test, no interval")
     elif len(d) < FEWEST_FOR_TEST:
         notes.append(f"only {len(d)} units: a two-sided test cannot reach p < 0.05")
+    if len(d) > 1 and 2 * (d == 0).sum() >= len(d):
+        notes.append(f"{(d == 0).sum()} of {len(d)} units have the same value on both sides")
     groups = values["data_set"].astype(str).to_numpy()
     # two one-sided tests at alpha answer to an interval of 1 - 2 alpha
     level = 1 - 2 * ALPHA if comparison.test == "equivalence" else 1 - ALPHA

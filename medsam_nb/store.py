@@ -38,7 +38,9 @@ COLUMNS = {
     "n_slices": "Int64",  # of the volume
     "spacing_z_mm": "Float64",
     "n_components": "Int64",  # of the object on this slice
+    "neighbour_iou": "Float64",  # 3D only: of the truth here with that on the next slice towards the prompt
     "truth_px": "Int64",  # size of the object on this slice (voxels in the volume for volume metrics)
+    "predicted_px": "Int64",  # size of the predicted mask on this slice
     "metric": "string",
     "value": "Float64",
     "score": "Float64",  # the model's own estimate of the IoU

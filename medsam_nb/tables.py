@@ -10,6 +10,14 @@ _SPECIAL = {"\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": 
 _SPECIAL |= {"}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": "$<$", ">": "$>$"}
 
 
+LONG = 36  # characters; longer text gets a column that breaks lines
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun, in the plural where it needs one."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def p_text(p: float) -> str:
     """Return a p value as it is printed; "-" where there was no test.
 
@@ -57,6 +65,14 @@ def comparison_table(result: pd.DataFrame) -> pd.DataFrame:
     )
 
 
+def means_table(summary: pd.DataFrame, by: list[str]) -> pd.DataFrame:
+    """Return means over cases as printed, from `figures.summarise`: what tells cells apart, mean, n."""
+    printed = {c.replace("_", " "): [str(v).replace("_", " ") for v in summary[c]] for c in by}
+    means = [interval_text(r.mean, r.ci_low, r.ci_high) for r in summary.itertuples()]
+    counts = {"cases": summary["n_cases"].to_list(), "data sets": summary["n_data_sets"].to_list()}
+    return pd.DataFrame(printed | {"mean IoU (95 % CI)": means} | counts)
+
+
 def claims_table(board: pd.DataFrame) -> pd.DataFrame:
     """Return the scoreboard as printed, one row per test."""
     return pd.DataFrame(
@@ -64,8 +80,10 @@ def claims_table(board: pd.DataFrame) -> pd.DataFrame:
             "claim": board["claim"] + ": " + board["sentence"],
             "test": board["test"],
             "n": board["n"],
-            "estimate (CI)": [
-                interval_text(r.median_difference, r.ci_low, r.ci_high) for r in board.itertuples()
+            "estimate (95 % CI)": [
+                interval_text(r.median_difference, r.ci_low, r.ci_high)
+                + (" [90 % CI]" if r.ci_level < 0.94 and np.isfinite(r.ci_low) else "")
+                for r in board.itertuples()
             ],
             "p (Holm)": [p_text(v) for v in board["p_holm"].astype(float)],
             "verdict": board["verdict"],
@@ -75,6 +93,8 @@ def claims_table(board: pd.DataFrame) -> pd.DataFrame:
 
 def latex(table: pd.DataFrame, caption: str, name: str) -> str:
     """Return a table as LaTeX with booktabs rules; text is escaped, numbers stand to the right.
+
+    Needs the package booktabs only. Columns with long text break their lines and share the width.
 
     Parameters
     ----------
@@ -88,7 +108,11 @@ def latex(table: pd.DataFrame, caption: str, name: str) -> str:
     def cell(value: object) -> str:
         return "".join(_SPECIAL.get(character, character) for character in str(value))
 
-    columns = "".join("r" if pd.api.types.is_numeric_dtype(table[c]) else "l" for c in table)
+    long = [c for c in table if table[c].astype(str).str.len().max() > LONG]  # NaN without rows: not long
+    broken = f"p{{{0.6 / max(len(long), 1):.2f}\\linewidth}}"
+    columns = "".join(
+        broken if c in long else "r" if pd.api.types.is_numeric_dtype(table[c]) else "l" for c in table
+    )
     lines = [r"\begin{table}", r"\centering", rf"\caption{{{cell(caption)}}}", rf"\label{{tab:{name}}}"]
     lines += [rf"\begin{{tabular}}{{{columns}}}", r"\toprule"]
     lines += [" & ".join(cell(c) for c in table.columns) + r" \\", r"\midrule"]
@@ -124,25 +148,39 @@ def methods_paragraph(
     weights = [f"{name} (SHA-256 {sha[:12]})" for name, sha in provenance.get("checkpoints", {}).items()]
     n_cases = int(table.groupby(["data_set", "case_id"]).ngroups)
     n_failed = int((table["value"].isna() & table["metric"].eq("iou") & ~table["truth_px"].eq(0)).sum())
+    masks = int((table["metric"] == "iou").sum())
     parts = [
-        f"We evaluated {_listed(weights) if weights else 'the models'} on {n_cases} cases of "
-        f"{table['data_set'].nunique()} data sets ({int((table['metric'] == 'iou').sum())} scored masks).",
-        f"{n_failed} masks failed and count as an IoU of 0.",
+        f"We evaluated {_listed(weights) if weights else 'the models'} on {counted(n_cases, 'case')} of "
+        f"{counted(table['data_set'].nunique(), 'data set')} ({masks:,} scored masks).",
+        f"{counted(n_failed, 'mask')} failed; a failed mask counts as an IoU of 0.",
     ]
     if cases is not None:
-        parts.append(f"{(cases['status'] == 'failed').sum()} cases could not be used and were not imputed.")
+        failed = int((cases["status"] == "failed").sum())
+        parts.append(f"{counted(failed, 'case')} could not be used; nothing was imputed.")
         healthy = int((cases["status"] == "no_object").sum())
         formats = int((~cases["accuracy"] & (cases["status"] == "ok")).sum())
-        parts += [f"{healthy} cases hold no object and were left out."] if healthy else []
-        parts += [f"{formats} cases whose masks are no reference were not measured."] if formats else []
-    tests = int(result["p"].notna().sum())
+        parts += [f"{counted(healthy, 'case')} without any object were left out."] if healthy else []
+        parts += (
+            [f"{counted(formats, 'case')} with masks that are no reference were not measured."]
+            if formats
+            else []
+        )
+    protocols = sorted(table["protocol"].dropna().unique())
+    if protocols:
+        parts.append(f"Protocol: {_listed(list(protocols))}.")
+    tests, families = int(result["p"].notna().sum()), result.loc[result["p"].notna(), "family"].nunique()
     parts.append(
         "The case was the unit of inference: slices were averaged within an object, objects within a case. "
-        f"{tests} comparisons in {result['family'].nunique()} families, declared beforehand, were made with "
-        "Wilcoxon signed-rank tests (zeros after Pratt; exact or by changes of sign for up to 50 pairs), "
-        "corrected by Holm within a family, and reported as median paired differences with cluster-bootstrap "
-        "intervals and matched-pairs rank-biserial correlations."
+        f"Of {counted(len(result), 'comparison')} declared beforehand, {tests} could be tested, in "
+        f"{'1 family' if families == 1 else f'{families} families'}, with Wilcoxon signed-rank tests "
+        "(zeros after Pratt; exact or by changes of sign for up to 50 pairs); p values were corrected by "
+        "Holm within a family. Reported are median paired differences with 95 % cluster-bootstrap intervals "
+        "and matched-pairs rank-biserial correlations."
     )
+    margins = sorted(result.loc[result["test"] == "equivalence", "margin"].dropna().unique())
+    if margins:
+        within = _listed([f"{margin:g}" for margin in margins])
+        parts.append(f"Equivalence within {within} IoU: two one-sided tests, 90 % intervals.")
     devices, seeds = provenance.get("device", []), provenance.get("seed", [])
     run = [f"device {_listed(list(devices))}"] if devices else []
     run += [f"arithmetic {_listed(list(provenance['dtype']))}"] if provenance.get("dtype") else []

@@ -73,6 +73,7 @@ def rows_3d(cases, rng, model="miniature_sam2", designs=ALL_DESIGNS, slices=12):
                     "n_slices": slices + 4,
                     "spacing_z_mm": spacing,
                     "n_components": 1,
+                    "neighbour_iou": 1 - 0.04 * abs(distance) if distance else None,
                     "truth_px": 100 + 10 * min(z, slices - z + 3),
                     "metric": "iou",
                     "value": float(np.clip(value + rng.normal(0, 0.03), 0, 1)),

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from made_up import made_up_table
+from scipy import stats as scipy_stats
 
 from medsam_nb import claims, paper, published, rankings, stats
 from medsam_nb.designs import ALL_DESIGNS
@@ -26,11 +27,57 @@ def test_verdicts_follow_from_the_effects_that_were_built_in(board):
     verdict = board.groupby("claim")["verdict"].first()
     # the largest slice was made better than the centre, and nothing reaches 0.8 reliably
     assert verdict["H5b"] == "contradicted" and verdict["H5c"] == "supported"
-    for claim in ("H1", "H2", "H3", "H4", "H5a", "H5d", "H6", "H7", "H9", "H10", "H11"):
+    for claim in ("H1", "H2", "H3", "H4", "H5a", "H5d", "H6", "H7", "H9", "H10", "H12"):
         assert verdict[claim] == "supported", claim
+    assert verdict["H11"] == "supported in part"  # no 2D rows as far from the prompt
     assert verdict["H13"] == "inconclusive"
     assert verdict["H8"] == "not testable"
     assert set(board["verdict"]) <= set(VERDICTS)
+
+
+def test_a_claim_of_which_a_part_cannot_be_tested_is_supported_in_part(table):
+    one = scoreboard(table[table["model"] == "miniature_sam2"], resamples=300)
+    h2 = one[one["claim"] == "H2"]
+    assert set(h2["verdict"]) == {"supported in part"}
+    assert h2["because"].iloc[0].startswith("2 of 4 tests supported; 2 of 4 tests not testable")
+    assert "SAM: one box against one point" in h2["because"].iloc[0]
+    flat = table[table["task"] == "3d"]
+    h11 = scoreboard(flat.assign(neighbour_iou=pd.NA), resamples=100).groupby("claim").first()
+    assert h11.loc["H11", "verdict"] == "supported in part" and "2D rows" in h11.loc["H11", "because"]
+    assert "neighbour_iou" in h11.loc["H12", "because"]
+
+
+def test_what_is_not_testable_says_what_it_needs(board):
+    h8 = board[board["claim"] == "H8"].iloc[0]
+    assert h8["because"].startswith("1 of 1 tests not testable; needs an interactive 3D run")
+    assert board["because"].str.len().gt(10).all()
+
+
+def test_the_loss_far_from_the_prompt_is_taken_net_of_2d_prompting():
+    """3D falls by 0.02 per slice; where 2D falls alike, nothing of it is propagation's."""
+    table = made_up_table(cases=3)
+    models = {"sam2": "miniature_sam2", "sam": "miniature_sam"}
+    flat = table[(table["task"] == "2d") & (table["model"] == "miniature_sam2")]
+    deep = table[table["task"] == "3d"]
+    same = deep[deep["prompt"].isin(flat["prompt"])]
+    same = same[(same["frame_choice"] == "first_slice") & (same["direction"] == "bidirectional")]
+    twin = same.assign(task="2d", frame_choice=pd.NA, direction=pd.NA)
+    twin = twin.assign(mask_choice=twin["mask_choice"].str.removesuffix("_mask"))
+    found = claims._far_loss_against_near(pd.concat([twin, same]), models)
+    assert len(found) == 6 and (found["a"] - found["b"]).abs().max() < 1e-12
+    level = pd.concat([twin.assign(value=0.5), same])
+    raw, net = claims._far_against_near(same, models), claims._far_loss_against_near(level, models)
+    assert (net["a"] - net["b"]).to_numpy() == pytest.approx((raw["a"] - raw["b"]).to_numpy())
+
+
+def test_likeness_of_neighbouring_slices_against_scipy(table):
+    models = {"sam2": "miniature_sam2"}
+    found = claims._likeness_of_truth(table, models).set_index("case_id")["a"]
+    rows = table[(table["task"] == "3d") & (table["distance_slices"] != 0)]
+    one = rows[rows["case_id"] == "MRI-Heart_03"].astype({"value": float, "neighbour_iou": float})
+    means = one.groupby(["slice_index", "neighbour_iou"])["value"].mean().reset_index()
+    expected = scipy_stats.spearmanr(means["neighbour_iou"], means["value"]).statistic
+    assert found["MRI-Heart_03"] == pytest.approx(expected)
 
 
 def test_the_objects_of_h13_are_a_holm_family_beside_that_of_the_claims(board):
@@ -83,6 +130,8 @@ def test_verdict_of_several_findings():
     assert _verdict(["supported", "supported"]) == "supported"
     assert _verdict(["supported", "inconclusive"]) == "inconclusive"
     assert _verdict(["supported", "contradicted"]) == "contradicted"
+    assert _verdict(["supported", "not testable"]) == "supported in part"
+    assert _verdict(["inconclusive", "not testable"]) == "inconclusive"
     assert _verdict(["not testable"]) == "not testable"
     assert _verdict(["inconclusive", "supported"], any_is_enough=True) == "supported"
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from sam2.sam2_image_predictor import SAM2ImagePredictor
@@ -115,6 +116,17 @@ def test_3d_rows_have_distances_and_whole_volume_scores(models, case):
     first = slices[(slices.frame_choice == "first_slice") & (slices.object == "discs")]
     assert set(first.prompted_slices) == {"1"}
     assert sorted(set(zip(first.distance_slices, first.distance_mm, strict=True))) == [(0, 0), (1, 4), (2, 8)]
+    alike = {0: None, 1: iou(*case.mask("discs")[1:3]), 2: iou(*case.mask("discs")[2:4])}
+    for row in first.itertuples():  # the neighbour towards the prompt, on slice 1, lies below
+        assert (
+            pd.isna(row.neighbour_iou)
+            if not row.distance_slices
+            else row.neighbour_iou == alike[row.distance_slices]
+        )
+    assert slices.predicted_px.notna().all()
+    # |A and B| = IoU (|A| + |B|) / (1 + IoU) is a whole number of pixels
+    sizes = slices.value * (slices.truth_px + slices.predicted_px) / (1 + slices.value)
+    assert (sizes - sizes.round()).abs().max() < 1e-6
     whole = table[table.metric == "volume_iou"]
     assert len(whole) == 2 * len(designs) and whole.slice_index.isna().all()
     assert set(table[table.metric == "volume_dice"].truth_px) == {

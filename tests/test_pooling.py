@@ -1,14 +1,48 @@
 """Averages against hand-made tables and against the described steps of the paper's scripts."""
 
+import matplotlib as mpl
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
 from made_up import made_up_table
 
-from medsam_nb import paper, pooling
+from medsam_nb import figures, gallery, overviews, paper, pooling, rankings, stats
 from medsam_nb.designs import Design
 from medsam_nb.errors import InputError, StudyError
+from medsam_nb.retention import retention
 from medsam_nb.store import as_table
+
+mpl.use("agg")
+
+
+def drawn_on(draw):
+    """The table that a figure returns."""
+
+    def draws(table):
+        fig, ax = figures.canvas()
+        try:
+            return draw(table, ax).drop(columns="failed", errors="ignore")
+        finally:
+            plt.close(fig)
+
+    return draws
+
+
+DIRECTION = {"name": "d", "task": "3d", "vary": "direction", "a": "bidirectional", "b": "front_to_end"}
+ENTRIES = {
+    "compare": lambda t: stats.compare(t, [DIRECTION], resamples=50).drop(columns=["failed_a", "failed_b"]),
+    "case_means": lambda t: pooling.case_means(t, ["prompt"]).drop(columns="failed"),
+    "rank_designs": lambda t: rankings.rank_designs(t).ranks,
+    "mixed_model": lambda t: rankings.mixed_model(t, "prompt"),
+    "retention": retention,
+    "spread_of_cases": gallery.spread_of_cases,
+    "iou_by_design": drawn_on(figures.iou_by_design),
+    "iou_by_distance": drawn_on(figures.iou_by_distance),
+    "retention_by_distance": drawn_on(figures.retention_by_distance),
+    "design_heat_map": drawn_on(overviews.design_heat_map),
+    "design_ranking": drawn_on(overviews.design_ranking),
+}
 
 
 def volume_rows(case_id, values, prompted, direction, first=0, n_slices=None, **more):
@@ -105,6 +139,74 @@ def test_each_switch_alone_on_numbers_by_hand():
     assert mean("slice_zero_skipped") == pytest.approx(0.35)
     with pytest.raises(StudyError, match="are unknown"):
         mean("count_twice")
+
+
+def test_slice_zero_is_not_scored_where_a_bidirectional_run_starts_there():
+    def mean(direction, prompted, *switches):
+        table = as_table(volume_rows("a", [0.9, 0.6, 0.3], prompted, direction))
+        return paper.paper_means(table, switches=list(switches))["value"].item()
+
+    assert mean("bidirectional", (0,), "slice_zero_skipped") == pytest.approx(0.45)
+    assert mean("front_to_end", (0,), "slice_zero_skipped") == pytest.approx(0.6)
+    assert mean("bidirectional", (1,), "slice_zero_skipped") == pytest.approx(0.6)
+
+
+def test_one_pass_alone_counts_every_slice_twice_and_changes_nothing():
+    table = as_table(volume_rows("a", [0.9, 0.6, 0.3], (1,), "front_to_end"))
+    assert paper.paper_means(table, switches=["reverse_counted_twice"])["value"].item() == pytest.approx(0.6)
+
+
+def test_the_length_at_which_the_script_stops_by_hand():
+    """From the centre c: slices 0 to c four times, those behind twice."""
+    for n, value in ((332, 0.5), (334, np.nan)):
+        rows = volume_rows("a", [0.5] * n, (n // 2,), "bidirectional")
+        collected = 4 * (n // 2 + 1) + 2 * (n - 1 - n // 2)
+        found = paper.paper_means(as_table(rows), switches=["reverse_counted_twice", "long_volumes_stop"])
+        assert (collected > paper.MOST_SCORES) == np.isnan(value)
+        assert found["value"].item() == pytest.approx(value, nan_ok=True)
+
+
+def test_every_switch_is_named_and_explained():
+    for name, words in paper.SWITCHES.items():
+        assert name.isidentifier() and len(words) > 20
+    assert paper.chosen_switches("corrected") == frozenset()
+    assert paper.chosen_switches("released") == frozenset(paper.SWITCHES) - {"default_design_only"}
+    assert any("forward pass starts anew" in words for words in paper.NOT_REPLAYED)
+
+
+def test_both_averages_by_hand():
+    rows = volume_rows("long", [0.9] * 8, (4,), "front_to_end")
+    rows += volume_rows("short", [0.1] * 2, (1,), "front_to_end")
+    found = paper.both_averages(as_table(rows)).iloc[0]
+    assert found["pooled_slices"] == pytest.approx(0.74) and found["mean_of_cases"] == pytest.approx(0.5)
+    assert found["difference"] == pytest.approx(0.24) and found["n_cases"] == 2
+    assert paper.both_averages(as_table([])).empty
+
+
+@pytest.mark.parametrize("name", ENTRIES)
+def test_no_entry_takes_a_table_with_repeated_keys_or_mixed_experiments(name):
+    table = made_up_table(("MRI-Heart",), 2)
+    table = table[(table["model"] == "miniature_sam2") & (table["task"] == "3d")]
+    with pytest.raises(InputError, match="share their keys"):
+        ENTRIES[name](as_table(pd.concat([table, table.head(3)])))
+    other = table.assign(protocol="released").astype({"protocol": "string"})
+    with pytest.raises(InputError, match="protocol"):
+        ENTRIES[name](pd.concat([table, other]))
+    with pytest.raises(InputError, match="impossible values"):
+        ENTRIES[name](table.assign(value=table["value"].mask(table.index == table.index[5], 1.5)))
+
+
+@pytest.mark.parametrize("name", ENTRIES)
+def test_every_entry_takes_one_case_and_missing_values(name):
+    """One case gives no p value and no interval; a missing value of an object counts as 0."""
+    table = made_up_table(("MRI-Heart",), 1)
+    table = table[(table["model"] == "miniature_sam2") & (table["task"] == "3d")]
+    lost = table.assign(value=table["value"].mask(table["slice_index"] == 6, pd.NA))
+    zero = table.assign(value=table["value"].mask(table["slice_index"] == 6, 0.0))
+    found = ENTRIES[name](lost)
+    pd.testing.assert_frame_equal(found, ENTRIES[name](zero))
+    for column in {"p", "ci_low", "p_holm"} & set(found):
+        assert found[column].isna().all()
 
 
 def test_the_uneven_choice_of_three_slices_needs_rows_of_that_protocol():

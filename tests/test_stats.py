@@ -64,6 +64,51 @@ def test_effect_sizes_on_hand_made_numbers():
     assert np.isnan(stats.rank_biserial(np.array([])))
 
 
+def test_rank_biserial_is_that_of_scipys_rank_sum():
+    d = np.random.default_rng(3).normal(0.2, 1, 15)
+    favourable = scipy_stats.wilcoxon(d, alternative="greater").statistic
+    assert stats.rank_biserial(d) == pytest.approx(2 * favourable / (15 * 16 / 2) - 1)
+
+
+def test_holm_steps_down_as_its_definition_says():
+    p = np.random.default_rng(4).random(12) ** 3
+    expected, running = np.empty(12), 0.0
+    for rank, place in enumerate(np.argsort(p)):
+        running = max(running, min(1.0, (12 - rank) * p[place]))
+        expected[place] = running
+    assert stats.holm(p) == pytest.approx(expected)
+
+
+def test_bootstrap_draws_against_closed_forms():
+    """Two cases of one data set: the mean is 0, 1/2 or 1 with probability 1/4, 1/2, 1/4."""
+    draws = stats.bootstrap_draws(np.array([0.0, 1.0]), np.array(["s", "s"]), np.nanmean, 20_000)
+    shares = [(draws == value).mean() for value in (0.0, 0.5, 1.0)]
+    assert shares == pytest.approx([0.25, 0.5, 0.25], abs=0.015)  # 4 standard errors
+    # data sets drawn, then cases: variance of means plus that within, over the number of sets
+    values = np.array([[0.0, 1.0], [2.0, 3.0], [4.0, 5.0], [6.0, 7.0], [8.0, 9.0]])
+    groups = np.repeat(list("abcde"), 2)
+    draws = stats.bootstrap_draws(values.ravel(), groups, np.nanmean, 20_000)
+    between, within = values.mean(axis=1).var(), 0.25 / 2
+    assert draws.mean() == pytest.approx(4.5, abs=0.04)
+    assert draws.var() == pytest.approx((between + within) / 5, rel=0.05)
+    given = stats.bootstrap_draws(values.ravel(), groups, np.nanmean, 20_000, outer=False)
+    assert given.var() == pytest.approx(within / 5, rel=0.05)
+
+
+def test_all_sign_changes_and_random_ones_agree():
+    d = np.round(np.random.default_rng(5).normal(0.4, 1, 14), 1)  # ties, so that signs are changed
+    p, method = stats.signed_rank(d)
+    assert method == "9999 sign changes"
+    assert p == pytest.approx(by_all_sign_changes(d), abs=4 * np.sqrt(0.25 / 9999))
+
+
+def test_two_one_sided_tests_err_as_often_as_they_may():
+    """A difference that lies exactly at the margin is rarely called equivalent, none mostly."""
+    limit = 0.05 + 3 * np.sqrt(0.05 * 0.95 / 200)
+    assert check_statistics.equivalences(0.05, cases=15, repeats=200) <= limit
+    assert check_statistics.equivalences(0.0, cases=30, repeats=50) > 0.9
+
+
 def test_holm_on_hand_made_numbers():
     corrected = stats.holm(np.array([0.01, np.nan, 0.04, 0.03]))
     assert corrected[[0, 2, 3]] == pytest.approx([0.03, 0.06, 0.06])
