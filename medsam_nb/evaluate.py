@@ -173,8 +173,8 @@ def evaluate_3d(
     designs : sequence of Design
     seed, protocol, objects
         As for `evaluate_2d`; the protocol also decides which three slices are prompted.
-    mask_scope : {"all", "prompted"}
-        Where the mask choice applies; elsewhere the most confident mask is kept.
+    mask_scope : {"all", "prompted", "all_with_boxes"}
+        Where the mask choice applies; elsewhere the most confident mask is kept. See `reference.sweep`.
     volume_metrics : {"none", "overlap", "all"}
         Also propagate to the ends of the volume and score it as a whole, so that what is predicted
         beyond the object counts; "all" adds surface distances, which take about a second each.

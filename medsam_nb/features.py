@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from sam2.utils.transforms import SAM2Transforms
 from segment_anything.utils.transforms import ResizeLongestSide
+from torch import nn
 
 from medsam_nb.models import Model
 from medsam_nb.store import write_atomically
@@ -56,6 +57,16 @@ def sam2_transforms(image_size: int) -> SAM2Transforms:
         return SAM2Transforms(image_size, mask_threshold=0.0)
 
 
+@contextmanager
+def without_positions(neck: nn.Module) -> Iterator[None]:
+    """Leave out the position encodings, which are the same for every slice; see `SliceFeatures.backbone`."""
+    neck.position_encoding.forward = lambda level: level[:, :1]
+    try:
+        yield
+    finally:
+        del neck.position_encoding.forward
+
+
 def encoder_of(model: Model) -> tuple[str, Encode]:
     """Return how a model sees a slice: the name of its preprocessing, and the function that encodes.
 
@@ -67,7 +78,7 @@ def encoder_of(model: Model) -> tuple[str, Encode]:
 
         def encode(grey: np.ndarray) -> list[torch.Tensor]:
             image = sam2_transforms(size)(as_rgb(grey))[None].to(model.device)
-            with torch.inference_mode(), model.precision():
+            with torch.inference_mode(), model.precision(), without_positions(network.image_encoder.neck):
                 return network.forward_image(image)["backbone_fpn"]
 
         return f"SAM2Transforms, square of {size}", encode
