@@ -3,6 +3,7 @@
 import dataclasses
 from collections import Counter
 from contextlib import contextmanager
+from pathlib import Path
 
 import networks
 import numpy as np
@@ -11,11 +12,14 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from medsam_nb import decode2d, engine, reference
+from medsam_nb import decode2d, engine, phantom, reference
 from medsam_nb.designs import ALL_DESIGNS, PAPER_V1_DESIGNS, Design
 from medsam_nb.features import SliceFeatures
+from medsam_nb.manifest import load_manifest
 from medsam_nb.memory import MemoryWindow
+from medsam_nb.models import load_model
 
+ROOT = Path(__file__).parents[1]
 HEIGHT, WIDTH = 40, 52
 POINT = Design("centre_slice", "one_point", "bidirectional", "most_confident_mask")
 SETTINGS = settings(
@@ -117,6 +121,23 @@ def test_cases_that_are_easily_wrong(depth, filled, dtype):
         and (depth < 20 or design.prompt in ("one_point", "mask"))
     ]
     assert assert_same(model, slices, objects, designs) == len(designs) * len(filled)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_shipped_weights(dtype):
+    checkpoint = load_manifest(ROOT / "data_manifest.yaml").checkpoint("miniature_sam2")
+    model = load_model(checkpoint, ROOT / "weights", device="cpu", dtype=dtype)
+    simulated = phantom.simulate_case("ct", 3, shape=(8, 64, 64))
+    low, high = np.percentile(simulated.image, (1, 99))
+    slices = (np.clip((simulated.image - low) / (high - low), 0, 1) * 255).astype(np.uint8)
+    objects = {"organ": simulated.labels == simulated.objects["organ"]}
+    assert objects["organ"].any((1, 2)).sum() >= 3
+    designs = [
+        dataclasses.replace(POINT, direction=direction, mask_choice=choice)
+        for direction in ("front_to_end", "bidirectional")
+        for choice in ("first_mask", "most_confident_mask")
+    ]
+    assert_same(model, slices, objects, designs)
 
 
 def test_all_designs_to_the_ends_of_the_volume():
