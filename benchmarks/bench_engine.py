@@ -214,8 +214,8 @@ CASES = {
     "3d_24_simulated_16": partial(compare_3d, miniature_model, simulated(16, 3, 12), PAPER_V1_DESIGNS),
     "3d_64_simulated_16": partial(compare_3d, miniature_model, simulated(16, 3, 12), ALL_DESIGNS),
     "3d_24_simulated_100": partial(compare_3d, miniature_model, simulated(100, 30, 69), PAPER_V1_DESIGNS),
-    "2d_miniature_sam2": partial(compare_2d, miniature_model, simulated(16, 4, 11, objects=3)),
-    "2d_miniature_sam": partial(compare_2d, SAM, simulated(16, 4, 11, objects=3)),
+    "2d_miniature_sam2": partial(compare_2d, miniature_model, simulated(16, 4, 11, objects=5)),
+    "2d_miniature_sam": partial(compare_2d, SAM, simulated(16, 4, 11, objects=5)),
     "flops_hiera_l_1024": lambda: [flop_table() | {"peak_rss_mb": peak_rss_mb()}],
     "3d_24_bfloat16_16": partial(compare_3d, HALF, simulated(16, 3, 12), PAPER_V1_DESIGNS, blocked=True),
     "3d_24_hiera_t_512": partial(compare_3d, TINY_512, simulated(6, 1, 4), PAPER_V1_DESIGNS, blocked=True),
@@ -223,7 +223,7 @@ CASES = {
     "memory_300": partial(memory_of, 300),
     "memory_1000": partial(memory_of, 1000),
     "growth": growth,
-    "2d_hiera_t_512": partial(compare_2d, TINY_512, simulated(6, 2, 3, objects=3)),
+    "2d_hiera_t_512": partial(compare_2d, TINY_512, simulated(6, 2, 3, objects=5)),
     "3d_4_hiera_t_1024": partial(
         compare_3d, TINY_1024, simulated(6, 1, 4), PAPER_V1_DESIGNS[-4:], blocked=True
     ),
