@@ -43,17 +43,26 @@ class Volume:
         return prompt_3d(self.objects[name][index], kind, ("bench", name, index))
 
 
+@torch.no_grad()
 def seeded(network: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
-    """Redraw the weights so that candidates and scores change from slice to slice."""
+    """Redraw the weights so that candidates and scores change from slice to slice.
+
+    As the package draws them, the same candidate would always win, and the two mask choices would be one.
+    """
     draw = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for name, parameter in sorted(network.named_parameters()):
-            if parameter.ndim > 1:
-                spread = 1.2 / max(1, parameter[0].numel()) ** 0.5
-                parameter.copy_(torch.randn(parameter.shape, generator=draw) * spread)
-            elif "gamma" in name:
-                parameter.fill_(0.5)
-        network.sam_mask_decoder.pred_obj_score_head.layers[-1].bias.fill_(2.0)
+    for name, parameter in sorted(network.named_parameters()):
+        if parameter.ndim > 1:
+            spread = 1.4 / max(1, parameter[0].numel()) ** 0.5
+            if "embed" in name or "token" in name or "tpos" in name:
+                spread = 0.5
+            parameter.copy_(torch.randn(parameter.shape, generator=draw) * spread)
+        elif "norm" not in name and "bias" in name:
+            parameter.copy_(torch.randn(parameter.shape, generator=draw) * 0.1)
+        elif "gamma" in name:
+            parameter.fill_(0.5)
+    decoder = network.sam_mask_decoder
+    decoder.iou_prediction_head.layers[-1].weight.mul_(2)
+    decoder.pred_obj_score_head.layers[-1].bias.fill_(2.0)
     return network
 
 
