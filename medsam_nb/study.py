@@ -114,7 +114,7 @@ def plan_units(
 
     With `features_dir` and a positive `features_gb`, units on a CPU keep encoded slices in that folder
     and find them there: 3D after 2D, or other designs later, encode nothing again. Results are bit for
-    bit the same, so neither is a part of the key. A GPU encodes faster than a disk gives back.
+    bit the same, so neither is a part of the key. On a GPU an encode is taken to be as fast as a read.
 
     Raises
     ------
