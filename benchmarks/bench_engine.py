@@ -254,7 +254,8 @@ def main() -> None:
     chosen = options.only or list(QUICK if options.quick else CASES)
     if len(chosen) > 1:
         command = [sys.executable, "-m", "benchmarks.bench_engine", "--only"]
-        sys.exit(max(subprocess.run([*command, case]).returncode for case in chosen))
+        failed = [case for case in chosen if subprocess.run([*command, case]).returncode]
+        sys.exit(f"failed: {', '.join(failed)}" if failed else 0)
     torch.set_num_threads(1)
     warnings.filterwarnings("ignore", message=".*_C.*|.*jit.*")
     (case,) = chosen
