@@ -11,7 +11,7 @@ FRAME_CHOICES = ("first_slice", "centre_slice", "largest_slice", "three_slices")
 DIRECTIONS = ("front_to_end", "bidirectional")
 MASK_CHOICES_2D = ("first", "most_confident", "oracle")
 MASK_CHOICES_3D = ("first_mask", "most_confident_mask")
-MASK_SCOPES = ("all", "prompted")
+MASK_SCOPES = ("all", "prompted", "all_with_boxes")
 PROTOCOLS = ("corrected", "released")
 
 

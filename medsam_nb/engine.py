@@ -28,7 +28,7 @@ from medsam_nb.features import SliceFeatures
 from medsam_nb.memory import MemoryWindow, looking_back
 from medsam_nb.models import Model
 from medsam_nb.prompts import Prompt
-from medsam_nb.reference import add_prompt, open_state, sharing_features
+from medsam_nb.reference import add_prompt, candidates_of, open_state, sharing_features
 from medsam_nb.tracking import SliceMask, Track, plan
 
 
@@ -117,12 +117,16 @@ class Steps:
 
     Two mask choices ask the same question of the same state: memory attention and decoder run for the
     first, and only the choice, the pointer and the memory encoder for the second. All questions on one
-    slice share the first self-attention, which sees no memory yet.
+    slice share the first self-attention, which sees no memory yet, and the memory encoder's projection of
+    the image.
     """
 
-    def __init__(self, model: Model, features: SliceFeatures, window: MemoryWindow, attention: str) -> None:
+    def __init__(
+        self, model: Model, features: SliceFeatures, window: MemoryWindow, attention: str, mask_scope: str
+    ) -> None:
         self.model, self.network = model, model.network
         self._features, self._window, self._attention = features, window, attention_mode(attention)
+        self._mask_scope = mask_scope
         self._first = False
         self._score, self._candidate = float("nan"), 0
         self._answers: dict[str, object] = {}
@@ -143,8 +147,11 @@ class Steps:
             stack.enter_context(self.model.precision())
             stack.enter_context(sharing_features(network, self._features))
             stack.enter_context(looking_back(network, self._window))
+            stack.enter_context(candidates_of(network, self._mask_scope))
             stack.enter_context(answering_once(attention, "forward", self._answers, self._attention))
             stack.enter_context(answering_once(first_layer, "_forward_sa", self._slice_answers))
+            project = network.memory_encoder.pix_feat_proj
+            stack.enter_context(answering_once(project, "forward", self._slice_answers))
             stack.enter_context(answering_once(network.sam_mask_decoder, "forward", self._answers))
             stack.callback(network.sam_mask_decoder.register_forward_hook(self._choose).remove)
             stack.enter_context(answering_once(position, "forward", self._constants))
@@ -264,7 +271,7 @@ def sweep(
     if not tracks:
         return
     window = window or MemoryWindow()
-    steps = Steps(model, features or SliceFeatures(model, slices), window, attention)
+    steps = Steps(model, features or SliceFeatures(model, slices), window, attention, mask_scope)
     prompt_of = cache(prompt_of)
 
     # The roots: every prompt on every slice, decoded once.
@@ -300,7 +307,7 @@ def sweep(
                         grown.append(branch)
                         continue
                     choice_of = {
-                        design: mask_scope == "all" and design.mask_choice == "first_mask"
+                        design: mask_scope != "prompted" and design.mask_choice == "first_mask"
                         for design in branch.designs
                     }
                     step = partial(steps.track, branch, index, reverse)

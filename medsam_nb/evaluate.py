@@ -11,6 +11,7 @@ from medsam_nb.decode2d import candidates
 from medsam_nb.designs import Design, prompted_slices
 from medsam_nb.engine import sweep
 from medsam_nb.errors import InputError, StudyError
+from medsam_nb.features import SliceFeatures
 from medsam_nb.metrics import iou
 from medsam_nb.models import Model
 from medsam_nb.prompts import Prompt, largest_components, prompt_3d, prompts_2d
@@ -67,6 +68,7 @@ def evaluate_2d(
     seed: int,
     protocol: str = "corrected",
     objects: Sequence[str] = (),
+    features: SliceFeatures | None = None,
 ) -> list[dict]:
     """Prompt every slice that holds an object, each object on its own, and score the masks.
 
@@ -80,6 +82,8 @@ def evaluate_2d(
         Of the study; ties between points are drawn from it.
     objects : sequence of str
         Evaluate only these of the case's objects; all if empty.
+    features : SliceFeatures, optional
+        Of the case's slices and this model, to share them between 2D and 3D.
 
     Returns
     -------
@@ -99,7 +103,9 @@ def evaluate_2d(
                     calls[name, index, mode, number] = index, prompt
 
     chosen: dict[tuple, dict[str, tuple[np.ndarray, list[float]]]] = defaultdict(dict)
-    for (name, index, mode, _), masks, scores in candidates(model, case.slices_uint8(), calls):
+    for (name, index, mode, _), masks, scores in candidates(
+        model, case.slices_uint8(), calls, features=features
+    ):
         target = truth[name][index]
         picks = {
             "first": 0,
@@ -162,6 +168,8 @@ def evaluate_3d(
     mask_scope: str = "all",
     volume_metrics: str = "none",
     objects: Sequence[str] = (),
+    attention: str = "exact",
+    features: SliceFeatures | None = None,
 ) -> list[dict]:
     """Propagate prompts through the volume under every design and score the masks.
 
@@ -174,11 +182,15 @@ def evaluate_3d(
     designs : sequence of Design
     seed, protocol, objects
         As for `evaluate_2d`; the protocol also decides which three slices are prompted.
-    mask_scope : {"all", "prompted"}
-        Where the mask choice applies; elsewhere the most confident mask is kept.
+    mask_scope : {"all", "prompted", "all_with_boxes"}
+        Where the mask choice applies; elsewhere the most confident mask is kept. See `reference.sweep`.
     volume_metrics : {"none", "overlap", "all"}
         Also propagate to the ends of the volume and score it as a whole, so that what is predicted
         beyond the object counts; "all" adds surface distances, which take about a second each.
+    attention : {"exact", "blocked"}
+        See `attention.attention_mode`: "blocked" is faster in bfloat16 on a CPU and not bit-identical.
+    features : SliceFeatures, optional
+        As for `evaluate_2d`.
 
     Returns
     -------
@@ -219,8 +231,8 @@ def evaluate_3d(
     rows, volumes = [], _Volumes(case.labels.shape)
     whole = volume_metrics != "none"
     until = "volume_end" if whole else "last_object_slice"
-    choices = {"mask_scope": mask_scope, "protocol": protocol, "until": until}
-    for found in sweep(model, case.slices_uint8(), truth, designs, prompt_of, **choices):
+    choices = {"mask_scope": mask_scope, "protocol": protocol, "until": until, "attention": attention}
+    for found in sweep(model, case.slices_uint8(), truth, designs, prompt_of, features=features, **choices):
         name, index = found.object_name, found.slice_index
         if whole:
             volumes.add(found)

@@ -15,7 +15,7 @@ import json
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from sam2.utils.transforms import SAM2Transforms
 from segment_anything.utils.transforms import ResizeLongestSide
+from torch import nn
 
 from medsam_nb.models import Model
 from medsam_nb.store import write_atomically
@@ -56,6 +57,16 @@ def sam2_transforms(image_size: int) -> SAM2Transforms:
         return SAM2Transforms(image_size, mask_threshold=0.0)
 
 
+@contextmanager
+def without_positions(neck: nn.Module) -> Iterator[None]:
+    """Leave out the position encodings, which are the same for every slice; see `SliceFeatures.backbone`."""
+    neck.position_encoding.forward = lambda level: level[:, :1]
+    try:
+        yield
+    finally:
+        del neck.position_encoding.forward
+
+
 def encoder_of(model: Model) -> tuple[str, Encode]:
     """Return how a model sees a slice: the name of its preprocessing, and the function that encodes.
 
@@ -67,7 +78,7 @@ def encoder_of(model: Model) -> tuple[str, Encode]:
 
         def encode(grey: np.ndarray) -> list[torch.Tensor]:
             image = sam2_transforms(size)(as_rgb(grey))[None].to(model.device)
-            with torch.inference_mode(), model.precision():
+            with torch.inference_mode(), model.precision(), without_positions(network.image_encoder.neck):
                 return network.forward_image(image)["backbone_fpn"]
 
         return f"SAM2Transforms, square of {size}", encode
@@ -96,6 +107,13 @@ def encoder_sha256(model: Model) -> str:
     return digest.hexdigest()
 
 
+def device_name(device: torch.device) -> str:
+    """Return what decides how a device rounds: its model, or the instructions that a CPU has."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{device.type} {torch.backends.cpu.get_cpu_capability()}"
+
+
 class FeatureFolder:
     """Features on disk, one file per slice; safe for several processes, and for a full disk.
 
@@ -107,11 +125,15 @@ class FeatureFolder:
     folder : Path
     origin : str
         All that features depend on, but for the pixels: weights, preprocessing, arithmetic, package.
+    most_bytes : int, optional
+        What the folder may hold, whoever wrote it; files written longest ago go first. Each process that
+        writes at the same time may exceed it by 32 files.
     """
 
-    def __init__(self, folder: Path, origin: str) -> None:
+    def __init__(self, folder: Path, origin: str, most_bytes: int | None = None) -> None:
         self.folder, self.origin = Path(folder), origin
         self._writable = True
+        self._most, self._room = most_bytes, 0
 
     def key(self, grey: np.ndarray) -> str:
         """Return the key of a slice's features."""
@@ -141,6 +163,27 @@ class FeatureFolder:
             return None
         return torch.load(io.BytesIO(content), weights_only=True)
 
+    def _make_room(self, size: int) -> None:
+        """Keep the folder within its limit once this many bytes are added; count anew only now and then."""
+        if self._most is None:
+            return
+        self._room -= size
+        if self._room >= 0:
+            return
+        files = []
+        for path in self.folder.glob("*/*"):
+            with suppress(FileNotFoundError):  # another process was quicker
+                stored = path.stat()
+                files.append((stored.st_mtime, stored.st_size, path))
+        used = sum(length for _, length, _ in files)
+        if used + size > self._most:
+            for _, length, path in sorted(files):
+                if used + size <= 0.9 * self._most:
+                    break
+                path.unlink(missing_ok=True)
+                used -= length
+        self._room = min(self._most - used - size, 32 * size)
+
     def write(self, key: str, levels: list[torch.Tensor]) -> None:
         """Store features; where that fails, say so once and go on without the folder."""
         if not self._writable:
@@ -148,10 +191,12 @@ class FeatureFolder:
         buffer = io.BytesIO()
         torch.save([level.cpu() for level in levels], buffer)  # keeps the layout, on which bits may depend
         content = buffer.getvalue()
+        data = MAGIC + key.encode() + hashlib.sha256(content).digest() + content
+        if self._most is not None and len(data) > self._most:
+            return
         try:
-            write_atomically(
-                self._path(key), MAGIC + key.encode() + hashlib.sha256(content).digest() + content
-            )
+            self._make_room(len(data))
+            write_atomically(self._path(key), data)
         except OSError as error:
             self._writable = False
             warnings.warn(
@@ -172,6 +217,8 @@ class SliceFeatures:
         Of memory; those used longest ago go first. Without one: 256 MiB, or 64 slices where that is more.
     folder : Path, optional
         Where features are also stored, for slices beyond the budget and for later runs.
+    folder_bytes : int, optional
+        What the folder may hold; see `FeatureFolder`.
 
     Attributes
     ----------
@@ -186,6 +233,7 @@ class SliceFeatures:
         *,
         budget_bytes: int | None = None,
         folder: Path | None = None,
+        folder_bytes: int | None = None,
     ) -> None:
         if slices.dtype != np.uint8 or slices.ndim != 3:
             raise ValueError(f"slices are uint8 (z, y, x), not {slices.dtype} with {slices.ndim} axes")
@@ -200,11 +248,11 @@ class SliceFeatures:
                 "weights": encoder_sha256(model),
                 "preprocessing": preprocessing,
                 "dtype": str(model.dtype),
-                "device": model.device.type,
+                "device": device_name(model.device),
                 "threads": torch.get_num_threads(),  # the order of sums on a CPU depends on it
                 "torch": torch.__version__,
             }
-            self._folder = FeatureFolder(folder, json.dumps(origin, sort_keys=True))
+            self._folder = FeatureFolder(folder, json.dumps(origin, sort_keys=True), folder_bytes)
 
     def __getitem__(self, index: int) -> list[torch.Tensor]:
         """Return the features of a slice, finest level first, each of shape (1, channels, y, x)."""

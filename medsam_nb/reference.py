@@ -106,6 +106,18 @@ class CandidateChoice:
         return masks, scores, tokens, presence
 
 
+@contextmanager
+def candidates_of(network: SAM2VideoPredictor, mask_scope: str) -> Iterator[None]:
+    """Let a slice prompted with two points, or a box, have three candidates, if the mask scope says so."""
+    known = network.multimask_max_pt_num
+    if mask_scope == "all_with_boxes":
+        network.multimask_max_pt_num = 2
+    try:
+        yield
+    finally:
+        network.multimask_max_pt_num = known
+
+
 def add_prompt(network: SAM2VideoPredictor, state: dict, index: int, prompt: Prompt) -> None:
     """Give a prompt on one slice, as points, a box, or a mask."""
     if prompt.mask is not None:
@@ -141,9 +153,12 @@ def sweep(
     designs : sequence of Design
     prompt_of : callable (object_name, slice_index, kind) -> Prompt
         Asked once per object, slice and kind.
-    mask_scope : {"all", "prompted"}
+    mask_scope : {"all", "prompted", "all_with_boxes"}
         Whether a design's mask choice holds on all slices, or on prompted ones only (the others then
-        keep the most confident candidate).
+        keep the most confident candidate). The package gives one mask, and no choice, on a slice that is
+        prompted with more than one point or with a box, which is two points to it; with
+        "all_with_boxes" it gives three for two points too (`multimask_max_pt_num` = 2), as the image
+        predictor does.
     protocol : {"corrected", "released"}
         How three slices are chosen; see `designs.prompted_slices`.
     until : {"last_object_slice", "volume_end"}
@@ -174,6 +189,7 @@ def sweep(
                 model.precision(),
                 sharing_features(network, features),
                 looking_back(network, window),
+                candidates_of(network, mask_scope),
             ):
                 yield
         finally:
@@ -198,7 +214,7 @@ def _one_pass(network, state, running, track: Track, one_pass: Pass, prompt_of, 
             prompt = prompt_of(track.object_name, index, track.design.prompt)
             add_prompt(network, state, index, prompt)
             scores[index] = choice.score if prompt.mask is None else float("nan")
-        choice.first = wants_first and mask_scope == "all"
+        choice.first = wants_first and mask_scope != "prompted"
         frames = network.propagate_in_video(
             state, one_pass.first, abs(one_pass.last - one_pass.first), one_pass.reverse
         )

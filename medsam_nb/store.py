@@ -29,7 +29,7 @@ COLUMNS = {
     "mask_choice": "string",  # designs.MASK_CHOICES_2D or MASK_CHOICES_3D
     "frame_choice": "string",  # 3D only
     "direction": "string",  # 3D only
-    "mask_scope": "string",  # 3D only: where the mask choice applies, "all" or "prompted" slices
+    "mask_scope": "string",  # 3D only: designs.MASK_SCOPES, where the mask choice applies
     "protocol": "string",  # "corrected" or "released"
     "slice_index": "Int64",
     "prompted_slices": "string",  # 3D only: ascending, joined by ";"

@@ -21,6 +21,7 @@ from tqdm import tqdm
 from medsam_nb import evaluate
 from medsam_nb.designs import DESIGN_SETS
 from medsam_nb.errors import StudyError, WorkbookError
+from medsam_nb.features import SliceFeatures
 from medsam_nb.fetch import fetch
 from medsam_nb.manifest import Checkpoint, DataSet
 from medsam_nb.models import Model, choose_device, choose_dtype, load_model, verified_sha256, weights_path
@@ -80,6 +81,8 @@ class Unit:
     parameters : tuple of (str, value)
         Keyword arguments of `evaluate.evaluate_2d` or `evaluate_3d`; `designs` by the name of a set.
     key : RunKey
+    features : (Path, int) or None
+        Folder where encoded slices are kept for later units, and how many bytes it may hold.
     """
 
     task: str
@@ -88,6 +91,7 @@ class Unit:
     weights_dir: Path
     parameters: tuple[tuple[str, object], ...]
     key: RunKey
+    features: tuple[Path, int] | None = None
 
 
 def plan_units(
@@ -99,9 +103,15 @@ def plan_units(
     seed: int,
     device: str = "auto",
     dtype: str = "auto",
+    features_dir: Path | None = None,
+    features_gb: float = 0,
     **parameters: object,
 ) -> list[Unit]:
     """Return the units of a task: every case with every model.
+
+    With `features_dir` and a positive `features_gb`, units on a CPU keep encoded slices in that folder
+    and find them there: 3D after 2D, or other designs later, encode nothing again. Results are bit for
+    bit the same, so neither is a part of the key. On a GPU an encode is taken to be as fast as a read.
 
     Raises
     ------
@@ -110,6 +120,8 @@ def plan_units(
     """
     place = choose_device(device)
     units = []
+    keeps = features_dir is not None and features_gb > 0 and place.type == "cpu"
+    features = (features_dir, int(features_gb * 1e9)) if keeps else None
     for checkpoint in checkpoints:
         weights_sha256 = verified_sha256(weights_path(checkpoint, weights_dir), checkpoint.sha256)
         for folder in case_folders:
@@ -128,7 +140,8 @@ def plan_units(
                 code_sha256=code_sha256(),
                 packages=json.dumps(package_versions(COMPUTING_PACKAGES), sort_keys=True),
             )
-            units.append(Unit(task, folder, checkpoint, weights_dir, tuple(parameters.items()), key))
+            values = tuple(parameters.items())
+            units.append(Unit(task, folder, checkpoint, weights_dir, values, key, features))
     return units
 
 
@@ -146,6 +159,10 @@ def run_unit(unit: Unit) -> tuple[list[dict], dict]:
     case = load_case(unit.case_folder)
     model = loaded_model(unit.checkpoint, unit.weights_dir, unit.key.device, unit.key.dtype)
     arguments = dict(unit.parameters) | {"seed": unit.key.seed}
+    if unit.features is not None:
+        place, limit = unit.features
+        kept = SliceFeatures(model, case.slices_uint8(), folder=place, folder_bytes=limit)
+        arguments["features"] = kept
     if unit.task == "2d":
         rows = evaluate.evaluate_2d(model, case, **arguments)
     else:

@@ -3,6 +3,7 @@
 import dataclasses
 from collections import Counter
 from contextlib import contextmanager
+from pathlib import Path
 
 import networks
 import numpy as np
@@ -11,11 +12,14 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from medsam_nb import engine, reference
+from medsam_nb import decode2d, engine, phantom, reference
 from medsam_nb.designs import ALL_DESIGNS, PAPER_V1_DESIGNS, Design
 from medsam_nb.features import SliceFeatures
+from medsam_nb.manifest import load_manifest
 from medsam_nb.memory import MemoryWindow
+from medsam_nb.models import load_model
 
+ROOT = Path(__file__).parents[1]
 HEIGHT, WIDTH = 40, 52
 POINT = Design("centre_slice", "one_point", "bidirectional", "most_confident_mask")
 SETTINGS = settings(
@@ -78,7 +82,7 @@ def counted(network):
     data=st.data(),
     dtype=st.sampled_from(["float32", "bfloat16"]),
     version=st.sampled_from(["2.1", "2.0"]),
-    mask_scope=st.sampled_from(["all", "prompted"]),
+    mask_scope=st.sampled_from(["all", "prompted", "all_with_boxes"]),
     protocol=st.sampled_from(["corrected", "released"]),
     until=st.sampled_from(["last_object_slice", "volume_end"]),
     seed=st.integers(0, 3),
@@ -119,6 +123,23 @@ def test_cases_that_are_easily_wrong(depth, filled, dtype):
     assert assert_same(model, slices, objects, designs) == len(designs) * len(filled)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_shipped_weights(dtype):
+    checkpoint = load_manifest(ROOT / "data_manifest.yaml").checkpoint("miniature_sam2")
+    model = load_model(checkpoint, ROOT / "weights", device="cpu", dtype=dtype)
+    simulated = phantom.simulate_case("ct", 3, shape=(8, 64, 64))
+    low, high = np.percentile(simulated.image, (1, 99))
+    slices = (np.clip((simulated.image - low) / (high - low), 0, 1) * 255).astype(np.uint8)
+    objects = {"organ": simulated.labels == simulated.objects["organ"]}
+    assert objects["organ"].any((1, 2)).sum() >= 3
+    designs = [
+        dataclasses.replace(POINT, direction=direction, mask_choice=choice)
+        for direction in ("front_to_end", "bidirectional")
+        for choice in ("first_mask", "most_confident_mask")
+    ]
+    assert_same(model, slices, objects, designs)
+
+
 def test_all_designs_to_the_ends_of_the_volume():
     model = networks.small_model("float32")
     slices = networks.textured_slices(8, HEIGHT, WIDTH, 1)
@@ -128,7 +149,7 @@ def test_all_designs_to_the_ends_of_the_volume():
 
 @pytest.mark.parametrize(
     "window",
-    [MemoryWindow(memories=k) for k in (1, 2, 3, 5)]
+    [MemoryWindow(memories=k) for k in range(1, 8)]
     + [MemoryWindow(memories=9), MemoryWindow(memories=9, beyond="interpolated")]
     + [MemoryWindow(stride=2), MemoryWindow(memories=4, stride=3), MemoryWindow(memories=2, pointers=3)],
     ids=str,
@@ -249,3 +270,28 @@ def test_blocked_attention_is_close_and_only_on_request():
     assert all(np.array_equal(same[key][0], exact[key][0]) for key in exact)
     with pytest.raises(ValueError, match="sparse"):
         next(engine.sweep(model, slices, objects, [front], prompt_of, attention="sparse"))
+
+
+def test_boxes_have_candidates_where_the_scope_says_so():
+    model = networks.small_model("float32", seed=1)
+    slices, objects = networks.textured_slices(6, HEIGHT, WIDTH, 5), {"organ": blob(6, [1, 2, 3, 4], 6)}
+    designs = [
+        dataclasses.replace(POINT, prompt="one_box", mask_choice=choice)
+        for choice in ("first_mask", "most_confident_mask")
+    ]
+    prompt_of = networks.drawn_prompt(objects)
+    masks = {}
+    for scope in ("all", "all_with_boxes"):
+        found = networks.predictions(
+            engine.sweep, model, slices, objects, designs, prompt_of, mask_scope=scope
+        )
+        masks[scope] = [found["organ", design, 3][0] for design in designs]
+        assert model.network.multimask_max_pt_num == 1
+    assert np.array_equal(*masks["all"])
+    assert not np.array_equal(*masks["all_with_boxes"])
+    # The image predictor gives a box the same three candidates.
+    prompt = prompt_of("organ", 3, "one_box")
+    ((_, candidates, scores),) = decode2d.candidates(model, slices, {"box": (3, prompt)})
+    first, confident = (logits > 0 for logits in masks["all_with_boxes"])
+    assert np.array_equal(first, candidates[0])
+    assert np.array_equal(confident, candidates[np.argmax(scores)])

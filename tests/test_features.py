@@ -137,6 +137,52 @@ def test_a_full_disk_is_said_once_and_the_run_goes_on(model, tmp_path, monkeypat
     assert files(tmp_path) == []
 
 
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of its own with room for two slices."""
+    size = sum(level.nbytes for level in SliceFeatures(networks.small_model(), SLICES)[0])
+    options = ["-t", "tmpfs", "-o", f"size={int(2.5 * size)}", "tmpfs", str(tmp_path)]
+    try:
+        mounted = subprocess.run(["mount", *options], capture_output=True, text=True, check=False)
+    except OSError as error:
+        pytest.skip(f"no file system can be mounted here: {error}")
+    if mounted.returncode:
+        pytest.skip(f"no file system can be mounted here: {mounted.stderr.strip()}")
+    yield tmp_path
+    subprocess.run(["umount", str(tmp_path)], check=True)
+
+
+def test_a_disk_that_is_really_full(small_disk):
+    plain, model = SliceFeatures(networks.small_model(), SLICES), networks.small_model()
+    found = SliceFeatures(model, SLICES, folder=small_disk, budget_bytes=0)
+    with pytest.warns(UserWarning, match="cannot be stored"):
+        assert all(same(found[index], plain[index]) for index in range(5))
+    stored = files(small_disk)
+    assert 1 <= len(stored) <= 2
+    assert not any(path.name.startswith(".partial") for path in stored)
+    later = SliceFeatures(model, SLICES, folder=small_disk, budget_bytes=0)
+    with pytest.warns(UserWarning, match="cannot be stored"):
+        assert all(same(later[index], plain[index]) for index in range(5))
+    assert later.encoded == 5 - len(stored)
+
+
+def test_the_folder_keeps_its_limit(tmp_path):
+    model = networks.small_model()
+    SliceFeatures(model, SLICES, folder=tmp_path / "one")[0]
+    size = files(tmp_path / "one")[0].stat().st_size
+    folder, limit = tmp_path / "limited", int(3.5 * size)
+    found = SliceFeatures(model, SLICES, folder=folder, folder_bytes=limit, budget_bytes=0)
+    for index in range(5):
+        found[index]
+        assert sum(path.stat().st_size for path in files(folder)) <= limit
+    again = SliceFeatures(model, SLICES, folder=folder, folder_bytes=limit)
+    assert same(again[4], SliceFeatures(model, SLICES)[4])  # the newest is there
+    assert again.encoded == 0
+    none = SliceFeatures(model, SLICES, folder=tmp_path / "none", folder_bytes=size - 1)
+    none[0]
+    assert files(tmp_path / "none") == []
+
+
 WRITER = """
 import sys
 import torch

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from medsam_nb import project, study
+from medsam_nb import features, project, study
 from medsam_nb.errors import CheckpointError
 from medsam_nb.manifest import load_manifest
 from medsam_nb.prepare import case_folders, prepare
@@ -87,6 +87,29 @@ def test_what_decides_a_result_is_in_the_key(manifest, folders):
     ]
     assert len({key.digest for key in [base, *others]}) == 6
     assert planned(manifest, folders)[0].key == base
+
+
+def test_slices_that_were_encoded_once_are_not_encoded_again(manifest, folders, tmp_path, monkeypatch):
+    keeping = {"features_dir": tmp_path / "features", "features_gb": 0.1}
+    first = planned(manifest, folders[:1], **keeping)
+    assert set(study.run_units(first, Store(tmp_path / "first"), workers=0).status) == {"computed"}
+    others = planned(manifest, folders[:1], modes=["one_box"], **keeping)
+    plain = planned(manifest, folders[:1], modes=["one_box"])
+    assert [unit.key for unit in others] == [unit.key for unit in plain]
+    stores = Store(tmp_path / "others"), Store(tmp_path / "plain")
+    study.run_units(plain, stores[1], workers=0)
+    name, _ = features.encoder_of(
+        study.loaded_model(others[0].checkpoint, ROOT / "weights", "cpu", "float32")
+    )
+
+    def refuse(grey):
+        raise AssertionError("encoded again")
+
+    monkeypatch.setattr(features, "encoder_of", lambda model: (name, refuse))
+    outcome = study.run_units(others, stores[0], workers=0)
+    assert list(outcome.error) == [""]
+    keys = [unit.key for unit in others]
+    pd.testing.assert_frame_equal(stores[0].read(keys), stores[1].read(keys))
 
 
 def test_missing_weights_stop_before_any_work(manifest, folders, tmp_path):
