@@ -14,6 +14,7 @@ from nbconvert import HTMLExporter
 from PIL import Image
 from traitlets.config import Config
 
+from medsam_nb.errors import StudyError
 from medsam_nb.store import write_atomically
 
 ROWS_SHOWN = 40
@@ -97,6 +98,26 @@ def save_table(table: pd.DataFrame, run_dir: Path, name: str) -> Path:
     write_atomically(path.with_suffix(".parquet"), table.to_parquet(index=False))
     write_atomically(path, table.to_csv(index=False).encode())
     return path
+
+
+def read_results(run_dir: Path) -> pd.DataFrame:
+    """Return the tidy tables of 2D and 3D that a study has, one below the other.
+
+    Raises
+    ------
+    StudyError
+        If there is none.
+    """
+    folder = Path(run_dir) / "tables"
+    paths = [folder / f"{name}.parquet" for name in ("results_2d", "results_3d")]
+    found = [pd.read_parquet(path) for path in paths if path.is_file()]
+    if not found:
+        raise StudyError(
+            folder,
+            "there are no results yet.",
+            "Run 02_evaluate_2d or 03_propagate_3d first, and see why they end.",
+        )
+    return pd.concat(found, ignore_index=True)
 
 
 def _number(value: float) -> str:

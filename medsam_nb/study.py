@@ -250,6 +250,16 @@ def run_units(units: Sequence[Unit], store: Store, *, workers: int = 2, label: s
     )
 
 
+def require_cases(cases: pd.DataFrame) -> None:
+    """Raise StudyError with the first reasons if no case of a case table can be used."""
+    if (cases["status"] == "ok").any():
+        return
+    reasons = cases.loc[cases["status"] == "failed", "error"].head(3)
+    raise StudyError(
+        "data", f"none of {len(cases)} cases can be used: {' | '.join(reasons)}", "Mend the files or the row."
+    )
+
+
 def require_results(outcome: pd.DataFrame) -> None:
     """Raise StudyError with the first reason if every unit failed, or there was none."""
     if len(outcome) == 0:
