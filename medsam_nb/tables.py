@@ -155,16 +155,12 @@ def methods_paragraph(
         f"{counted(n_failed, 'mask')} failed; a failed mask counts as an IoU of 0.",
     ]
     if cases is not None:
-        failed = int((cases["status"] == "failed").sum())
-        parts.append(f"{counted(failed, 'case')} could not be used; nothing was imputed.")
+        excluded = int((cases["status"] == "failed").sum())
+        parts.append(f"{counted(excluded, 'case')} could not be used; nothing was imputed.")
         healthy = int((cases["status"] == "no_object").sum())
         formats = int((~cases["accuracy"] & (cases["status"] == "ok")).sum())
-        parts += [f"{counted(healthy, 'case')} without any object were left out."] if healthy else []
-        parts += (
-            [f"{counted(formats, 'case')} with masks that are no reference were not measured."]
-            if formats
-            else []
-        )
+        parts += [f"Left out for holding no object: {counted(healthy, 'case')}."] if healthy else []
+        parts += [f"Not measured, their masks being no reference: {formats}."] if formats else []
     protocols = sorted(table["protocol"].dropna().unique())
     if protocols:
         parts.append(f"Protocol: {_listed(list(protocols))}.")

@@ -293,8 +293,9 @@ def test_methods_say_equivalence_exclusions_and_protocol():
     declared = {"name": "alike", "task": "2d", "vary": "model", "a": "miniature_sam2", "b": "miniature_sam"}
     declared |= {"where": {"mask_choice": "first"}, "test": "equivalence", "margin": 0.05}
     result = stats.compare(table, [declared], resamples=50)
-    cases = pd.DataFrame({"status": ["ok"] * 6 + ["failed"]})
+    cases = pd.DataFrame({"status": ["ok"] * 6 + ["failed", "no_object"], "accuracy": True})
     words = tables.methods_paragraph({}, table, result, cases)
     assert "Equivalence within 0.05 IoU: two one-sided tests" in words
-    assert "1 case could not be used" in words and "Protocol: corrected." in words
+    assert "1 case could not be used" in words and "no object: 1 case." in words
+    assert "Protocol: corrected." in words
     assert "  " not in words and words.endswith(".")
