@@ -103,13 +103,12 @@ def plan_units(
     seed: int,
     device: str = "auto",
     dtype: str = "auto",
-    features_dir: Path | None = None,
-    features_gb: float = 0,
+    features: tuple[Path, float] | None = None,
     **parameters: object,
 ) -> list[Unit]:
     """Return the units of a task: every case with every model.
 
-    With `features_dir` and a positive `features_gb`, units on a CPU keep encoded slices in that folder
+    With `features`, a folder and how many GB it may hold, units on a CPU keep encoded slices in that folder
     and find them there: 3D after 2D, or other designs later, encode nothing again. Results are bit for
     bit the same, so neither is a part of the key. On a GPU an encode is taken to be as fast as a read.
 
@@ -120,8 +119,8 @@ def plan_units(
     """
     place = choose_device(device)
     units = []
-    keeps = features_dir is not None and features_gb > 0 and place.type == "cpu"
-    features = (features_dir, int(features_gb * 1e9)) if keeps else None
+    keeps = features is not None and features[1] > 0 and place.type == "cpu"
+    kept = (features[0], int(features[1] * 1e9)) if keeps else None
     for checkpoint in checkpoints:
         weights_sha256 = verified_sha256(weights_path(checkpoint, weights_dir), checkpoint.sha256)
         for folder in case_folders:
@@ -141,7 +140,7 @@ def plan_units(
                 packages=json.dumps(package_versions(COMPUTING_PACKAGES), sort_keys=True),
             )
             values = tuple(parameters.items())
-            units.append(Unit(task, folder, checkpoint, weights_dir, values, key, features))
+            units.append(Unit(task, folder, checkpoint, weights_dir, values, key, kept))
     return units
 
 

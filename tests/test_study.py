@@ -90,7 +90,7 @@ def test_what_decides_a_result_is_in_the_key(manifest, folders):
 
 
 def test_slices_that_were_encoded_once_are_not_encoded_again(manifest, folders, tmp_path, monkeypatch):
-    keeping = {"features_dir": tmp_path / "features", "features_gb": 0.1}
+    keeping = {"features": (tmp_path / "features", 0.1)}
     first = planned(manifest, folders[:1], **keeping)
     assert set(study.run_units(first, Store(tmp_path / "first"), workers=0).status) == {"computed"}
     others = planned(manifest, folders[:1], modes=["one_box"], **keeping)
