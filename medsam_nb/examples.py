@@ -4,10 +4,13 @@ The results table holds numbers only. A mask that a figure shows is computed ane
 case, prompt and seed, so its IoU is that of the table.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
 
 from medsam_nb.decode2d import candidates
 from medsam_nb.designs import Design, prompted_slices
@@ -19,6 +22,20 @@ from medsam_nb.panels import Panel
 from medsam_nb.prepare import load_case
 from medsam_nb.prompts import Prompt, prompt_3d, prompts_2d
 from medsam_nb.volume import Case
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Compute as the processes of a study do: the order of sums, and so the last bits, depend on it.
+
+    It is also faster where other processes use the cores.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def largest_slice(case: Case, object_name: str) -> int:
@@ -49,7 +66,8 @@ def predict_2d(
     parts = (seed, case.data_set, case.case_id, object_name, slice_index)
     prompts = prompts_2d(case.mask(object_name)[slice_index], mode, parts)
     calls = {number: (slice_index, prompt) for number, prompt in enumerate(prompts)}
-    masks = [masks[0] for _, masks, _ in candidates(model, case.slices_uint8(), calls)]
+    with one_thread():
+        masks = [masks[0] for _, masks, _ in candidates(model, case.slices_uint8(), calls)]
     return np.any(masks, axis=0), prompts
 
 
@@ -86,9 +104,10 @@ def predict_3d(model: Model, case: Case, object_name: str, design: Design, *, se
     def prompt_of(name: str, index: int, kind: str) -> Prompt:
         return prompt_3d(truth[index], kind, (seed, case.data_set, case.case_id, name, index))
 
-    swept = sweep(model, case.slices_uint8(), {object_name: truth}, (design,), prompt_of, until="volume_end")
-    for found in swept:
-        prediction[found.slice_index] = found.mask
+    objects, until = {object_name: truth}, "volume_end"
+    with one_thread():
+        for found in sweep(model, case.slices_uint8(), objects, (design,), prompt_of, until=until):
+            prediction[found.slice_index] = found.mask
     return prediction
 
 
@@ -159,8 +178,12 @@ def panels_of_row(
             return prompt_3d(truth[index], kind, (seed, case.data_set, case.case_id, name, index))
 
         how = {"protocol": row["protocol"], "mask_scope": row["mask_scope"]}
-        swept = sweep(model, grey, {name: truth}, (design,), prompt_of, **how)
-        masks = {found.slice_index: found.mask for found in swept if found.slice_index in (near, index)}
+        masks = {}
+        with one_thread():
+            for found in sweep(model, grey, {name: truth}, (design,), prompt_of, **how):
+                masks[found.slice_index] = found.mask
+                if {near, index} <= set(masks):  # what comes after is not shown
+                    break
         prompt = prompt_of(name, near, design.prompt)
         shown = [(near, masks[near], prompt, ", prompted")]
         shown.append((index, masks[index], None, f", {distance:+d} slices"))
