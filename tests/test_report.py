@@ -22,6 +22,7 @@ def run_dir(tmp_path):
         }
     )
     report.save_table(table, tmp_path, "comparisons")
+    report.save_table(pd.DataFrame({"warning": []}), tmp_path, "warnings")
     report.save_table(pd.DataFrame({"case": range(report.ROWS_SHOWN + 5)}), tmp_path, "cases")
     with figures.style():
         figure, ax = figures.canvas(88, 60)
@@ -32,7 +33,7 @@ def run_dir(tmp_path):
         "Statistics",
         "First.\n\nSecond <b>.",
         figures={"small": "A figure.", "not_there": "Never drawn."},
-        tables={"comparisons": "Comparisons.", "cases": "Cases."},
+        tables={"comparisons": "Comparisons.", "cases": "Cases.", "warnings": "Warnings."},
         facts={"comparisons made": 2},
         in_short="A box wins.",
         galleries={"liver (1 case)": [("figures/mosaics/liver/one.png", "liver is <tiny>")]},
@@ -62,6 +63,7 @@ def test_long_tables_are_cut_with_a_count_and_figures_have_their_printed_size(ru
     assert f"first {report.ROWS_SHOWN} of {report.ROWS_SHOWN + 5} rows" in page
     width = 88 / 25.4 * report.CSS_PIXELS_PER_INCH
     assert f'width="{width:.0f}"' in page
+    assert "<p>None.</p>" in page.split("Warnings.")[1] and "<th>warning</th>" not in page
     assert "not_there" not in page and "Second &lt;b&gt;." in page
 
 
