@@ -1,8 +1,8 @@
 """Measures of the miniature models on data that training never saw, by the workbook's own evaluation.
 
-Simulated images and volumes come from a part of the validation seeds that training does not watch; the
-MNI152 case is the demonstration's; real cases are those that the study `samples` has prepared and whose
-masks are a truth to measure against. Everything becomes a `Case`, and cases become rows by
+Simulated images and volumes come from a part of the validation seeds that training does not watch; MNI152
+is nilearn's template with nilearn's masks; real cases are those that the study `samples` has prepared and
+whose masks are a truth to measure against. Everything becomes a `Case`, and cases become rows by
 `evaluate_2d` and `predict_3d`, as in the notebooks: points, boxes and mask choices mean the same here.
 """
 
@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from medsam_nb import examples, figures, panels, phantom
 from medsam_nb import training_data as data
+from medsam_nb.decode2d import candidates
 from medsam_nb.designs import Design, prompted_slices
 from medsam_nb.errors import InputError
 from medsam_nb.evaluate import evaluate_2d
@@ -26,8 +27,9 @@ from medsam_nb.intensity import Intensity
 from medsam_nb.manifest import Manifest, load_manifest
 from medsam_nb.metrics import dice, iou
 from medsam_nb.models import Model, load_model, read_weights
-from medsam_nb.prepare import case_folders, load_case, prepare
+from medsam_nb.prepare import case_folders, load_case
 from medsam_nb.project import project_root
+from medsam_nb.prompts import Prompt, tight_box
 from medsam_nb.volume import Case, Volume
 
 SEED = 20240801
@@ -80,10 +82,28 @@ def simulated_volumes(pool: data.Pool, objects: int) -> Iterator[Case]:
             yield _simulated(images, masks[0], "simulated_3d", str(item - 1))
 
 
-def template(manifest: Manifest, prepared_dir: Path) -> Case:
-    """Return the demonstration's MNI152 case, prepared if it is not yet."""
-    prepare(manifest.data_set("mni152"), Path(), prepared_dir, progress=False)
-    return load_case(case_folders(prepared_dir, "mni152")[0])
+def template() -> Case:
+    """Return six axial slices of nilearn's MNI152 template with its brain, grey and white matter masks.
+
+    The masks overlap: each is a bit of the label map. They are wider than the tissues of the
+    demonstration's case, where a voxel belongs to one tissue only.
+    """
+    from nilearn import datasets
+
+    load = (datasets.load_mni152_brain_mask, datasets.load_mni152_gm_mask, datasets.load_mni152_wm_mask)
+    slices = np.linspace(28, 62, 6).astype(int)
+
+    def shown(image) -> np.ndarray:
+        return image.get_fdata().transpose(2, 1, 0)[slices, ::-1]
+
+    labels = sum((shown(mask(resolution=2)) > 0.5).astype(np.uint8) << bit for bit, mask in enumerate(load))
+    objects = {
+        name: tuple(value for value in range(8) if value >> bit & 1)
+        for bit, name in enumerate(("brain", "grey_matter", "white_matter"))
+    }
+    image = np.ascontiguousarray(shown(datasets.load_mni152_template(resolution=2)), np.float32)
+    volume = Volume(image, np.diag([2.0, 2.0, 2.0, 1.0]))
+    return Case("mni152", "six_slices", "MRI T1 (template)", volume, np.ascontiguousarray(labels), objects)
 
 
 def real_cases(manifest: Manifest, prepared_dir: Path) -> list[Case]:
@@ -122,11 +142,34 @@ def real_volumes(cases: Sequence[Case]) -> Iterator[Case]:
                 yield _single(case, name, slice(start, start + MOST_SLICES_3D))
 
 
+def _over_all(model: Model, case: Case) -> Iterator[dict]:
+    """Yield rows of first masks for one box over the whole object, also where it has several components.
+
+    The study left this mode of its predecessor out; for an object in many pieces, such as a tissue, it
+    is the only box that means the object.
+    """
+    calls = {}
+    for name in case.objects:
+        mask = case.mask(name)
+        for z in np.flatnonzero(mask.any((1, 2))):
+            calls[name, int(z)] = int(z), Prompt(box=tight_box(mask[z]))
+    common = {
+        "data_set": case.data_set,
+        "case_id": case.case_id,
+        "prompt": "box_over_all",
+        "mask_choice": "first",
+    }
+    for (name, z), masks, _ in candidates(model, case.slices_uint8(), calls):
+        yield common | {"object": name, "slice_index": z, "value": iou(case.mask(name)[z], masks[0])}
+
+
 def scores_2d(model: Model, cases: Sequence[Case], label: str) -> pd.DataFrame:
-    """Return rows of the tidy table, one box and one point, with `compact` for every mask."""
+    """Return rows of the tidy table: one box, one point, one box over all; `compact` for every mask."""
     tables = []
     for case in tqdm(cases, desc=f"{model.name}, {label}"):
-        table = pd.DataFrame(evaluate_2d(model, case, ["one_box", "one_point"], seed=SEED))
+        table = pd.DataFrame(
+            [*evaluate_2d(model, case, ["one_box", "one_point"], seed=SEED), *_over_all(model, case)]
+        )
         masks = [case.mask(row.object)[row.slice_index] for row in table.itertuples()]
         tables.append(table.assign(compact=list(map(is_compact, masks))))
     return pd.concat(tables, ignore_index=True)
@@ -181,6 +224,7 @@ def summarise(tables: dict[str, pd.DataFrame]) -> dict[str, float]:
             numbers[f"{name} absent slices empty"] = table.absent_empty.sum() / max(1, table.absent.sum())
             continue
         cells = {
+            "box over all first": table.prompt == "box_over_all",
             "box first": (table.prompt == "one_box") & (table.mask_choice == "first"),
             "point first": (table.prompt == "one_point") & (table.mask_choice == "first"),
             "point most confident": (table.prompt == "one_point") & (table.mask_choice == "most_confident"),
@@ -188,6 +232,8 @@ def summarise(tables: dict[str, pd.DataFrame]) -> dict[str, float]:
         }
         box = table[cells["box first"]]
         if name == "mni152":
+            over_all = table[cells["box over all first"]].groupby("object").value.mean()
+            numbers |= {f"{name} {key} box over all first": mean for key, mean in over_all.items()}
             numbers |= {
                 f"{name} {key} box first": mean for key, mean in box.groupby("object").value.mean().items()
             }
@@ -244,7 +290,7 @@ def report(
     data.build_pool(out / "pool_report.npy", phantom.VALIDATION_SEED_BASE + FIRST_REPORT_VOLUME, VOLUMES)
     pool = data.open_pool(out / "pool_report.npy")
     manifest = load_manifest(root / "data_manifest.yaml")
-    mni = template(manifest, root / "data" / "prepared")
+    mni = template()
     cases = real_cases(manifest, root / "data" / "prepared")
     slices = {"simulated_2d": list(simulated_slices(pool, images)), "mni152": [mni]}
     volumes = {"simulated_3d": list(simulated_volumes(pool, objects))}
@@ -260,7 +306,7 @@ def report(
         tables = {group: scores_2d(model, found, group) for group, found in slices.items()}
         if model.family == "sam2":
             tables |= {group: scores_3d(model, found, group) for group, found in volumes.items()}
-            chosen = [found[len(found) // 2] for found in volumes.values()] + [mni]
+            chosen = [found[len(found) // 2] for found in volumes.values()]
             tracked = [
                 p for c in chosen for p in examples.panels_3d(model, c, [*c.objects][0], DESIGN, seed=SEED)
             ]

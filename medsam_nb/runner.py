@@ -5,7 +5,6 @@ error here: a parameter that a notebook does not declare.
 """
 
 import difflib
-import os
 import sys
 import time
 from collections.abc import Mapping
@@ -16,15 +15,12 @@ import papermill
 import yaml
 from papermill.exceptions import PapermillExecutionError
 from pydantic import BaseModel, ConfigDict, ValidationError
-from traitlets.config import Config
 
+from medsam_nb import kernels
 from medsam_nb.errors import StudyError
 from medsam_nb.manifest import load_manifest
 from medsam_nb.project import project_root
 from medsam_nb.report import NotebookRun, write_report
-
-# A kernel needs no network port on its own machine.
-LOCAL_KERNEL = Config({"KernelManager": {"transport": "ipc"}} if os.name == "posix" else {})
 
 
 class Study(BaseModel):
@@ -166,7 +162,7 @@ def run_notebook(name: str, executed: Path, parameters: Mapping[str, Any]) -> No
             progress_bar=False,
             stdout_file=sys.stdout,  # progress bars, while they move
             stderr_file=sys.stderr,
-            config=LOCAL_KERNEL,
+            config=kernels.configuration(),
         )
     except PapermillExecutionError as failure:
         error = f"{failure.ename}: {failure.evalue}"
