@@ -15,8 +15,8 @@ COMPUTING_PACKAGES = ("numpy", "opencv-python-headless", "sam2", "scikit-image",
 PRESENTING_MODULES = (
     "__init__", "claims", "cli", "contrasts", "errors", "examples", "fetch", "figures", "finetuning",
     "gallery", "held_out", "kernels", "losses", "manifest_views", "model_report", "muon", "overviews",
-    "panels", "paper", "pooling", "project", "published", "quality", "rankings", "report", "retention", "runner",
-    "scoreboard", "stats", "study", "tables", "training", "training_data", "training_steps",
+    "panels", "paper", "pooling", "project", "published", "quality", "rankings", "report", "retention",
+    "runner", "scoreboard", "stats", "study", "tables", "training", "training_data", "training_steps",
     "training_study", "viewer",
 )  # fmt: skip
 
