@@ -109,6 +109,8 @@ def model_report(
 
 def main() -> None:
     """Run the command; an error that the user can mend is told in a sentence, not a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="replace")  # a terminal that knows only ASCII must not stop a study
     try:
         app()
     except WorkbookError as error:
