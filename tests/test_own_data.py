@@ -1,6 +1,7 @@
 """What the README says of one's own data, done by the letter: files, ten lines, one command, a report."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -44,7 +45,10 @@ def test_own_data_from_files_to_report(tmp_path):
     described.write_text(yaml.safe_dump(rows), encoding="utf-8")
     command = [str(Path(sys.executable).with_name("medsam-nb")), "run", "studies/my_data.yaml"]
     command += ["--set", "designs=paper_v1"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, encoding="utf-8")
+    ascii_only = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}  # the plainest terminal
+    done = subprocess.run(
+        command, cwd=tmp_path, env=os.environ | ascii_only, capture_output=True, text=True, encoding="utf-8"
+    )
     run_dir = tmp_path / "runs" / "my_data"
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert f"report: {run_dir}/index.html" in done.stdout
