@@ -10,7 +10,6 @@ import os
 import shutil
 import stat
 import tarfile
-import tempfile
 import zipfile
 import zlib
 from pathlib import Path, PurePosixPath
@@ -21,6 +20,7 @@ from tqdm import tqdm
 
 from medsam_nb.errors import CheckpointError, InputError
 from medsam_nb.manifest import Checkpoint, DataSet, File
+from medsam_nb.store import unfinished
 
 MIRROR_VARIABLE = "MEDSAM_NB_MIRROR"  # a folder, or an address, with the files under the same paths
 CHUNK_BYTES = 1 << 16  # what a cut connection can lose
@@ -144,13 +144,12 @@ def _copy(source: Path, target: Path, sha256: str | None) -> None:
             f"its SHA-256 is not {sha256}, as the manifest says.",
             "Mend the mirror; nothing was copied.",
         )
-    handle, partial = tempfile.mkstemp(prefix=".partial-", dir=target.parent)
-    os.close(handle)
+    partial = unfinished(target.parent)
     try:
         shutil.copyfile(source, partial)
         os.replace(partial, target)
     finally:
-        Path(partial).unlink(missing_ok=True)
+        partial.unlink(missing_ok=True)
 
 
 def _require_space(target: Path, size: int) -> None:
@@ -216,7 +215,8 @@ def unpack(archive: Path, folder: Path) -> None:
         return
     partial = None
     try:
-        partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=folder))
+        partial = unfinished(folder)
+        partial.mkdir()
         if zipfile.is_zipfile(archive):
             _unpack_zip(archive, partial)
         elif tarfile.is_tarfile(archive):

@@ -8,7 +8,6 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -27,7 +26,7 @@ from medsam_nb.intensity import Intensity
 from medsam_nb.layouts import find_cases, read_case
 from medsam_nb.manifest import DataSet
 from medsam_nb.sources import RawCase, Source
-from medsam_nb.store import write_atomically
+from medsam_nb.store import unfinished, write_atomically
 from medsam_nb.volume import Case, Volume, canonical, reoriented
 
 # What decides a prepared case besides its files; the rest of a row may be edited freely.
@@ -199,8 +198,9 @@ def _record(case: Case, raw: RawCase, source: Source | None, fingerprint: str) -
 def _write_case(folder: Path, case: Case, record: dict) -> None:
     """Write a case's folder beside its place and move it there when it is whole."""
     target = folder / case.case_id
-    partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=folder))
+    partial = unfinished(folder)
     try:
+        partial.mkdir()
         formats.write_nifti(partial / "image.nii.gz", case.image)
         formats.write_nifti(partial / "labels.nii.gz", Volume(case.labels, case.image.affine))
         write_atomically(partial / "mosaic.png", quality.mosaic_png(case))

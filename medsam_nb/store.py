@@ -8,7 +8,7 @@ in a JSON file beside it. A study that is started again finds what is there and 
 import hashlib
 import json
 import os
-import tempfile
+import secrets
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -112,18 +112,27 @@ def sort_table(table: pd.DataFrame) -> pd.DataFrame:
     return table.sort_values(KEY_COLUMNS, kind="stable", na_position="last").reset_index(drop=True)
 
 
+def unfinished(folder: Path) -> Path:
+    """Return an unused name in a folder, for what moves to its place when it is whole.
+
+    Unlike the files of `tempfile`, what is made there gets the usual permissions: colleagues who share
+    a folder can read each other's results.
+    """
+    return folder / f".partial-{secrets.token_hex(8)}"
+
+
 def write_atomically(path: Path, data: bytes) -> None:
     """Write a file so that a reader or a killed run sees either nothing or all of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".partial-")
+    temporary = unfinished(path.parent)
     try:
-        with os.fdopen(handle, "wb") as file:
+        with temporary.open("xb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
 
 

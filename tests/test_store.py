@@ -74,6 +74,12 @@ def test_an_interrupted_write_leaves_nothing(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_results_have_the_permissions_of_any_other_file(tmp_path):
+    (tmp_path / "other").write_bytes(b"")
+    write_atomically(tmp_path / "rows", b"data")
+    assert (tmp_path / "rows").stat().st_mode == (tmp_path / "other").stat().st_mode
+
+
 def test_an_unknown_column_is_refused():
     with pytest.raises(InputError, match="colour"):
         as_table([{"colour": 1}])
