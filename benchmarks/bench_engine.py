@@ -214,6 +214,7 @@ CASES = {
     "3d_24_simulated_16": partial(compare_3d, miniature_model, simulated(16, 3, 12), PAPER_V1_DESIGNS),
     "3d_64_simulated_16": partial(compare_3d, miniature_model, simulated(16, 3, 12), ALL_DESIGNS),
     "3d_24_simulated_100": partial(compare_3d, miniature_model, simulated(100, 30, 69), PAPER_V1_DESIGNS),
+    "3d_64_simulated_100": partial(compare_3d, miniature_model, simulated(100, 30, 69), ALL_DESIGNS),
     "2d_miniature_sam2": partial(compare_2d, miniature_model, simulated(16, 4, 11, objects=5)),
     "2d_miniature_sam": partial(compare_2d, SAM, simulated(16, 4, 11, objects=5)),
     "flops_hiera_l_1024": lambda: [flop_table() | {"peak_rss_mb": peak_rss_mb()}],

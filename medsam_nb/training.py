@@ -247,7 +247,13 @@ class Trainer:
         step = self.state["step"]
         if batch["kind"] == "video":
             balanced = fading(step, stage.video_balanced)
-            return steps.video_step(model, batch, balanced=balanced, presence_weight=stage.presence_weight)
+            return steps.video_step(
+                model,
+                batch,
+                balanced=balanced,
+                presence_weight=stage.presence_weight,
+                encoder_grad=stage.encoder_grad,
+            )
         shared = data.step_generator(seed, step)
         shared.random()
         correct = shared if shared.random() < stage.correct else None

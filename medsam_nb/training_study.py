@@ -29,6 +29,8 @@ class Stage:
         Steps with the balanced cross-entropy (fading out), images and sequences.
     aux_weight, correct, presence_weight : float
         Weight of the metric loss, share of steps with a correction click, weight of object presence.
+    encoder_grad : bool
+        Whether sequences train the image encoder too (a fifth dearer); otherwise only images do.
     ema : float
         Decay of the weight average, which is what is evaluated, carried on and saved.
     evaluations : int
@@ -47,6 +49,7 @@ class Stage:
     aux_weight: float = 0.4
     correct: float = 0.15
     presence_weight: float = 1.0
+    encoder_grad: bool = False
     ema: float = 0.998
     evaluations: int = 2
     samples: dict = field(default_factory=dict)

@@ -143,6 +143,22 @@ def test_both_models_learn_from_an_image_batch(pool, build):
     assert set(parts) == {"box", "point", "box_iou", "point_iou", "metric"}
 
 
+@pytest.mark.parametrize("encoder_grad", [False, True])
+def test_sequences_train_the_encoder_only_where_a_stage_says_so(pool, tmp_path, encoder_grad):
+    samples = {"size": 128, "videos": 1, "slices": 3, "video_fraction": 1.0}
+    stage = Stage("sequences", 1, encoder_grad=encoder_grad, samples=samples)
+    study = {"model": "sam2", "ranks": 1, "volumes": 4, "pool": str(pool.parent), "stages": []}
+    path = tmp_path / "study.yaml"
+    path.write_text(yaml.safe_dump(study), encoding="utf-8")
+    trainer = training.Trainer(read_study(path), tmp_path, "cpu", 0, 1)
+    model = miniature.build_sam2(128).train()
+    batch = data.video_batch(data.open_pool(pool), np.random.default_rng(3), data.SampleOptions(**samples))
+    loss, _ = trainer.loss(model, None, batch, stage, seed=0)
+    loss.backward()
+    learning = [p.grad is not None and bool(p.grad.any()) for p in model.image_encoder.parameters()]
+    assert any(learning) is encoder_grad
+
+
 def test_training_resumes_where_it_was_stopped(pool, tmp_path, monkeypatch):
     study = {
         "model": "sam2",
