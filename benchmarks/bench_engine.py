@@ -164,7 +164,7 @@ def compare_2d(make_model: Callable[[], Model], make_volume: Callable[[int, Path
 
 def memory_of(depth: int) -> list[dict]:
     """Sweep a volume of noise of this depth to its ends, in both directions; report the peak memory."""
-    slices = np.random.default_rng(0).integers(0, 255, (depth, 256, 256)).astype(np.uint8)
+    slices = np.random.default_rng(0).integers(0, 255, (depth, 256, 256), np.uint8)
     mask = np.zeros(slices.shape, bool)
     mask[depth // 3 : 2 * depth // 3, 90:160, 80:170] = True
     designs = [

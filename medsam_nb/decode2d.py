@@ -1,18 +1,22 @@
 """2D: the candidate masks of prompted slices, each slice encoded once and each prompt decoded once.
 
 The official image predictors do the decoding. They find a slice's features instead of computing them,
-so that all objects, prompt modes and mask choices share one encoding, and 3D runs share it too.
+so that all objects, prompt modes and mask choices share one encoding, and 3D runs share it too. The
+decoder's first look at the image is the same for every prompt on a slice, and computed once.
 Prompts are decoded one by one. Grouped by their number of points they would take about half the time, but
 larger matrix products round differently: masks are not bit-identical, in float32 as in bfloat16.
 """
 
 from collections.abc import Hashable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from functools import lru_cache
 
 import numpy as np
 import torch
 from sam2.sam2_image_predictor import SAM2ImagePredictor
 from segment_anything import SamPredictor
 
+from medsam_nb.answers import Answers, answering_once
 from medsam_nb.features import SliceFeatures, quiet_transforms
 from medsam_nb.models import Model
 from medsam_nb.prompts import Prompt
@@ -60,6 +64,32 @@ def _decode_sam(predictor: SamPredictor, prompt: Prompt) -> tuple[np.ndarray, np
     return masks[0].cpu().numpy(), scores[0].float().cpu().numpy()
 
 
+@lru_cache(maxsize=2)  # making one takes as long as five prompts
+def _predictor(model: Model) -> SAM2ImagePredictor | SamPredictor:
+    if model.family == "sam":
+        return SamPredictor(model.network)
+    with quiet_transforms():
+        return SAM2ImagePredictor(model.network)
+
+
+@contextmanager
+def _sharing(model: Model, constants: Answers, slice_answers: Answers) -> Iterator[None]:
+    """Compute once what all prompts on a slice, or on all slices, have in common.
+
+    Before its first layer has changed it, the decoder's image is that of the slice; without a mask as a
+    prompt nothing else is added to it.
+    """
+    network, is_sam2 = model.network, model.family == "sam2"
+    prompts = network.sam_prompt_encoder if is_sam2 else network.prompt_encoder
+    first_layer = (network.sam_mask_decoder if is_sam2 else network.mask_decoder).transformer.layers[0]
+    looking, showing = first_layer.cross_attn_token_to_image, first_layer.cross_attn_image_to_token
+    with ExitStack() as stack:
+        stack.enter_context(answering_once(prompts, "get_dense_pe", constants))
+        for projection in (looking.k_proj, looking.v_proj, showing.q_proj):
+            stack.enter_context(answering_once(projection, "forward", slice_answers))
+        yield
+
+
 def candidates(
     model: Model,
     slices: np.ndarray,
@@ -88,19 +118,16 @@ def candidates(
         The model's estimates of their IoU.
     """
     features = features or SliceFeatures(model, slices, budget_bytes=0)
-    if model.family == "sam2":
-        with quiet_transforms():
-            predictor = SAM2ImagePredictor(model.network)
-        show, decode = _show_to_sam2, _decode_sam2
-    else:
-        predictor, show, decode = SamPredictor(model.network), _show_to_sam, _decode_sam
+    predictor, is_sam2 = _predictor(model), model.family == "sam2"
+    show, decode = (_show_to_sam2, _decode_sam2) if is_sam2 else (_show_to_sam, _decode_sam)
+    constants: Answers = {}
     by_slice: dict[int, dict[tuple, list[Hashable]]] = {}
     for key, (index, prompt) in prompts.items():
         if prompt.mask is not None:
             raise ValueError(f"{key}: a mask is no prompt in 2D; give points or a box")
         by_slice.setdefault(index, {}).setdefault((prompt.points, prompt.box), []).append(key)
     for index in sorted(by_slice):
-        with torch.inference_mode(), model.precision():
+        with torch.inference_mode(), model.precision(), _sharing(model, constants, {}):
             show(predictor, features, index)
             decoded = [
                 (keys, *decode(predictor, Prompt(points=points, box=box)))

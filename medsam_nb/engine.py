@@ -14,7 +14,7 @@ those of `reference.sweep`, bit for bit.
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
 
@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from medsam_nb.answers import Answers, answering_once
 from medsam_nb.attention import attention_mode
 from medsam_nb.designs import MASK_SCOPES, Design
 from medsam_nb.features import SliceFeatures
@@ -89,36 +90,13 @@ class Branch:
         return replace(self, designs=tuple(designs), tracked=past)
 
 
-@contextmanager
-def answering_once(
-    module: nn.Module,
-    method: str,
-    answers: dict[str, object],
-    context: Callable[[], AbstractContextManager] = nullcontext,
-) -> Iterator[None]:
-    """Let a module's method compute for the first caller only, until `answers` is cleared."""
-    compute, key = getattr(module, method), f"{type(module).__name__}.{method}"
-
-    def answer(*inputs, **named_inputs):
-        if key not in answers:
-            with context():
-                answers[key] = compute(*inputs, **named_inputs)
-        return answers[key]
-
-    setattr(module, method, answer)
-    try:
-        yield
-    finally:
-        delattr(module, method)
-
-
 class Steps:
     """Single steps of the official predictor, with what a repeated question shares answered from memory.
 
     Two mask choices ask the same question of the same state: memory attention and decoder run for the
     first, and only the choice, the pointer and the memory encoder for the second. All questions on one
-    slice share the first self-attention, which sees no memory yet, and the memory encoder's projection of
-    the image.
+    slice share the first self-attention and the first queries, which see no memory yet, and the memory
+    encoder's projection of the image.
     """
 
     def __init__(
@@ -129,9 +107,9 @@ class Steps:
         self._mask_scope = mask_scope
         self._first = False
         self._score, self._candidate = float("nan"), 0
-        self._answers: dict[str, object] = {}
-        self._slice_answers: dict[str, object] = {}
-        self._constants: dict[str, object] = {}
+        self._answers: Answers = {}
+        self._slice_answers: Answers = {}
+        self._constants: Answers = {}
         with self.running(tracking=False):
             self.state = open_state(self.network, features.slices)
 
@@ -150,6 +128,8 @@ class Steps:
             stack.enter_context(candidates_of(network, self._mask_scope))
             stack.enter_context(answering_once(attention, "forward", self._answers, self._attention))
             stack.enter_context(answering_once(first_layer, "_forward_sa", self._slice_answers))
+            queries = first_layer.cross_attn_image.q_proj
+            stack.enter_context(answering_once(queries, "forward", self._slice_answers))
             project = network.memory_encoder.pix_feat_proj
             stack.enter_context(answering_once(project, "forward", self._slice_answers))
             stack.enter_context(answering_once(network.sam_mask_decoder, "forward", self._answers))
