@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from medsam_nb import sequence_steps, targets
 from medsam_nb import training_data as data
 from medsam_nb import training_steps as steps
 from medsam_nb.errors import InputError, StudyError
@@ -175,7 +176,9 @@ def finetune(
             spots[int(rng.integers(len(spots)))] for _ in range(1 if parameters == "memory" else images)
         ]
         if parameters == "memory":
-            loss, _ = steps.video_step(model, _to(_video_batch(prepared, chosen[0], slices, rng), device))
+            loss, _ = sequence_steps.video_step(
+                model, _to(_video_batch(prepared, chosen[0], slices, rng), device)
+            )
         else:
             loss, _ = steps.image_step(model, None, _to(_image_batch(prepared, chosen, rng), device))
         optimiser.zero_grad()
@@ -205,8 +208,8 @@ def _to(batch: dict, device) -> dict:
 
 def _prompts(masks: np.ndarray, rng: np.random.Generator) -> dict:
     return {
-        "boxes": torch.from_numpy(np.stack([data.sample_box(m, rng) for m in masks])),
-        "points": torch.from_numpy(np.stack([data.sample_point(m, rng) for m in masks])),
+        "boxes": torch.from_numpy(np.stack([targets.sample_box(m, rng) for m in masks])),
+        "points": torch.from_numpy(np.stack([targets.sample_point(m, rng) for m in masks])),
     }
 
 

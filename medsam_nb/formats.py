@@ -26,7 +26,7 @@ SWAPPED = "If this is the image, image and mask have changed places."
 UNEVEN_SLICES_MM = 0.01  # scanners round slice positions; a missing slice is orders of magnitude more
 
 # (x, y, z) in ITK's world (left, posterior, head) against (z, y, x) in ours (right, front, head).
-_TO_RAS = np.diag([-1.0, -1.0, 1.0])
+TO_RAS = np.diag([-1.0, -1.0, 1.0])
 _REVERSED = [2, 1, 0, 3]
 
 
@@ -71,13 +71,13 @@ def read_volume(path: Path, *, labels: bool = False, frame: int | None = None) -
         raise InputError(path, "there is no such file.", MISSING_FILE)
     suffix = suffix_of(path)
     if path.is_dir() or suffix in DICOM:
-        volume = _guarded(_read_dicom, path)
+        volume = guarded(_read_dicom, path)
     elif suffix in NIFTI:
-        volume = _guarded(_read_nifti, path)
+        volume = guarded(_read_nifti, path)
     elif suffix in ITK:
-        volume = _guarded(_read_itk, path)
+        volume = guarded(_read_itk, path)
     elif suffix in PICTURES:
-        volume = _guarded(_read_picture, path, labels)
+        volume = guarded(_read_picture, path, labels)
     else:
         raise InputError(
             path,
@@ -87,7 +87,7 @@ def read_volume(path: Path, *, labels: bool = False, frame: int | None = None) -
     return _one_frame(path, volume, frame)
 
 
-def _guarded(reader: Callable[..., Volume], path: Path, *arguments: object) -> Volume:
+def guarded(reader: Callable[..., Volume], path: Path, *arguments: object) -> Volume:
     """Call a library's reader; whatever it says about a damaged file comes out as an InputError."""
     try:
         return reader(path, *arguments)
@@ -131,7 +131,7 @@ def _read_nifti(path: Path) -> Volume:
     return Volume(np.ascontiguousarray(array.T), image.affine[:, _REVERSED])
 
 
-def _from_itk(image) -> Volume:
+def from_itk(image) -> Volume:
     import SimpleITK as sitk
 
     if image.GetDimension() == 2:
@@ -142,15 +142,15 @@ def _from_itk(image) -> Volume:
     affine = np.eye(4)
     dimension = image.GetDimension()
     direction = np.array(image.GetDirection()).reshape(dimension, dimension)[:3, :3]
-    affine[:3, :3] = _TO_RAS @ direction * np.array(image.GetSpacing()[:3])
-    affine[:3, 3] = _TO_RAS @ np.array(image.GetOrigin()[:3])
+    affine[:3, :3] = TO_RAS @ direction * np.array(image.GetSpacing()[:3])
+    affine[:3, 3] = TO_RAS @ np.array(image.GetOrigin()[:3])
     return Volume(array, affine[:, _REVERSED])
 
 
 def _read_itk(path: Path) -> Volume:
     import SimpleITK as sitk
 
-    volume = _from_itk(sitk.ReadImage(str(path)))
+    volume = from_itk(sitk.ReadImage(str(path)))
     if ".gipl" in path.name.lower():
         _require_whole_gipl(path, volume.array.nbytes)
     return volume
@@ -181,9 +181,9 @@ def _read_dicom(path: Path) -> Volume:
         files = (str(path),)
         reader = sitk.ImageFileReader()
         reader.SetFileName(str(path))
-        return _from_itk(reader.Execute())
+        return from_itk(reader.Execute())
     reader.SetFileNames(files)
-    return _from_itk(reader.Execute())
+    return from_itk(reader.Execute())
 
 
 def _require_all_files(path: Path, files: tuple[str, ...]) -> None:
@@ -284,7 +284,7 @@ def read_mask_picture(path: Path, threshold: float) -> Volume:
 
     if not path.exists():
         raise InputError(path, "there is no such file.", MISSING_FILE)
-    return _guarded(binary, path)
+    return guarded(binary, path)
 
 
 def as_labels(volume: Volume, item: object, threshold: float | None = None) -> Volume:
@@ -320,71 +320,6 @@ def as_labels(volume: Volume, item: object, threshold: float | None = None) -> V
             f"Use labels from 0 to 65535. {SWAPPED}",
         )
     return Volume(array.astype(np.uint8 if array.max() <= 255 else np.uint16), volume.affine)
-
-
-def read_segments(path: Path, image: Volume) -> dict[str, np.ndarray]:
-    """Read a `.seg.nrrd` or a DICOM segmentation as one mask per segment.
-
-    Parameters
-    ----------
-    path : Path
-    image : Volume
-        The image, in the orientation it was read in. Segmentations are often stored for a part of it.
-
-    Returns
-    -------
-    dict of str to ndarray of bool, shape (z, y, x)
-        By segment name, on the image's grid; segments may overlap.
-    """
-    if not path.exists():
-        raise InputError(path, "there is no such file.", MISSING_FILE)
-    reader = _dicom_segments if suffix_of(path) in DICOM else _nrrd_segments
-    found = _guarded(reader, path)
-    names = [name for name, _ in found]
-    if len(set(names)) < len(names):
-        raise InputError(path, f"segment names repeat: {', '.join(names)}.", "Rename the segments.")
-    return {
-        name: place(mask, image.array.shape, image.affine, f"{path}, segment {name}").astype(bool)
-        for name, mask in found
-    }
-
-
-def _nrrd_segments(path: Path) -> list[tuple[str, Volume]]:
-    import SimpleITK as sitk
-
-    image = sitk.ReadImage(str(path))
-    volume = _from_itk(image)
-    header = {key: image.GetMetaData(key).strip() for key in image.GetMetaDataKeys()}
-    layers = volume.array if volume.array.ndim == 4 else volume.array[None]
-    segments = []
-    for number in range(len(header)):
-        if f"Segment{number}_Name" not in header:
-            break
-        layer = int(header.get(f"Segment{number}_Layer", 0))
-        value = int(header.get(f"Segment{number}_LabelValue", 1))
-        mask = (layers[layer] == value).astype(np.uint8)
-        segments.append((header[f"Segment{number}_Name"], Volume(mask, volume.affine)))
-    if not segments:
-        raise InputError(path, "its header names no segment.", "Read it as a label map, or export it again.")
-    return segments
-
-
-def _dicom_segments(path: Path) -> list[tuple[str, Volume]]:
-    import highdicom
-    import pydicom
-
-    if pydicom.dcmread(path, stop_before_pixels=True).Modality != "SEG":
-        raise InputError(path, "is not a DICOM segmentation.", "Give the SEG object of this series.")
-    file = highdicom.seg.segread(path)
-    if file.segmentation_type == highdicom.seg.SegmentationTypeValues.FRACTIONAL:
-        raise InputError(path, "is a fractional (soft) segmentation.", "Export it as a binary one.")
-    volume = file.get_volume(combine_segments=False)
-    affine = np.eye(4)
-    affine[:3] = _TO_RAS @ volume.affine[:3]
-    return [
-        (file.get_segment_description(number).segment_label, Volume(volume.array[..., channel], affine))
-        for channel, number in enumerate(volume.get_channel_values("ReferencedSegmentNumber"))
-    ]
 
 
 def smallest_type(array: np.ndarray) -> np.ndarray:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from medsam_nb import losses
+from medsam_nb import losses, sequence_steps, targets
 from medsam_nb import training_data as data
 from medsam_nb import training_steps as steps
 
@@ -40,12 +40,12 @@ def image_scores(model, pool: data.Pool, size: int, items, device="cpu") -> dict
     for item in items:
         rng = np.random.default_rng([731, item])
         image, masks, _ = data.image_sample(pool, rng, data.SampleOptions(size=size))
-        targets = torch.from_numpy(np.stack(masks)).to(device)
+        truth = torch.from_numpy(np.stack(masks)).to(device)
         boxes = torch.from_numpy(np.stack([_exact_box(m) for m in masks])).to(device)
-        points = torch.from_numpy(np.stack([data.sample_point(m, rng) for m in masks])).to(device)
+        points = torch.from_numpy(np.stack([targets.sample_point(m, rng) for m in masks])).to(device)
         index = torch.zeros(len(masks), dtype=torch.long, device=device)
         features = steps.encode(model, torch.from_numpy(image)[None].to(device))
-        soft = steps.soft_targets(targets, size // 4)
+        soft = steps.soft_targets(truth, size // 4)
         logits, _, _ = steps.decode(model, features, index, *steps.box_prompt(boxes))
         found["box"] += losses.mask_iou(logits, soft)[:, 1].tolist()
         logits, scores, _ = steps.decode(model, features, index, *steps.point_prompt(points))
@@ -70,14 +70,15 @@ def video_scores(model, pool: data.Pool, size: int, items, device="cpu") -> dict
     for item in items:
         rng = np.random.default_rng([732, item])
         images, masks, prompted = data.video_sample(pool, rng, options)
-        masks = np.stack(list({mask.tobytes(): mask for mask in masks}.values()))
         truth = torch.from_numpy(np.ascontiguousarray(masks)).to(device)
         boxes = torch.from_numpy(np.stack([_exact_box(m[prompted]) for m in masks])).to(device)
         coordinates, labels = steps.box_prompt(boxes)
         sequence = torch.from_numpy(np.ascontiguousarray(images))[None].to(device)
         index = torch.zeros(len(masks), dtype=torch.long, device=device)
         prompt = {"point_coords": coordinates, "point_labels": labels}
-        results = steps.track(model, sequence, index, prompted, prompt)
+        results = sequence_steps.track(
+            model, sequence_steps.encode_sequences(model, sequence), index, prompted, prompt
+        )
         soft = steps.soft_targets(truth, size // 4)
         for t, (logits, scores, presence) in results.items():
             if t == prompted:

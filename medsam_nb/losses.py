@@ -96,19 +96,15 @@ def slice_loss(logits, scores, presence, targets, balanced: float = 0.0, presenc
         As in `prompt_loss`; a target without any pixel is an absent object.
     balanced : float
     presence_weight : float
-        Weight of the presence term; absent objects count twice (they are the rarer, harder answer).
+        Weight of the presence term. Present and absent objects count alike: a heavier absence made
+        the tracker hide small objects that it had outlined well.
 
     Returns
     -------
     Tensor, shape (n,)
     """
     present = (targets.sum(dim=(1, 2)) > 0).float()
-    weight = torch.where(present > 0, 1.0, 2.0)
-    loss = (
-        presence_weight
-        * weight
-        * F.binary_cross_entropy_with_logits(presence[:, 0], present, reduction="none")
-    )
+    loss = presence_weight * F.binary_cross_entropy_with_logits(presence[:, 0], present, reduction="none")
     per_token = mask_loss(logits, targets, balanced)
     masks = per_token[:, 0] + per_token[:, 1:].mean(dim=1)
     quality = ((scores - mask_iou(logits, targets)) ** 2).mean(dim=1)

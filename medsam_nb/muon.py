@@ -1,7 +1,8 @@
-"""Muon: momentum with orthogonalised updates for weight matrices (Jordan et al. 2024), in float32 for CPUs.
+"""Optimisers: Muon for weight matrices (Jordan et al. 2024), in float32 for CPUs, AdamW for the rest.
 
-Matrices of equal shape are stacked, and the five Newton-Schulz steps run on the small Gram matrix, which
-is several times faster on a CPU than `torch.optim.Muon` in bfloat16.
+Muon is momentum with orthogonalised updates. Matrices of equal shape are stacked, and the five
+Newton-Schulz steps run on the small Gram matrix, which is several times faster on a CPU than
+`torch.optim.Muon` in bfloat16.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from __future__ import annotations
 import torch
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
+# Larger matrices cost more in the Newton-Schulz steps than they gain on a CPU.
+LARGEST = 150_000
 
 
 def orthogonalise(matrices: torch.Tensor, steps: int = 5) -> torch.Tensor:
@@ -83,3 +86,23 @@ class Muon(torch.optim.Optimizer):
         scale = group["update_rms"] * max(shape) ** 0.5 * group["lr"]
         for parameter, update in zip(parameters, updates, strict=True):
             parameter.mul_(1 - group["lr"] * group["weight_decay"]).add_(update, alpha=-scale)
+
+
+def build_optimisers(model, head, lr: float):
+    """Muon for the attention and MLP matrices, AdamW for everything else."""
+    blocks = (
+        "trunk.blocks",
+        "image_encoder.blocks",
+        "transformer.layers",
+        "final_attn",
+        "memory_attention.layers",
+    )
+    matrices, decayed, plain = [], [], []
+    for name, parameter in [*model.named_parameters(), *head.named_parameters(prefix="head")]:
+        small = parameter.ndim == 2 and parameter.numel() <= LARGEST and "rel_pos" not in name
+        if small and any(block in name for block in blocks):
+            matrices.append(parameter)
+            continue
+        (decayed if parameter.ndim >= 2 else plain).append(parameter)
+    groups = [{"params": decayed, "weight_decay": 0.05}, {"params": plain, "weight_decay": 0.0}]
+    return Muon(matrices, lr=2 * lr), torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.98), fused=True)

@@ -16,8 +16,8 @@ PRESENTING_MODULES = (
     "__init__", "claims", "cli", "contrasts", "errors", "examples", "fetch", "figures", "finetuning",
     "gallery", "held_out", "kernels", "losses", "manifest_views", "model_report", "muon", "overviews",
     "panels", "paper", "pooling", "project", "published", "quality", "rankings", "report", "retention",
-    "runner", "scoreboard", "stats", "study", "tables", "training", "training_data", "training_steps",
-    "training_study", "viewer",
+    "runner", "scoreboard", "sequence_steps", "stats", "study", "tables", "targets", "training",
+    "training_data", "training_log", "training_steps", "training_study", "viewer",
 )  # fmt: skip
 
 

@@ -13,11 +13,11 @@ from medsam_nb.formats import (
     as_labels,
     is_coloured,
     read_mask_picture,
-    read_segments,
     read_volume,
     suffix_of,
 )
 from medsam_nb.manifest import DataSet
+from medsam_nb.segments import read_segments
 from medsam_nb.volume import Volume, reoriented, require_same_grid
 
 RULES = ("labels", "any", "majority", "by_object", "segments")

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import csv
 import multiprocessing
 import os
 import tempfile
@@ -26,16 +25,15 @@ import torch.distributed
 import yaml
 from tqdm import tqdm
 
-from medsam_nb import held_out, miniature, phantom
+from medsam_nb import held_out, miniature, phantom, sequence_steps
 from medsam_nb import training_data as data
 from medsam_nb import training_steps as steps
 from medsam_nb.models import read_weights
-from medsam_nb.muon import Muon
+from medsam_nb.muon import build_optimisers
+from medsam_nb.training_log import HELD_OUT_COLUMNS, LOSS_COLUMNS, Log, draw_curves
 from medsam_nb.training_study import Stage, Study, fading, learning_rate, read_study
 
 SAVE_SECONDS = 60
-# Larger matrices cost more in the Newton-Schulz steps than they gain on a CPU.
-MUON_LARGEST = 150_000
 
 
 def build(study: Study, size: int):
@@ -56,26 +54,6 @@ def _has_memory(study: Study) -> bool:
     if not study.start_from:
         return False
     return any(name.startswith("memory_attention.") for name in read_weights(Path(study.start_from)))
-
-
-def build_optimisers(model, head, lr: float):
-    """Muon for the attention and MLP matrices, AdamW for everything else."""
-    blocks = (
-        "trunk.blocks",
-        "image_encoder.blocks",
-        "transformer.layers",
-        "final_attn",
-        "memory_attention.layers",
-    )
-    matrices, decayed, plain = [], [], []
-    for name, parameter in [*model.named_parameters(), *head.named_parameters(prefix="head")]:
-        small = parameter.ndim == 2 and parameter.numel() <= MUON_LARGEST and "rel_pos" not in name
-        if small and any(block in name for block in blocks):
-            matrices.append(parameter)
-            continue
-        (decayed if parameter.ndim >= 2 else plain).append(parameter)
-    groups = [{"params": decayed, "weight_decay": 0.05}, {"params": plain, "weight_decay": 0.0}]
-    return Muon(matrices, lr=2 * lr), torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.98), fused=True)
 
 
 class _Averager:
@@ -100,27 +78,6 @@ class _Averager:
         return float(flat[-1])
 
 
-class _Log:
-    """Appends rows to a CSV file; the header is fixed by the first row's columns."""
-
-    def __init__(self, path: Path, columns: list[str]):
-        self.path, self.columns = path, columns
-        if not path.is_file():
-            path.write_text(",".join(columns) + "\n", encoding="utf-8")
-
-    def write(self, row: dict) -> None:
-        with self.path.open("a", newline="", encoding="utf-8") as stream:
-            csv.DictWriter(stream, self.columns, extrasaction="ignore").writerow(
-                {k: f"{v:.5g}" if isinstance(v, float) else v for k, v in row.items()}
-            )
-
-
-LOSS_COLUMNS = ["minutes", "stage", "step", "used", "lr", "loss", "box", "point", "metric", "box_iou"]
-LOSS_COLUMNS += ["point_iou", "video", "video_iou", "presence"]
-HELD_OUT_COLUMNS = ["minutes", "stage", "step", "box", "point_first", "point_confident", "point_best"]
-HELD_OUT_COLUMNS += ["video", "absent_found"]
-
-
 class Trainer:
     """One rank of a training run."""
 
@@ -134,8 +91,8 @@ class Trainer:
             if self.saved["study"] != study.model:
                 raise ValueError(f"{path} holds a run of {self.saved['study']!r}: choose another folder")
             self.state = self.saved["state"]
-        self.losses = _Log(out / "losses.csv", LOSS_COLUMNS)
-        self.scores = _Log(out / "held_out.csv", HELD_OUT_COLUMNS)
+        self.losses = Log(out / "losses.csv", LOSS_COLUMNS)
+        self.scores = Log(out / "held_out.csv", HELD_OUT_COLUMNS)
         self.held = data.open_pool(Path(study.pool) / "pool_validation.npy")
 
     def run(self, rendezvous: str) -> None:
@@ -247,7 +204,7 @@ class Trainer:
         step = self.state["step"]
         if batch["kind"] == "video":
             balanced = fading(step, stage.video_balanced)
-            return steps.video_step(
+            return sequence_steps.video_step(
                 model,
                 batch,
                 balanced=balanced,
@@ -302,28 +259,6 @@ class Trainer:
         partial = self.out / "state.pt.partial"
         torch.save(content, partial)
         os.replace(partial, self.out / "state.pt")
-
-
-def draw_curves(out: Path) -> None:
-    """Figure of the training loss and the held-out IoU from the two CSV files of a run."""
-    import pandas as pd
-    from matplotlib.figure import Figure
-
-    losses, scores = pd.read_csv(out / "losses.csv"), pd.read_csv(out / "held_out.csv")
-    figure = Figure(figsize=(10, 4))
-    left, right = figure.subplots(1, 2)
-    for name in ("box", "point", "video"):
-        values = losses[["minutes", name]].dropna()
-        left.plot(values["minutes"], values[name].rolling(20, min_periods=1).mean(), label=f"{name} loss")
-    for name in HELD_OUT_COLUMNS[3:]:
-        values = scores[["minutes", name]].dropna()
-        right.plot(values["minutes"], values[name], marker="o", label=name.replace("_", " "))
-    left.set(xlabel="training time (min)", ylabel="loss (running mean)")
-    right.set(xlabel="training time (min)", ylabel="held-out IoU (simulated)", ylim=(0, 1))
-    for axis in (left, right):
-        axis.legend(frameon=False)
-    figure.tight_layout()
-    figure.savefig(out / "training_curve.png", dpi=110)
 
 
 def _work(rank: int, ranks: int, study: Study, out: Path, device: str, rendezvous: str) -> None:

@@ -2,12 +2,8 @@
 
 The label volumes are made once and memory-mapped; every sample takes a new random crop and a new random
 appearance, so the pool is small but no image is seen twice.  A batch is a function of
-(seed, rank, step): any step can be made again, on any worker, in any order.
-
-Target rules (training and held-out evaluation alike): holes filled in 90 %, the component at a random
-place in 85 % of the objects with several, at least 0.12 % of the image and 40 pixels, at most 70 %,
-thin structures rejected in 90 %, and always those with a contrast below 0.05 on more than 45 % of their
-border.
+(seed, rank, step): any step can be made again, on any worker, in any order.  What is asked for follows
+`targets`.
 """
 
 from __future__ import annotations
@@ -24,7 +20,7 @@ import torch
 from scipy import ndimage
 from tqdm import tqdm
 
-from medsam_nb import phantom, rendering
+from medsam_nb import phantom, rendering, targets
 
 PROMPT_KINDS = ("box", "point", "mask")
 
@@ -125,75 +121,6 @@ def crop(labels: np.ndarray, affine: np.ndarray, size: int) -> np.ndarray:
     )
 
 
-def fill_holes(mask: np.ndarray) -> np.ndarray:
-    """Fill the holes of a 2D mask (uint8 or bool); returns bool."""
-    outlines, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-    filled = np.zeros(mask.shape, np.uint8)
-    cv2.drawContours(filled, outlines, -1, 1, cv2.FILLED)
-    return filled.astype(bool)
-
-
-def is_visible(image: np.ndarray, mask: np.ndarray, share: float = 0.55) -> bool:
-    """Whether at least `share` of a mask's border shows a local contrast of 0.05 in an image of 0..1."""
-    kernel = np.ones((5, 5), np.uint8)
-    mask8 = mask.astype(np.uint8)
-    inner = (mask8 > cv2.erode(mask8, kernel)).astype(np.float32)
-    outer = (cv2.dilate(mask8, kernel) > mask8).astype(np.float32)
-    window = (image.shape[0] // 24 | 1,) * 2
-    weights = [cv2.blur(side, window) for side in (inner, outer)]
-    inside, outside = (
-        cv2.blur(image * side, window) / np.maximum(weight, 1e-6)
-        for side, weight in zip((inner, outer), weights, strict=True)
-    )
-    both = (inner > 0) & (weights[1] > 1e-6)
-    return bool(both.any()) and float((np.abs(inside - outside)[both] >= 0.05).mean()) >= share
-
-
-def clean_target(mask: np.ndarray, rng: np.random.Generator, *, minimum_share=0.0012) -> np.ndarray | None:
-    """Apply the target rules (module docstring) to a 2D object mask; None when it is rejected."""
-    if mask.sum() < 30:
-        return None
-    count, components = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)
-    if count > 2 and rng.random() < 0.85:
-        mask = components == components[mask][int(rng.integers(int(mask.sum())))]
-    if rng.random() < 0.9:
-        mask = fill_holes(mask)
-    return mask if _acceptable(mask, rng, minimum_share) else None
-
-
-def _acceptable(mask: np.ndarray, rng: np.random.Generator, minimum_share: float) -> bool:
-    area = int(mask.sum())
-    if area < max(40, minimum_share * mask.size) or area > 0.7 * mask.size:
-        return False
-    depth = cv2.distanceTransform(np.pad(mask.astype(np.uint8), 1), cv2.DIST_L2, 5).max()
-    return depth >= 0.13 * np.sqrt(area) or rng.random() > 0.9
-
-
-def sample_box(mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Box (x0, y0, x1, y1) of a mask, in pixels, inclusive: exact in 40 %, else with jittered edges."""
-    ys, xs = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    box = np.array([xs[0], ys[0], xs[-1], ys[-1]], np.float32)
-    if rng.random() < 0.4:
-        return box
-    size = np.array([box[2] - box[0] + 1, box[3] - box[1] + 1] * 2)
-    box = box + rng.normal(0, 0.05, 4) * size + rng.normal(0, 0.7, 4)
-    return np.clip(box, 0, mask.shape[0] - 1).astype(np.float32)
-
-
-def sample_point(mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Point (x, y) in a mask: its deepest pixel in 50 %, the inner half in 25 %, anywhere in 25 %."""
-    draw = rng.random()
-    distance = cv2.distanceTransform(np.pad(mask.astype(np.uint8), 1), cv2.DIST_L2, 5)[1:-1, 1:-1]
-    if draw < 0.5:
-        ys, xs = np.nonzero(distance >= distance.max() - 1e-3)
-    elif draw < 0.75:
-        ys, xs = np.nonzero(distance >= 0.5 * distance.max())
-    else:
-        ys, xs = np.nonzero(mask)
-    i = int(rng.integers(len(ys)))
-    return np.array([xs[i], ys[i]], np.float32)
-
-
 def object_mask(labels: np.ndarray, values) -> np.ndarray:
     """Boolean mask of a set of label values."""
     table = np.zeros(256, bool)
@@ -246,8 +173,8 @@ def image_sample(pool: Pool, rng: np.random.Generator, options: SampleOptions, h
         candidates = pool.objects[volume]
         for i in rng.permutation(len(candidates)):
             whole = object_mask(stack, candidates[i]).any(axis=0)
-            mask = clean_target(whole, rng, minimum_share=minimum)
-            if mask is None or not is_visible(image, mask):
+            mask = targets.clean_target(whole, rng, minimum_share=minimum)
+            if mask is None or not targets.is_visible(image, mask):
                 continue
             if any(np.array_equal(mask, other) for other in masks):
                 continue
@@ -265,7 +192,7 @@ def video_sample(pool: Pool, rng: np.random.Generator, options: SampleOptions, o
     -------
     images : ndarray of float32, shape (slices, y, x)
     masks : ndarray of bool, shape (objects, slices, y, x)
-        Padded by repetition when fewer objects qualify.
+        At least one object, at most `objects`.
     prompted : int
         Index of the prompted slice.
     """
@@ -290,33 +217,32 @@ def video_sample(pool: Pool, rng: np.random.Generator, options: SampleOptions, o
                 inside = components[prompted][whole[prompted]]
                 whole = components == inside[int(rng.integers(len(inside)))]
             if rng.random() < 0.9:
-                whole = np.stack([fill_holes(m) for m in whole])
-            if not _acceptable(whole[prompted], rng, 0.0012):
+                whole = np.stack([targets.fill_holes(m) for m in whole])
+            if not targets.is_acceptable(whole[prompted], rng, 0.0012):
                 continue
             if images is None:
                 images = rendering.render_random(stack, rng)
-            if is_visible(images[prompted], whole[prompted]):
+            if targets.is_visible(images[prompted], whole[prompted]):
                 masks.append(whole)
             if len(masks) == objects:
                 break
         # A sequence in which something ends teaches more than one where all objects run through.
         if masks and (any(not m.any(axis=(1, 2)).all() for m in masks) or rng.random() < 0.6):
-            padded = [masks[k % len(masks)] for k in range(objects)]
-            return images, np.stack(padded), prompted
+            return images, np.stack(masks), prompted
 
 
 def image_batch(pool: Pool, rng: np.random.Generator, options: SampleOptions, hardness: float = 1.0) -> dict:
     """Batch of images with a box and a point for every object, as tensors."""
     images, masks, index, boxes, points, labels = [], [], [], [], [], []
     for i in range(options.images):
-        image, targets, label = image_sample(pool, rng, options, hardness)
+        image, wanted, label = image_sample(pool, rng, options, hardness)
         images.append(image)
         labels.append(label[2::4, 2::4])
-        for mask in targets:
+        for mask in wanted:
             masks.append(mask)
             index.append(i)
-            boxes.append(sample_box(mask, rng))
-            points.append(sample_point(mask, rng))
+            boxes.append(targets.sample_box(mask, rng))
+            points.append(targets.sample_point(mask, rng))
     return {
         "kind": "image",
         "images": torch.from_numpy(np.stack(images)),
@@ -332,8 +258,10 @@ def video_batch(pool: Pool, rng: np.random.Generator, options: SampleOptions) ->
     """Batch of sequences with one prompt kind; prompts lie on each sequence's own prompted slice.
 
     All sequences are turned so that the prompted slice has the same index (they are drawn until it has).
+    `single` holds (object, slice) where an object may also be prompted on one slice alone, with a box and
+    a point for each.
     """
-    images, masks, prompted = [], [], None
+    images, masks, index, prompted = [], [], [], None
     while len(images) < options.videos:
         image, mask, slice_index = video_sample(pool, rng, options)
         if prompted is None:
@@ -342,19 +270,32 @@ def video_batch(pool: Pool, rng: np.random.Generator, options: SampleOptions) ->
             if options.slices - 1 - slice_index != prompted:
                 continue
             image, mask = image[::-1], mask[:, ::-1]
+        index += [len(images)] * len(mask)
         images.append(image)
         masks.append(mask)
     masks = np.concatenate(masks)
+    # Where an object could also be prompted on a single slice, as in an image batch.
+    least = max(40, 0.0012 * options.size**2)
+    single = [
+        (k, t)
+        for k, mask in enumerate(masks)
+        for t in np.flatnonzero(mask.sum(axis=(1, 2)) >= least)
+        if t == prompted or targets.is_visible(images[index[k]][t], mask[t])
+    ]
     kind = str(rng.choice(PROMPT_KINDS, p=(0.45, 0.15, 0.40)))
     return {
         "kind": "video",
         "images": torch.from_numpy(np.stack(images)),
         "masks": torch.from_numpy(np.ascontiguousarray(masks)),
-        "index": torch.arange(len(images)).repeat_interleave(len(masks) // len(images)),
+        "index": torch.tensor(index),
         "prompted": prompted,
         "prompt": kind,
-        "boxes": torch.from_numpy(np.stack([sample_box(m[prompted], rng) for m in masks])),
-        "points": torch.from_numpy(np.stack([sample_point(m[prompted], rng) for m in masks])),
+        "boxes": torch.from_numpy(np.stack([targets.sample_box(m[prompted], rng) for m in masks])),
+        "points": torch.from_numpy(np.stack([targets.sample_point(m[prompted], rng) for m in masks])),
+        "single": torch.tensor(np.array(single)),
+        "single_prompt": str(rng.choice(("box", "point"))),
+        "single_boxes": torch.from_numpy(np.stack([targets.sample_box(masks[at], rng) for at in single])),
+        "single_points": torch.from_numpy(np.stack([targets.sample_point(masks[at], rng) for at in single])),
     }
 
 

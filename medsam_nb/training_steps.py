@@ -1,7 +1,7 @@
-"""One training step as a function: encode images, decode prompts, track slices, return the loss.
+"""One training step on images as a function: encode them, decode prompts, return the loss.
 
-The same functions serve training from scratch and fine-tuning, for SAM 2 (images and sequences) and for
-SAM (images).  The decoder is called below its mask selection, so that all four mask tokens learn.
+The same functions serve training from scratch and fine-tuning, for SAM 2 and for SAM; `sequence_steps`
+builds on them.  The decoder is called below its mask selection, so that all four mask tokens learn.
 """
 
 from __future__ import annotations
@@ -18,8 +18,6 @@ from medsam_nb.miniature import prompt_parts
 
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
-# Sequences are announced to the tracker with this length (temporal codes are relative to it).
-ANNOUNCED_SLICES = 16
 
 
 @dataclass(frozen=True)
@@ -207,130 +205,3 @@ def image_step(
         total = total + aux_weight * aux
         parts["metric"] = aux.item()
     return total, parts
-
-
-class _Captured:
-    """Collects what the mask decoder predicts inside `track_step` (all tokens, before selection)."""
-
-    def __init__(self, decoder):
-        self.decoder, self.calls = decoder, []
-
-    def __enter__(self):
-        original = type(self.decoder).predict_masks
-
-        def predict_masks(*args, **kwargs):
-            out = original(self.decoder, *args, **kwargs)
-            self.calls.append(out)
-            return out
-
-        self.decoder.predict_masks = predict_masks
-        return self
-
-    def __exit__(self, *_):
-        del self.decoder.predict_masks
-
-
-def track(model, images, index, prompted: int, prompt: dict, encoder_grad: bool = False):
-    """Propagate prompts through sequences in both directions with the model's own `track_step`.
-
-    Parameters
-    ----------
-    model : SAM2Base
-    images : Tensor, shape (sequences, slices, y, x)
-    index : Tensor of int, shape (objects,)
-        Sequence of each object.
-    prompted : int
-        Prompted slice.
-    prompt : dict
-        Either {"mask_inputs": (objects, 1, y, x)} or {"point_coords", "point_labels"}.
-    encoder_grad : bool
-        Whether gradients reach the image encoder.
-
-    Returns
-    -------
-    dict of int to (logits, scores, presence)
-        All four mask tokens per slice, as decoded.
-    """
-    sequences, slices = images.shape[:2]
-    with torch.set_grad_enabled(encoder_grad and torch.is_grad_enabled()):
-        out = model.image_encoder(normalise(images.flatten(0, 1)))
-    levels = list(out["backbone_fpn"])
-    levels[0], levels[1] = (
-        model.sam_mask_decoder.conv_s0(levels[0]),
-        model.sam_mask_decoder.conv_s1(levels[1]),
-    )
-    sizes = [tuple(level.shape[-2:]) for level in levels]
-
-    def at(level, t):
-        return level.view(sequences, slices, *level.shape[1:])[:, t][index].flatten(2).permute(2, 0, 1)
-
-    results, output_dict = {}, {"cond_frame_outputs": {}, "non_cond_frame_outputs": {}}
-    order = [(prompted, False)] + [(t, False) for t in range(prompted + 1, slices)]
-    order += [(t, True) for t in range(prompted - 1, -1, -1)]
-    for t, reverse in order:
-        first = t == prompted
-        points = None
-        if first and "point_coords" in prompt:
-            points = prompt
-        with _Captured(model.sam_mask_decoder) as captured:
-            current = model.track_step(
-                frame_idx=t,
-                is_init_cond_frame=first,
-                current_vision_feats=[at(level, t) for level in levels],
-                current_vision_pos_embeds=[at(p, t) for p in out["vision_pos_enc"]],
-                feat_sizes=sizes,
-                point_inputs=points,
-                mask_inputs=prompt.get("mask_inputs") if first else None,
-                output_dict=output_dict,
-                num_frames=ANNOUNCED_SLICES,
-                track_in_reverse=reverse,
-            )
-        output_dict["cond_frame_outputs" if first else "non_cond_frame_outputs"][t] = current
-        masks, scores, _, presence = captured.calls[-1]
-        results[t] = (masks, scores, presence)
-    return results
-
-
-def video_prompt(batch: dict) -> dict:
-    """The prompt of a video batch in the form that `track` takes."""
-    if batch["prompt"] == "mask":
-        return {"mask_inputs": batch["masks"][:, batch["prompted"], None].float()}
-    coordinates, labels = (
-        box_prompt(batch["boxes"]) if batch["prompt"] == "box" else point_prompt(batch["points"])
-    )
-    return {"point_coords": coordinates, "point_labels": labels}
-
-
-def video_step(model, batch: dict, *, balanced=0.0, presence_weight=1.0, encoder_grad: bool = False):
-    """Loss of a sequence batch: presence and masks on every slice (not on a slice prompted by its mask).
-
-    Returns
-    -------
-    loss : Tensor
-    parts : dict of str to float
-    """
-    prompted = batch["prompted"]
-    results = track(model, batch["images"], batch["index"], prompted, video_prompt(batch), encoder_grad)
-    side = batch["images"].shape[-1] // 4
-    targets = soft_targets(batch["masks"], side)
-    terms, ious, right = [], [], []
-    for t, (logits, scores, presence) in results.items():
-        target = targets[:, t]
-        present = target.sum(dim=(1, 2)) > 0
-        if t == prompted:
-            if batch["prompt"] == "mask":
-                continue
-            terms.append(
-                losses.prompt_loss(logits, scores, presence, target, batch["prompt"], balanced).mean()
-            )
-            continue
-        terms.append(losses.slice_loss(logits, scores, presence, target, balanced, presence_weight).mean())
-        best = scores[:, 1:].argmax(dim=1)
-        iou = losses.mask_iou(logits[:, 1:], target)[torch.arange(len(best)), best]
-        # The tracker hides the mask where the object score is negative: count it as such.
-        iou = torch.where(presence[:, 0] > 0, iou, torch.zeros_like(iou))
-        ious += iou[present].tolist()
-        right += ((presence[:, 0] > 0) == present).float().tolist()
-    loss = torch.stack(terms).mean()
-    return loss, {"video": loss.item(), "video_iou": float(np.mean(ious)) if ious else float("nan"),
-                  "presence": float(np.mean(right))}  # fmt: skip

@@ -10,11 +10,11 @@ from medsam_nb.errors import InputError
 from medsam_nb.formats import (
     as_labels,
     read_mask_picture,
-    read_segments,
     read_volume,
     write_nifti,
     write_on_source_grid,
 )
+from medsam_nb.segments import read_segments
 from medsam_nb.volume import Volume, canonical, place, reoriented, require_same_grid, slice_plane
 
 ARRAY = np.random.default_rng(0).integers(-900, 900, (5, 6, 7)).astype(np.int16)  # (z, y, x)
