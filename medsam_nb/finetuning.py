@@ -208,7 +208,7 @@ def _to(batch: dict, device) -> dict:
 
 def _prompts(masks: np.ndarray, rng: np.random.Generator) -> dict:
     return {
-        "boxes": torch.from_numpy(np.stack([targets.sample_box(m, rng) for m in masks])),
+        "boxes": torch.from_numpy(np.stack([targets.sample_box(m, rng, targets.Rules()) for m in masks])),
         "points": torch.from_numpy(np.stack([targets.sample_point(m, rng) for m in masks])),
     }
 

@@ -25,6 +25,7 @@ from segment_anything.modeling import TwoWayTransformer as SamTwoWayTransformer
 WIDTH = 128
 MEMORY_WIDTH = 32
 IMAGE_SIZE = 256
+ENCODER_BLOCKS = (2, 4, 6, 1)  # of the stages with 64, 32, 16 and 8 cells a side
 
 
 def _rope(image_size: int, **kwargs) -> RoPEAttention:
@@ -44,8 +45,10 @@ def _sine(width: int, image_size: int) -> PositionEmbeddingSine:
     return PositionEmbeddingSine(num_pos_feats=width, normalize=True, scale=None, image_size=image_size)
 
 
-def build_sam2(image_size: int = IMAGE_SIZE) -> SAM2VideoPredictor:
-    """Miniature SAM 2 with random weights (4.4 M parameters), for the image and the video predictor.
+def build_sam2(
+    image_size: int = IMAGE_SIZE, encoder_blocks: tuple[int, int, int, int] = ENCODER_BLOCKS
+) -> SAM2VideoPredictor:
+    """Miniature SAM 2 with random weights (4.9 M parameters), for the image and the video predictor.
 
     The flags are those of `sam2.1_hiera_t.yaml` with the post-processing defaults of
     `build_sam2_video_predictor` (dynamic multimask via stability 0.05 / 0.98, binarised memory masks);
@@ -56,6 +59,8 @@ def build_sam2(image_size: int = IMAGE_SIZE) -> SAM2VideoPredictor:
     image_size : int
         Side of the network input in pixels, a multiple of 64.  The weights fit every size; the shipped
         ones were trained at 128 and 256 and are meant for 256.
+    encoder_blocks : tuple of int
+        Blocks of the encoder's four stages.
 
     Returns
     -------
@@ -65,11 +70,12 @@ def build_sam2(image_size: int = IMAGE_SIZE) -> SAM2VideoPredictor:
     """
     if image_size % 64:
         raise ValueError(f"image_size {image_size} is not a multiple of 64: choose for example 256")
+    third = sum(encoder_blocks[:2])  # first block of the third stage
     trunk = Hiera(
         embed_dim=32,
         num_heads=1,
-        stages=(1, 2, 4, 1),
-        global_att_blocks=(5,),
+        stages=encoder_blocks,
+        global_att_blocks=tuple(range(third + 2, third + encoder_blocks[2], 2)),
         window_spec=(8, 4, 8, 8),
         window_pos_embed_bkg_spatial_size=(8, 8),
     )
@@ -242,6 +248,40 @@ def initialise_memory(model: SAM2VideoPredictor, embeddings: torch.Tensor) -> No
     flat = embeddings.permute(1, 0, 2, 3).flatten(1)
     model.memory_attention.norm.weight.copy_(flat.std(dim=1))
     model.memory_attention.norm.bias.copy_(flat.mean(dim=1))
+
+
+def _stages_of(state: dict[str, torch.Tensor]) -> list[list[str]]:
+    """Return the names of the encoder's blocks, stage by stage (a stage is as wide as its blocks)."""
+    width = {
+        name.removesuffix(".attn.proj.bias"): len(value)
+        for name, value in state.items()
+        if name.endswith(".attn.proj.bias") and ".trunk.blocks." in name
+    }
+    in_order = sorted(width, key=lambda name: int(name.rsplit(".", 1)[1]))
+    return [[name for name in in_order if width[name] == one] for one in sorted(set(width.values()))]
+
+
+@torch.no_grad()
+def deepened(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Weights of a miniature SAM 2 with fewer encoder blocks as weights of today's, which predict the same.
+
+    Blocks are added at the end of a stage and pass on what they receive until training changes them.
+
+    Parameters
+    ----------
+    state : dict of str to Tensor
+        State dict of `build_sam2` with at most `ENCODER_BLOCKS` blocks in each stage.
+    """
+    result = build_sam2().state_dict()
+    for given, own in zip(_stages_of(state), _stages_of(result), strict=True):
+        for place, block in enumerate(own):
+            for name in [name for name in result if name.startswith(f"{block}.")]:
+                part = name.removeprefix(block)
+                if place < len(given):
+                    result[name] = state[given[place] + part]
+                elif part.startswith((".attn.proj.", ".mlp.layers.1.")):
+                    result[name].zero_()
+    return result | {name: value for name, value in state.items() if ".trunk.blocks." not in name}
 
 
 def save_state(model: torch.nn.Module | dict, path: Path) -> str:

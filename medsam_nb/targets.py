@@ -1,15 +1,43 @@
 """What a simulated sample asks for: which masks are fair targets, and the prompts drawn from them.
 
-Target rules (training and held-out evaluation alike): holes filled in 90 %, the component at a random
-place in 85 % of the objects with several, at least 0.12 % of the image and 40 pixels, at most 70 %,
-thin structures rejected in 90 %, and always those with a contrast below 0.05 on more than 45 % of their
-border.
+Holes are filled in 90 %, of several components the one at a random place is asked for in 85 %; never more
+than 70 % of the image, never a contrast below 0.05 on more than 45 % of the border. How small and how thin
+targets may be, and how often boxes are exact, is a `Rules`: its defaults hold for every held-out
+measure, and a training stage may ask for more.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import cv2
 import numpy as np
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What is asked for.
+
+    Attributes
+    ----------
+    least_share : float
+        Smallest target, as a share of the image.
+    least_pixels : int
+        Smallest target, in pixels.
+    thin : float
+        Share of the thin structures that are not rejected.
+    exact_boxes : float
+        Share of the boxes that are exact; the others have jittered edges.
+    """
+
+    least_share: float = 0.0012
+    least_pixels: int = 40
+    thin: float = 0.1
+    exact_boxes: float = 0.4
+
+    def least(self, size: int) -> float:
+        """Smallest target in pixels, in an image of this side."""
+        return max(self.least_pixels, self.least_share * size**2)
 
 
 def fill_holes(mask: np.ndarray) -> np.ndarray:
@@ -36,32 +64,32 @@ def is_visible(image: np.ndarray, mask: np.ndarray, share: float = 0.55) -> bool
     return bool(both.any()) and float((np.abs(inside - outside)[both] >= 0.05).mean()) >= share
 
 
-def clean_target(mask: np.ndarray, rng: np.random.Generator, *, minimum_share=0.0012) -> np.ndarray | None:
-    """Apply the target rules (module docstring) to a 2D object mask; None when it is rejected."""
-    if mask.sum() < 30:
+def clean_target(mask: np.ndarray, rng: np.random.Generator, rules: Rules) -> np.ndarray | None:
+    """Apply the target rules to a 2D object mask; None when it is rejected."""
+    if mask.sum() < min(30, rules.least_pixels):
         return None
     count, components = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)
     if count > 2 and rng.random() < 0.85:
         mask = components == components[mask][int(rng.integers(int(mask.sum())))]
     if rng.random() < 0.9:
         mask = fill_holes(mask)
-    return mask if is_acceptable(mask, rng, minimum_share) else None
+    return mask if is_acceptable(mask, rng, rules) else None
 
 
-def is_acceptable(mask: np.ndarray, rng: np.random.Generator, minimum_share: float) -> bool:
+def is_acceptable(mask: np.ndarray, rng: np.random.Generator, rules: Rules) -> bool:
     """Whether a 2D mask has a size and thickness that are asked for."""
     area = int(mask.sum())
-    if area < max(40, minimum_share * mask.size) or area > 0.7 * mask.size:
+    if area < rules.least(mask.shape[0]) or area > 0.7 * mask.size:
         return False
     depth = cv2.distanceTransform(np.pad(mask.astype(np.uint8), 1), cv2.DIST_L2, 5).max()
-    return depth >= 0.13 * np.sqrt(area) or rng.random() > 0.9
+    return depth >= 0.13 * np.sqrt(area) or rng.random() > 1 - rules.thin
 
 
-def sample_box(mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Box (x0, y0, x1, y1) of a mask, in pixels, inclusive: exact in 40 %, else with jittered edges."""
+def sample_box(mask: np.ndarray, rng: np.random.Generator, rules: Rules) -> np.ndarray:
+    """Box (x0, y0, x1, y1) of a mask, in pixels, inclusive: exact, or with jittered edges."""
     ys, xs = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     box = np.array([xs[0], ys[0], xs[-1], ys[-1]], np.float32)
-    if rng.random() < 0.4:
+    if rng.random() < rules.exact_boxes:
         return box
     size = np.array([box[2] - box[0] + 1, box[3] - box[1] + 1] * 2)
     box = box + rng.normal(0, 0.05, 4) * size + rng.normal(0, 0.7, 4)

@@ -25,7 +25,7 @@ import torch.distributed
 import yaml
 from tqdm import tqdm
 
-from medsam_nb import held_out, miniature, phantom, sequence_steps
+from medsam_nb import held_out, miniature, phantom, sequence_steps, targets
 from medsam_nb import training_data as data
 from medsam_nb import training_steps as steps
 from medsam_nb.models import read_weights
@@ -41,10 +41,13 @@ def build(study: Study, size: int):
     model = miniature.build_sam2(size) if study.model == "sam2" else miniature.build_sam(size)
     miniature.initialise_prompting(model)
     if study.start_from:
-        shared = read_weights(Path(study.start_from))
+        given = read_weights(Path(study.start_from))
         own = model.state_dict()
-        renamed = {name.removeprefix("sam_"): value for name, value in shared.items()}
-        own.update({k: v for k, v in renamed.items() if k in own and own[k].shape == v.shape})
+        if study.model == "sam2":
+            given = miniature.deepened(given)
+        else:  # where SAM 2 has the same part, its name begins with "sam_"
+            given |= {name.removeprefix("sam_"): value for name, value in given.items()}
+        own.update({k: v for k, v in given.items() if k in own and own[k].shape == v.shape})
         model.load_state_dict(own)
     return model
 
@@ -119,7 +122,7 @@ class Trainer:
     def run_stage(self, stage: Stage, average: dict, rendezvous: str) -> dict:
         """Train one stage (or what is left of it); returns the averaged weights."""
         state, saved = self.state, self.saved
-        options = data.SampleOptions(**stage.samples)
+        options = data.SampleOptions(**stage.samples, rules=targets.Rules(**stage.rules))
         model = build(self.study, options.size).to(self.device)
         model.load_state_dict(saved["model"] if saved and saved["model"] else average)
         head = steps.metric_head(model).to(self.device)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -49,6 +49,7 @@ class SampleOptions:
         Share of steps that train on sequences.
     ease : int
         Number of first steps with larger objects and a simpler appearance.
+    rules : targets.Rules
     """
 
     size: int = 128
@@ -58,6 +59,7 @@ class SampleOptions:
     slices: int = 5
     video_fraction: float = 0.0
     ease: int = 0
+    rules: targets.Rules = targets.Rules()
 
 
 def build_pool(path: Path, first_seed: int, count: int, workers: int = 2) -> None:
@@ -139,7 +141,8 @@ def image_sample(pool: Pool, rng: np.random.Generator, options: SampleOptions, h
     labels : ndarray of int16, shape (y, x)
         For the metric loss; -1 where it does not apply.
     """
-    size, minimum = options.size, 0.0012 + 0.008 * (1 - hardness)
+    size = options.size
+    rules = replace(options.rules, least_share=options.rules.least_share + 0.008 * (1 - hardness))
     while True:
         volume = int(rng.integers(len(pool.labels)))
         draw = rng.random() if rng.random() < hardness else 1.0
@@ -173,7 +176,7 @@ def image_sample(pool: Pool, rng: np.random.Generator, options: SampleOptions, h
         candidates = pool.objects[volume]
         for i in rng.permutation(len(candidates)):
             whole = object_mask(stack, candidates[i]).any(axis=0)
-            mask = targets.clean_target(whole, rng, minimum_share=minimum)
+            mask = targets.clean_target(whole, rng, rules)
             if mask is None or not targets.is_visible(image, mask):
                 continue
             if any(np.array_equal(mask, other) for other in masks):
@@ -196,7 +199,7 @@ def video_sample(pool: Pool, rng: np.random.Generator, options: SampleOptions, o
     prompted : int
         Index of the prompted slice.
     """
-    size, n = options.size, options.slices
+    size, n, rules = options.size, options.slices, options.rules
     while True:
         volume = int(rng.integers(len(pool.labels)))
         stride = 2 if rng.random() < 0.25 and 2 * (n - 1) < pool.labels.shape[1] else 1
@@ -210,7 +213,7 @@ def video_sample(pool: Pool, rng: np.random.Generator, options: SampleOptions, o
         candidates = pool.objects[volume]
         for i in rng.permutation(len(candidates)):
             whole = object_mask(stack, candidates[i])
-            if whole[prompted].sum() < 40:
+            if whole[prompted].sum() < rules.least_pixels:
                 continue
             if rng.random() < 0.85:
                 components, _ = ndimage.label(whole, structure=np.ones((3, 3, 3)))
@@ -218,7 +221,7 @@ def video_sample(pool: Pool, rng: np.random.Generator, options: SampleOptions, o
                 whole = components == inside[int(rng.integers(len(inside)))]
             if rng.random() < 0.9:
                 whole = np.stack([targets.fill_holes(m) for m in whole])
-            if not targets.is_acceptable(whole[prompted], rng, 0.0012):
+            if not targets.is_acceptable(whole[prompted], rng, rules):
                 continue
             if images is None:
                 images = rendering.render_random(stack, rng)
@@ -241,7 +244,7 @@ def image_batch(pool: Pool, rng: np.random.Generator, options: SampleOptions, ha
         for mask in wanted:
             masks.append(mask)
             index.append(i)
-            boxes.append(targets.sample_box(mask, rng))
+            boxes.append(targets.sample_box(mask, rng, options.rules))
             points.append(targets.sample_point(mask, rng))
     return {
         "kind": "image",
@@ -261,6 +264,7 @@ def video_batch(pool: Pool, rng: np.random.Generator, options: SampleOptions) ->
     `single` holds (object, slice) where an object may also be prompted on one slice alone, with a box and
     a point for each.
     """
+    rules = options.rules
     images, masks, index, prompted = [], [], [], None
     while len(images) < options.videos:
         image, mask, slice_index = video_sample(pool, rng, options)
@@ -275,11 +279,10 @@ def video_batch(pool: Pool, rng: np.random.Generator, options: SampleOptions) ->
         masks.append(mask)
     masks = np.concatenate(masks)
     # Where an object could also be prompted on a single slice, as in an image batch.
-    least = max(40, 0.0012 * options.size**2)
     single = [
         (k, t)
         for k, mask in enumerate(masks)
-        for t in np.flatnonzero(mask.sum(axis=(1, 2)) >= least)
+        for t in np.flatnonzero(mask.sum(axis=(1, 2)) >= rules.least(options.size))
         if t == prompted or targets.is_visible(images[index[k]][t], mask[t])
     ]
     kind = str(rng.choice(PROMPT_KINDS, p=(0.45, 0.15, 0.40)))
@@ -290,11 +293,13 @@ def video_batch(pool: Pool, rng: np.random.Generator, options: SampleOptions) ->
         "index": torch.tensor(index),
         "prompted": prompted,
         "prompt": kind,
-        "boxes": torch.from_numpy(np.stack([targets.sample_box(m[prompted], rng) for m in masks])),
+        "boxes": torch.from_numpy(np.stack([targets.sample_box(m[prompted], rng, rules) for m in masks])),
         "points": torch.from_numpy(np.stack([targets.sample_point(m[prompted], rng) for m in masks])),
         "single": torch.tensor(np.array(single)),
         "single_prompt": str(rng.choice(("box", "point"))),
-        "single_boxes": torch.from_numpy(np.stack([targets.sample_box(masks[at], rng) for at in single])),
+        "single_boxes": torch.from_numpy(
+            np.stack([targets.sample_box(masks[at], rng, rules) for at in single])
+        ),
         "single_points": torch.from_numpy(np.stack([targets.sample_point(masks[at], rng) for at in single])),
     }
 

@@ -36,6 +36,8 @@ class Stage:
     evaluations : int
     samples : dict
         Fields of `training_data.SampleOptions`.
+    rules : dict
+        Fields of `targets.Rules`; what is measured while training keeps the defaults.
     """
 
     name: str
@@ -53,6 +55,7 @@ class Stage:
     ema: float = 0.998
     evaluations: int = 2
     samples: dict = field(default_factory=dict)
+    rules: dict = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,20 @@ def test_one_state_fits_every_input_size():
         miniature.build_sam(200)
 
 
+def test_a_deepened_encoder_predicts_the_same_at_first():
+    shallow = miniature.build_sam2(128, (1, 2, 4, 1))
+    deep = miniature.build_sam2(128)
+    state = miniature.deepened(shallow.state_dict())
+    deep.load_state_dict(state)
+    image = torch.rand(1, 3, 128, 128)
+    with torch.inference_mode():
+        before, after = (model.forward_image(image)["backbone_fpn"] for model in (shallow, deep))
+    assert all(torch.equal(one, other) for one, other in zip(before, after, strict=True))
+    assert sum(map(torch.numel, state.values())) > sum(map(torch.numel, shallow.state_dict().values()))
+    again = miniature.deepened(state)
+    assert all(torch.equal(again[name], value) for name, value in state.items())
+
+
 def test_the_flags_are_those_of_the_published_configuration():
     model = miniature.build_sam2()
     decoder = model.sam_mask_decoder

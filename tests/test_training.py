@@ -14,9 +14,9 @@ from medsam_nb import finetuning, losses, miniature, phantom, targets, training
 from medsam_nb import training_data as data
 from medsam_nb import training_steps as steps
 from medsam_nb.errors import StudyError
-from medsam_nb.models import EMBEDDED_WEIGHTS
+from medsam_nb.models import EMBEDDED_WEIGHTS, read_weights
 from medsam_nb.muon import orthogonalise
-from medsam_nb.training_study import Stage, fading, learning_rate, read_study
+from medsam_nb.training_study import Stage, Study, fading, learning_rate, read_study
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +79,28 @@ def test_an_invisible_object_is_no_target():
     image[mask] = 0.7
     assert targets.is_visible(image, mask)
     assert targets.fill_holes(mask & ~np.pad(np.ones((10, 10), bool), 59)).sum() == mask.sum()
+
+
+def test_rules_admit_smaller_thinner_targets_and_exact_boxes():
+    rng, small, thin = np.random.default_rng(0), np.zeros((256, 256), bool), np.zeros((256, 256), bool)
+    small[10:15, 10:16] = True
+    thin[50, 20:220] = True
+    rules = targets.Rules(least_share=0.0004, least_pixels=24, thin=1.0, exact_boxes=1.0)
+    assert targets.clean_target(small, rng, targets.Rules()) is None
+    assert np.array_equal(targets.clean_target(small, rng, rules), small)
+    assert not targets.is_acceptable(thin, rng, targets.Rules(thin=0.0))
+    assert targets.is_acceptable(thin, rng, rules)
+    assert targets.sample_box(small, rng, rules).tolist() == [10, 10, 15, 14]
+
+
+def test_a_warm_start_takes_over_what_fits():
+    shipped = EMBEDDED_WEIGHTS / "miniature_sam2.pt"
+    given = read_weights(shipped)
+    for model, prefix in (("sam2", "sam_mask_decoder."), ("sam", "mask_decoder.")):
+        study = Study(model, (Stage("s", 1),), start_from=str(shipped))
+        own = training.build(study, 256).state_dict()
+        name = "transformer.layers.0.self_attn.q_proj.weight"
+        assert torch.equal(own[prefix + name], given["sam_mask_decoder." + name])
 
 
 def test_losses_at_known_points():
