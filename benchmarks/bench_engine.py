@@ -3,8 +3,9 @@
     python -m benchmarks.bench_engine [--only CASE ...] [--quick]
 
 Both sides run in one process on the same weights and inputs, the engine first; each case has a process
-of its own. Times are of the CPU, on one thread, so that a busy machine disturbs the ratios little. Rows
-go to runs/bench/results.json as they are measured; a case that is run alone replaces its own rows only.
+of its own. Times are of the CPU, on one thread, so that a busy machine disturbs the ratios little; where
+there is a CUDA device, further cases run on it, timed by the wall clock. Rows go to
+runs/bench/results.json as they are measured; a case that is run alone replaces its own rows only.
 """
 
 import argparse
@@ -25,10 +26,11 @@ import numpy as np
 import torch
 
 from benchmarks.inputs import Volume, miniature_model, mni152, official_model, simulated
-from benchmarks.measure import flop_table, measured
+from benchmarks.measure import clock_of, flop_table, measured
 from benchmarks.study_loop import decode_all, track_all
 from medsam_nb import decode2d, engine
 from medsam_nb.designs import ALL_DESIGNS, PAPER_V1_DESIGNS, Design
+from medsam_nb.features import device_name
 from medsam_nb.models import Model
 from medsam_nb.prompts import MODES_2D, prompts_2d
 from medsam_nb.store import write_atomically
@@ -66,6 +68,16 @@ def mean_iou(found: dict, objects: dict) -> float:
     return float(np.mean(values))
 
 
+def described(model: Model) -> dict:
+    """Return what a row says of the model that was run."""
+    return {
+        "model": f"{model.name}, {model.checkpoint_sha256}",
+        "device": device_name(model.device),
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "image_size": model.image_size,
+    }
+
+
 def compare_3d(
     make_model: Callable[[], Model],
     make_volume: Callable[[int, Path], Volume],
@@ -75,38 +87,38 @@ def compare_3d(
 ) -> list[dict]:
     """Run the engine, with blocked attention too if asked for, then the loop; a row for each engine run."""
     model, engines, rows = make_model(), {}, []
+    now = clock_of(model.network)
     with tempfile.TemporaryDirectory() as folder:
         volume = make_volume(model.image_size, Path(folder) / "slices")
         warm_up(model, volume)
         for attention in ("exact", "blocked") if blocked else ("exact",):
             with measured(model.network) as (counts, seconds):
-                start = time.process_time()
+                start = now()
                 found = run_engine(model, volume, designs, attention=attention)
-                total = time.process_time() - start
+                total = now() - start
             engines[attention] = found, total, dict(counts), dict(seconds), peak_rss_mb()
         with (
             measured(model.network) as (loop_counts, loop_seconds),
             redirect_stderr(open(os.devnull, "w", encoding="utf-8")),
         ):
-            start = time.process_time()
+            start = now()
             expected = track_all(model, volume, designs)
-            loop_s = time.process_time() - start
+            loop_s = now() - start
     pixels = sum(logits.size for logits in expected.values())
+    clock = "wall" if model.device.type == "cuda" else "cpu"
     for attention, (found, total, counts, seconds, peak) in engines.items():
         assert found.keys() == expected.keys()
         differing = sum(np.count_nonzero((found[key] > 0) != (expected[key] > 0)) for key in expected)
         rows.append(
             {
-                "model": f"{model.name}, {model.checkpoint_sha256}",
-                "dtype": str(model.dtype).removeprefix("torch."),
-                "image_size": model.image_size,
+                **described(model),
                 "slices": len(volume.slices),
                 "objects": len(volume.objects),
                 "designs": len(designs),
                 "attention": attention,
-                "loop_cpu_s": round(loop_s, 2),
-                "engine_cpu_s": round(total, 2),
-                "cpu_ratio": round(loop_s / total, 2),
+                f"loop_{clock}_s": round(loop_s, 2),
+                f"engine_{clock}_s": round(total, 2),
+                f"{clock}_ratio": round(loop_s / total, 2),
                 "floor_ratio": round(total / sum(seconds.values()), 3),
                 "identical": all(np.array_equal(found[key], expected[key]) for key in expected),
                 "differing_pixels": differing / pixels,
@@ -145,9 +157,7 @@ def compare_2d(make_model: Callable[[], Model], make_volume: Callable[[int, Path
             expected = decode_all(model, volume, prompts)
             loop_s = time.process_time() - start
     row = {
-        "model": f"{model.name}, {model.checkpoint_sha256}",
-        "dtype": str(model.dtype).removeprefix("torch."),
-        "image_size": model.image_size,
+        **described(model),
         "slices": len({index for index, _ in prompts.values()}),
         "objects": len(volume.objects),
         "prompts": len(prompts),
@@ -225,10 +235,16 @@ CASES = {
     "memory_1000": partial(memory_of, 1000),
     "growth": growth,
     "2d_hiera_t_512": partial(compare_2d, TINY_512, simulated(6, 2, 3, objects=5)),
-    "3d_4_hiera_t_1024": partial(
-        compare_3d, TINY_1024, simulated(6, 1, 4), PAPER_V1_DESIGNS[-4:], blocked=True
-    ),
+    "3d_24_hiera_t_1024": partial(compare_3d, TINY_1024, simulated(6, 1, 4), PAPER_V1_DESIGNS, blocked=True),
 }
+if torch.cuda.is_available():
+    ON_GPU = partial(official_model, image_size=1024, dtype="bfloat16", device=torch.device("cuda"))
+    CASES |= {
+        f"cuda_3d_24_hiera_{size}": partial(
+            compare_3d, partial(ON_GPU, size), simulated(100, 30, 69), PAPER_V1_DESIGNS
+        )
+        for size in ("t", "l")
+    }
 QUICK = {
     "quick_3d": partial(
         compare_3d, partial(miniature_model, image_size=128), simulated(6, 1, 4), PAPER_V1_DESIGNS

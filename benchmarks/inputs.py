@@ -80,7 +80,7 @@ def miniature_model(
     )
 
 
-def official_model(size: str, image_size: int, dtype: str) -> Model:
+def official_model(size: str, image_size: int, dtype: str, device: torch.device = CPU) -> Model:
     """An official architecture with seeded weights, at a smaller input where asked for."""
     side = image_size // 16
     overrides = [f"++model.image_size={image_size}"]
@@ -91,7 +91,8 @@ def official_model(size: str, image_size: int, dtype: str) -> Model:
     config = f"configs/sam2.1/sam2.1_hiera_{size}.yaml"
     network = build_sam2_video_predictor(config, device="cpu", hydra_overrides_extra=overrides)
     name = f"hiera_{size}"
-    return Model(name, "sam2", seeded(network), image_size, "untrained-seed-0", CPU, getattr(torch, dtype))
+    network = seeded(network).to(device)
+    return Model(name, "sam2", network, image_size, "untrained-seed-0", device, getattr(torch, dtype))
 
 
 def _resized(image: np.ndarray, side: int, how: Image.Resampling) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
 import torch
@@ -24,22 +24,35 @@ def _innermost(network: nn.Module) -> dict[str, nn.Module]:
     }
 
 
+def clock_of(network: nn.Module) -> Callable[[], float]:
+    """Return a clock: CPU seconds of this process, or on a GPU seconds at which its work is finished."""
+    device = next(network.parameters()).device
+    if device.type != "cuda":
+        return time.process_time
+
+    def when_finished() -> float:
+        torch.cuda.synchronize(device)
+        return time.perf_counter()
+
+    return when_finished
+
+
 @contextmanager
 def measured(network: nn.Module) -> Iterator[tuple[Counter, Counter]]:
-    """Count how often the expensive parts compute; for SAM 2 also time them, by CPU seconds.
+    """Count how often the expensive parts compute; for SAM 2 also time them, by `clock_of`.
 
     The sum of an engine's times is the floor of an exact one: each distinct call of the package's own
     modules, once.
     """
-    counts, seconds = Counter(), Counter()
+    counts, seconds, now = Counter(), Counter(), clock_of(network)
 
     def timing(name, function):
         def timed(*inputs, **named_inputs):
-            start = time.process_time()
+            start = now()
             try:
                 return function(*inputs, **named_inputs)
             finally:
-                seconds[name] += time.process_time() - start
+                seconds[name] += now() - start
 
         return timed
 
@@ -50,9 +63,9 @@ def measured(network: nn.Module) -> Iterator[tuple[Counter, Counter]]:
         if isinstance(network, SAM2Base):
             started = []
             attention = network.memory_attention
-            before = attention.register_forward_pre_hook(lambda *_: started.append(time.process_time()))
+            before = attention.register_forward_pre_hook(lambda *_: started.append(now()))
             after = attention.register_forward_hook(
-                lambda *_: seconds.update(memory_attention=time.process_time() - started.pop())
+                lambda *_: seconds.update(memory_attention=now() - started.pop())
             )
             stack.callback(before.remove)
             stack.callback(after.remove)

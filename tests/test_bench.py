@@ -1,0 +1,28 @@
+"""The benchmark runs, finds identical masks, and counts less work for the engine than for the loop."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_the_quick_cases(tmp_path):
+    subprocess.run(
+        [sys.executable, "-m", "benchmarks.bench_engine", "--quick"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        check=True,
+    )
+    rows = json.loads((tmp_path / "runs/bench/results.json").read_text(encoding="utf-8"))
+    assert [row["case"] for row in rows] == ["quick_3d", "quick_2d"]
+    for row in rows:
+        assert row["identical"] and row["peak_rss_mb"] > 0 and row["cpu_ratio"] > 0
+        for part in ("encodes", "decodes"):
+            assert 0 < row["engine_counts"][part] < row["loop_counts"][part]
+    sweep, _ = rows
+    assert sweep["floor_ratio"] > 1
+    # The object lies on slices 1 to 4 of 6: slices 0 to 4 are encoded, once.
+    assert sweep["engine_counts"]["encodes"] == 5
