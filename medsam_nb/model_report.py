@@ -40,6 +40,7 @@ DESIGN = Design("centre_slice", "one_box", "bidirectional", "most_confident_mask
 LEAST_PIXELS = 30  # a real object is scored on slices where it has as many
 MOST_SLICES_2D, MOST_SLICES_3D = 6, 16  # of one real object
 NEAR_SLICES = 2
+LARGE_SHARE = 0.003  # of a slice
 GREY = Intensity("window", 0.0, 1.0)
 
 
@@ -179,8 +180,9 @@ def scores_3d(model: Model, cases: Sequence[Case], label: str) -> pd.DataFrame:
     """Return one line per object, a box on its centre slice carried both ways (`DESIGN`).
 
     Columns: IoU of the `prompted` slice, mean IoU over the other slices with the object (`propagated`),
-    over those within two slices (`near`) and beyond (`far`), `dice` of the volume, the number of slices
-    without the object (`absent`) and how many of them stay empty (`absent_empty`).
+    over those within two slices (`near`) and beyond (`far`), over those of which the object covers at
+    least 0.3 % (`large`), `dice` of the volume, the number of slices without the object (`absent`) and how
+    many of them stay empty (`absent_empty`).
     """
     lines = []
     for case in tqdm(cases, desc=f"{model.name}, {label}"):
@@ -189,12 +191,10 @@ def scores_3d(model: Model, cases: Sequence[Case], label: str) -> pd.DataFrame:
         found = examples.predict_3d(model, case, name, DESIGN, seed=SEED)
         (centre,) = prompted_slices(truth.sum((1, 2)), DESIGN.frame_choice)
         ious = {int(z): iou(truth[z], found[z]) for z in np.flatnonzero(truth.any((1, 2)))}
-        others = {abs(z - centre): [] for z in ious if z != centre}
-        for z, value in ious.items():
-            if z != centre:
-                others[abs(z - centre)].append(value)
-        near = [v for distance, values in others.items() for v in values if distance <= NEAR_SLICES]
-        far = [v for distance, values in others.items() for v in values if distance > NEAR_SLICES]
+        others = {z: value for z, value in ious.items() if z != centre}
+        near = [value for z, value in others.items() if abs(z - centre) <= NEAR_SLICES]
+        far = [value for z, value in others.items() if abs(z - centre) > NEAR_SLICES]
+        large = [value for z, value in others.items() if truth[z].mean() >= LARGE_SHARE]
         absent = ~truth.any((1, 2))
         lines.append(
             {
@@ -202,9 +202,10 @@ def scores_3d(model: Model, cases: Sequence[Case], label: str) -> pd.DataFrame:
                 "case_id": case.case_id,
                 "object": name,
                 "prompted": ious[centre],
-                "propagated": float(np.mean(near + far)),
+                "propagated": float(np.mean([*others.values()])),
                 "near": float(np.mean(near)) if near else np.nan,
                 "far": float(np.mean(far)) if far else np.nan,
+                "large": float(np.mean(large)) if large else np.nan,
                 "dice": dice(truth, found),
                 "absent": int(absent.sum()),
                 "absent_empty": int((absent & ~found.any((1, 2))).sum()),
@@ -219,7 +220,7 @@ def summarise(tables: dict[str, pd.DataFrame]) -> dict[str, float]:
     for name, table in tables.items():
         if name.endswith("_3d"):
             numbers[f"{name} objects"] = len(table)
-            for column in ("prompted", "propagated", "near", "far", "dice"):
+            for column in ("prompted", "propagated", "near", "far", "large", "dice"):
                 numbers[f"{name} {column}"] = table[column].mean()
             numbers[f"{name} absent slices empty"] = table.absent_empty.sum() / max(1, table.absent.sum())
             continue

@@ -163,7 +163,14 @@ class Trainer:
         synchronise = _Averager(parameters, self.ranks, self.rank)
         started, began_at, last_save = time.monotonic(), state["clock"], time.monotonic()
         used = min(0.999, state["clock"] / (60 * stage.minutes))
-        bar = tqdm(total=100, desc=stage.name, disable=self.rank > 0, mininterval=10, unit="%")
+        bar = tqdm(
+            total=100,
+            initial=int(100 * used),
+            desc=stage.name,
+            disable=self.rank > 0,
+            mininterval=10,
+            unit="%",
+        )
         parent = multiprocessing.parent_process()
         while used < 1:
             if parent is not None and not parent.is_alive():

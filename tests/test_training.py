@@ -90,7 +90,9 @@ def test_rules_admit_smaller_thinner_targets_and_exact_boxes():
     assert np.array_equal(targets.clean_target(small, rng, rules), small)
     assert not targets.is_acceptable(thin, rng, targets.Rules(thin=0.0))
     assert targets.is_acceptable(thin, rng, rules)
-    assert targets.sample_box(small, rng, rules).tolist() == [10, 10, 15, 14]
+    for _ in range(20):
+        short = np.array([10, 10, 15, 14]) - targets.sample_box(small, rng, rules)
+        assert (short >= 0).all() and (short < 3).all()
 
 
 def test_a_warm_start_takes_over_what_fits():
