@@ -89,6 +89,7 @@ def official_model(size: str, image_size: int, dtype: str, device: torch.device 
         for part in ("self_attention", "cross_attention")
     ]
     config = f"configs/sam2.1/sam2.1_hiera_{size}.yaml"
+    torch.manual_seed(0)  # for what is no parameter: the frequencies of the prompts' position code
     network = build_sam2_video_predictor(config, device="cpu", hydra_overrides_extra=overrides)
     name = f"hiera_{size}"
     network = seeded(network).to(device)

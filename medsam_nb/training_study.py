@@ -8,6 +8,8 @@ from pathlib import Path
 import yaml
 
 from medsam_nb.errors import StudyError
+from medsam_nb.targets import Rules
+from medsam_nb.training_data import SampleOptions
 
 
 @dataclass(frozen=True)
@@ -80,9 +82,12 @@ def read_study(path: Path, minutes: float | None = None) -> Study:
         For an unknown key or model, naming the file.
     """
     content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    known = {f.name for f in fields(Stage)}
+    known = {one: {f.name for f in fields(one)} for one in (Stage, SampleOptions, Rules)}
     for stage in content["stages"]:
-        if unknown := set(stage) - known:
+        unknown = set(stage) - known[Stage]
+        unknown |= set(stage.get("samples", {})) - (known[SampleOptions] - {"rules"})
+        unknown |= set(stage.get("rules", {})) - known[Rules]
+        if unknown:
             raise StudyError(
                 path, f"stage {stage.get('name')!r} has unknown keys {sorted(unknown)}.", "Correct the file."
             )

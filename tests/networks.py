@@ -76,6 +76,7 @@ def make_adversarial(network: SAM2VideoPredictor, seed: int, presence: float = 1
 def small_model(dtype: str = "float32", seed: int = 0, version: str = "2.1", image_size: int = SIZE) -> Model:
     """Return a small network of SAM 2.0 or 2.1 with seeded weights."""
     config = {"2.1": "configs/sam2.1/sam2.1_hiera_t.yaml", "2.0": "configs/sam2/sam2_hiera_t.yaml"}[version]
+    torch.manual_seed(seed)  # for what is no parameter: the frequencies of the prompts' position code
     network = build_sam2_video_predictor(
         config, device="cpu", hydra_overrides_extra=small_overrides(image_size)
     )

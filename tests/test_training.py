@@ -141,6 +141,12 @@ def test_a_study_with_an_unknown_key_is_refused(tmp_path):
     path.write_text("model: sam2\nstages:\n  - {name: a, minutes: 1, learning: 3}\n", encoding="utf-8")
     with pytest.raises(StudyError, match="study.yaml.*'a'.*learning"):
         read_study(path)
+    path.write_text(
+        "model: sam2\nstages:\n  - {name: b, minutes: 1, samples: {rules: 1}, rules: {thick: 3}}\n",
+        encoding="utf-8",
+    )
+    with pytest.raises(StudyError, match=r"'b'.*\['rules', 'thick'\]"):
+        read_study(path)
     path.write_text("model: unet\nstages: []\n", encoding="utf-8")
     with pytest.raises(StudyError, match="unknown model 'unet'"):
         read_study(path)
