@@ -85,7 +85,12 @@ def schema() -> None:
 def train(
     study: Annotated[Path, typer.Argument(help="Such as studies/train_miniature.yaml.")],
     out: Annotated[Path | None, typer.Option(help="Folder of state, logs and result.")] = None,
-    minutes: Annotated[float | None, typer.Option(help="Budget; stages keep their proportions.")] = None,
+    minutes: Annotated[
+        float | None,
+        typer.Option(
+            help="Total budget; stages keep their proportions. To see it learn, stop a whole run early."
+        ),
+    ] = None,
 ) -> None:
     """Train a miniature model from scratch, or go on where a run stopped."""
     from medsam_nb import training
