@@ -261,7 +261,6 @@ def _stages_of(state: dict[str, torch.Tensor]) -> list[list[str]]:
     return [[name for name in in_order if width[name] == one] for one in sorted(set(width.values()))]
 
 
-@torch.no_grad()
 def deepened(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Weights of a miniature SAM 2 with fewer encoder blocks as weights of today's, which predict the same.
 
@@ -271,9 +270,21 @@ def deepened(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     ----------
     state : dict of str to Tensor
         State dict of `build_sam2` with at most `ENCODER_BLOCKS` blocks in each stage.
+
+    Raises
+    ------
+    ValueError
+        If the weights are of another network, or of a deeper one.
     """
     result = build_sam2().state_dict()
-    for given, own in zip(_stages_of(state), _stages_of(result), strict=True):
+    given_stages, own_stages = _stages_of(state), _stages_of(result)
+    depths = [len(stage) for stage in given_stages]
+    if len(depths) != len(ENCODER_BLOCKS) or any(map(int.__gt__, depths, ENCODER_BLOCKS)):
+        raise ValueError(
+            f"weights with {depths} encoder blocks are not of a miniature SAM 2 with at most "
+            f"{ENCODER_BLOCKS}: start from others"
+        )
+    for given, own in zip(given_stages, own_stages, strict=True):
         for place, block in enumerate(own):
             for name in [name for name in result if name.startswith(f"{block}.")]:
                 part = name.removeprefix(block)

@@ -46,6 +46,9 @@ def test_a_deepened_encoder_predicts_the_same_at_first():
     assert sum(map(torch.numel, state.values())) > sum(map(torch.numel, shallow.state_dict().values()))
     again = miniature.deepened(state)
     assert all(torch.equal(again[name], value) for name, value in state.items())
+    for other in (miniature.build_sam2(128, (3, 4, 6, 1)), miniature.build_sam(128)):
+        with pytest.raises(ValueError, match="encoder blocks are not of a miniature SAM 2"):
+            miniature.deepened(other.state_dict())
 
 
 def test_the_flags_are_those_of_the_published_configuration():
