@@ -206,6 +206,34 @@ def finish(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return image.astype(np.float32)
 
 
+def coarsened(images: np.ndarray, masks: np.ndarray, cells: int) -> tuple[np.ndarray, np.ndarray]:
+    """Images and masks as if the scanner had `cells` pixels a side, at the size that they have.
+
+    Parameters
+    ----------
+    images : ndarray of float32, shape (slices, y, x)
+    masks : ndarray of bool, shape (objects, slices, y, x)
+    cells : int
+
+    Returns
+    -------
+    images, masks
+        Images are averaged over the larger pixels and shown as the predictors show them; masks have steps.
+    """
+    size = images.shape[-1]
+
+    def through(plane, down, up):
+        return cv2.resize(
+            cv2.resize(plane, (cells, cells), interpolation=down), (size, size), interpolation=up
+        )
+
+    grey = [through(plane, cv2.INTER_AREA, cv2.INTER_LINEAR) for plane in images]
+    nearest = cv2.INTER_NEAREST_EXACT
+    flat = masks.reshape(-1, size, size).astype(np.uint8)
+    stepped = np.stack([through(plane, nearest, nearest) for plane in flat]).astype(bool)
+    return np.stack(grey), stepped.reshape(masks.shape)
+
+
 def render_units(
     labels: np.ndarray, means: np.ndarray, modality: str, rng: np.random.Generator
 ) -> np.ndarray:

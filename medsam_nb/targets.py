@@ -85,17 +85,17 @@ def is_acceptable(mask: np.ndarray, rng: np.random.Generator, rules: Rules) -> b
     return depth >= 0.13 * np.sqrt(area) or rng.random() > 1 - rules.thin
 
 
-def sample_box(mask: np.ndarray, rng: np.random.Generator, rules: Rules) -> np.ndarray:
-    """Box (x0, y0, x1, y1) of a mask, in pixels, inclusive: exact, or with jittered edges.
+def sample_box(mask: np.ndarray, rng: np.random.Generator, rules: Rules, pixel: float = 1.0) -> np.ndarray:
+    """Box (x0, y0, x1, y1) of a mask, in input pixels, inclusive: exact, or with jittered edges.
 
-    An exact box is one of an image of up to three times larger pixels. The predictors scale the first and
-    the last pixel's index, so that the box of a coarse image ends up to one of its pixels too early.
+    `pixel` is the side of one of the image's own pixels. The predictors scale the index of the first and of
+    the last of them, so that the box of a coarse image ends up to one of its pixels too early.
     """
     ys, xs = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     box = np.array([xs[0], ys[0], xs[-1], ys[-1]], np.float32)
+    box = (np.floor((box + 0.5) / pixel) * pixel).astype(np.float32)
     if rng.random() < rules.exact_boxes:
-        pixel = max(1.0, np.exp(rng.uniform(np.log(0.6), np.log(3))))
-        return (np.floor(box / pixel) * pixel).astype(np.float32)
+        return box
     size = np.array([box[2] - box[0] + 1, box[3] - box[1] + 1] * 2)
     box = box + rng.normal(0, 0.05, 4) * size + rng.normal(0, 0.7, 4)
     return np.clip(box, 0, mask.shape[0] - 1).astype(np.float32)

@@ -49,6 +49,8 @@ class SampleOptions:
         Share of steps that train on sequences.
     ease : int
         Number of first steps with larger objects and a simpler appearance.
+    coarse : float
+        Share of the images and sequences that have larger pixels than the input (up to three times).
     rules : targets.Rules
     """
 
@@ -59,6 +61,7 @@ class SampleOptions:
     slices: int = 5
     video_fraction: float = 0.0
     ease: int = 0
+    coarse: float = 0.0
     rules: targets.Rules = targets.Rules()
 
 
@@ -234,17 +237,32 @@ def video_sample(pool: Pool, rng: np.random.Generator, options: SampleOptions, o
             return images, np.stack(masks), prompted
 
 
+def _random_pixel(images, masks, prompted: int, rng: np.random.Generator, options: SampleOptions):
+    """Draw the pixel of an image or sequence; returns images, masks and the side of the pixel.
+
+    A sample of which a prompted mask would get too small keeps its pixels.
+    """
+    if options.coarse == 0 or rng.random() >= options.coarse:
+        return images, masks, 1.0
+    cells = round(options.size / np.exp(rng.uniform(0, np.log(3))))
+    coarse_images, coarse_masks = rendering.coarsened(images, masks, cells)
+    if coarse_masks[:, prompted].sum(axis=(1, 2)).min() < options.rules.least_pixels:
+        return images, masks, 1.0
+    return coarse_images, coarse_masks, options.size / cells
+
+
 def image_batch(pool: Pool, rng: np.random.Generator, options: SampleOptions, hardness: float = 1.0) -> dict:
     """Batch of images with a box and a point for every object, as tensors."""
     images, masks, index, boxes, points, labels = [], [], [], [], [], []
     for i in range(options.images):
         image, wanted, label = image_sample(pool, rng, options, hardness)
+        (image,), wanted, pixel = _random_pixel(image[None], np.stack(wanted)[:, None], 0, rng, options)
         images.append(image)
         labels.append(label[2::4, 2::4])
-        for mask in wanted:
+        for mask in wanted[:, 0]:
             masks.append(mask)
             index.append(i)
-            boxes.append(targets.sample_box(mask, rng, options.rules))
+            boxes.append(targets.sample_box(mask, rng, options.rules, pixel))
             points.append(targets.sample_point(mask, rng))
     return {
         "kind": "image",
@@ -265,7 +283,7 @@ def video_batch(pool: Pool, rng: np.random.Generator, options: SampleOptions) ->
     a point for each.
     """
     rules = options.rules
-    images, masks, index, prompted = [], [], [], None
+    images, masks, index, pixels, prompted = [], [], [], [], None
     while len(images) < options.videos:
         image, mask, slice_index = video_sample(pool, rng, options)
         if prompted is None:
@@ -274,6 +292,8 @@ def video_batch(pool: Pool, rng: np.random.Generator, options: SampleOptions) ->
             if options.slices - 1 - slice_index != prompted:
                 continue
             image, mask = image[::-1], mask[:, ::-1]
+        image, mask, pixel = _random_pixel(image, mask, prompted, rng, options)
+        pixels += [pixel] * len(mask)
         index += [len(images)] * len(mask)
         images.append(image)
         masks.append(mask)
@@ -293,12 +313,16 @@ def video_batch(pool: Pool, rng: np.random.Generator, options: SampleOptions) ->
         "index": torch.tensor(index),
         "prompted": prompted,
         "prompt": kind,
-        "boxes": torch.from_numpy(np.stack([targets.sample_box(m[prompted], rng, rules) for m in masks])),
+        "boxes": torch.from_numpy(
+            np.stack(
+                [targets.sample_box(m[prompted], rng, rules, p) for m, p in zip(masks, pixels, strict=True)]
+            )
+        ),
         "points": torch.from_numpy(np.stack([targets.sample_point(m[prompted], rng) for m in masks])),
         "single": torch.tensor(np.array(single)),
         "single_prompt": str(rng.choice(("box", "point"))),
         "single_boxes": torch.from_numpy(
-            np.stack([targets.sample_box(masks[at], rng, rules) for at in single])
+            np.stack([targets.sample_box(masks[at], rng, rules, pixels[at[0]]) for at in single])
         ),
         "single_points": torch.from_numpy(np.stack([targets.sample_point(masks[at], rng) for at in single])),
     }

@@ -10,7 +10,7 @@ import pytest
 import torch
 import yaml
 
-from medsam_nb import finetuning, losses, miniature, phantom, targets, training
+from medsam_nb import finetuning, losses, miniature, phantom, rendering, targets, training
 from medsam_nb import training_data as data
 from medsam_nb import training_steps as steps
 from medsam_nb.errors import StudyError
@@ -90,9 +90,36 @@ def test_rules_admit_smaller_thinner_targets_and_exact_boxes():
     assert np.array_equal(targets.clean_target(small, rng, rules), small)
     assert not targets.is_acceptable(thin, rng, targets.Rules(thin=0.0))
     assert targets.is_acceptable(thin, rng, rules)
-    for _ in range(20):
-        short = np.array([10, 10, 15, 14]) - targets.sample_box(small, rng, rules)
-        assert (short >= 0).all() and (short < 3).all()
+    assert np.array_equal(targets.sample_box(small, rng, rules), [10, 10, 15, 14])
+
+
+def test_a_coarse_sample_is_one_of_larger_pixels():
+    rng, truth = np.random.default_rng(0), np.zeros((1, 1, 256, 256), bool)
+    truth[0, 0, 40:121, 60:150] = True
+    image = rng.random((1, 256, 256), dtype=np.float32)
+    pixel = 256 / 100
+    shown, masks = rendering.coarsened(image, truth, 100)
+    assert shown.shape == image.shape and masks.shape == truth.shape and masks.dtype == bool
+    assert shown.std() < 0.6 * image.std() and abs(shown.mean() - image.mean()) < 0.01
+    steps_at = np.flatnonzero(np.diff(masks[0, 0].any(axis=0).astype(int))) + 1
+    assert np.abs(steps_at / pixel - np.round(steps_at / pixel)).max() * pixel <= 0.5
+    box = targets.sample_box(masks[0, 0], rng, targets.Rules(exact_boxes=1.0), pixel)
+    assert np.allclose(box / pixel, np.round(box / pixel), atol=1e-3)
+    # The first pixel's index is where it begins, the last one's is a pixel before it ends.
+    ends = np.flatnonzero(masks[0, 0].any(axis=0))[[0, -1]]
+    assert abs(ends[0] - box[0]) <= 0.5 and pixel - 1.5 <= ends[1] - box[2] <= pixel
+
+
+def test_coarse_batches_keep_small_targets(pool):
+    opened = data.open_pool(pool)
+    rules = targets.Rules(least_pixels=24, least_share=0.0005)
+    options = data.SampleOptions(size=128, images=3, videos=1, slices=4, coarse=1.0, rules=rules)
+    for step in range(6):
+        rng = np.random.default_rng(step)
+        for batch in (data.image_batch(opened, rng, options), data.video_batch(opened, rng, options)):
+            masks = batch["masks"] if batch["kind"] == "image" else batch["masks"][:, batch["prompted"]]
+            assert masks.sum(dim=(1, 2)).min() >= rules.least_pixels
+            assert torch.isfinite(batch["images"]).all() and batch["boxes"].max() < 128
 
 
 def test_a_warm_start_takes_over_what_fits():
