@@ -25,14 +25,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks.inputs import Volume, miniature_model, mni152, official_model, simulated
+from benchmarks.batching import batching
+from benchmarks.inputs import Volume, miniature_model, mni152, of_the_demo, official_model, simulated
 from benchmarks.measure import clock_of, flop_table, measured
 from benchmarks.study_loop import decode_all, track_all
 from medsam_nb import decode2d, engine
 from medsam_nb.designs import ALL_DESIGNS, PAPER_V1_DESIGNS, Design
 from medsam_nb.features import device_name
 from medsam_nb.models import Model
-from medsam_nb.prompts import MODES_2D, prompts_2d
+from medsam_nb.prompts import KINDS_3D, MODES_2D, prompts_2d
 from medsam_nb.store import write_atomically
 
 RESULTS = Path("runs/bench/results.json")
@@ -52,11 +53,11 @@ def run_engine(model: Model, volume: Volume, designs, **options) -> dict:
 
 
 def warm_up(model: Model, volume: Volume) -> None:
-    """Let torch compile and allocate what it does once, outside the clock."""
+    """Let torch compile and allocate, and Python import, what it does once, outside the clock."""
     middle = {name: mask[2:4] for name, mask in volume.objects.items()}
     small = Volume(volume.folder, volume.slices[2:4], {n: m for n, m in middle.items() if m.any()})
-    design = Design("first_slice", "mask", "front_to_end", "first_mask")
-    run_engine(model, small, [design])
+    designs = [Design("first_slice", kind, "front_to_end", "first_mask") for kind in KINDS_3D]
+    run_engine(model, small, designs)
 
 
 def mean_iou(found: dict, objects: dict) -> float:
@@ -216,12 +217,15 @@ def growth() -> list[dict]:
     return rows
 
 
+# The largest slice is the centre slice, as in about half of the simulated volumes.
+COINCIDING_6, COINCIDING_16 = simulated(6, 1, 4, seed=4), simulated(16, 3, 12, seed=4)
 TINY_512, TINY_1024 = (partial(official_model, "t", side, "bfloat16") for side in (512, 1024))
 HALF = partial(miniature_model, "bfloat16")
 SAM = partial(miniature_model, family="sam")
 CASES = {
     "3d_24_mni152": partial(compare_3d, miniature_model, mni152, PAPER_V1_DESIGNS),
     "3d_24_simulated_16": partial(compare_3d, miniature_model, simulated(16, 3, 12), PAPER_V1_DESIGNS),
+    "3d_24_coinciding_16": partial(compare_3d, miniature_model, COINCIDING_16, PAPER_V1_DESIGNS),
     "3d_64_simulated_16": partial(compare_3d, miniature_model, simulated(16, 3, 12), ALL_DESIGNS),
     "3d_24_simulated_100": partial(compare_3d, miniature_model, simulated(100, 30, 69), PAPER_V1_DESIGNS),
     "3d_64_simulated_100": partial(compare_3d, miniature_model, simulated(100, 30, 69), ALL_DESIGNS),
@@ -235,7 +239,15 @@ CASES = {
     "memory_1000": partial(memory_of, 1000),
     "growth": growth,
     "2d_hiera_t_512": partial(compare_2d, TINY_512, simulated(6, 2, 3, objects=5)),
+    **{
+        f"demo_{name}": partial(compare_3d, miniature_model, of_the_demo(name), ALL_DESIGNS)
+        for name in ("mni152", "simulated_ct", "simulated_pet", "simulated_ultrasound")
+    },
+    "batching_miniature": partial(batching, miniature_model, simulated(16, 3, 12)),
     "3d_24_hiera_t_1024": partial(compare_3d, TINY_1024, simulated(6, 1, 4), PAPER_V1_DESIGNS, blocked=True),
+    "3d_24_coinciding_hiera_t_1024": partial(
+        compare_3d, TINY_1024, COINCIDING_6, PAPER_V1_DESIGNS, blocked=True
+    ),
 }
 if torch.cuda.is_available():
     ON_GPU = partial(official_model, image_size=1024, dtype="bfloat16", device=torch.device("cuda"))
@@ -244,11 +256,15 @@ if torch.cuda.is_available():
             compare_3d, partial(ON_GPU, size), simulated(100, 30, 69), PAPER_V1_DESIGNS
         )
         for size in ("t", "l")
+    } | {
+        f"cuda_batching_hiera_{size}": partial(batching, partial(ON_GPU, size), simulated(16, 3, 12))
+        for size in ("t", "l")
     }
 QUICK = {
     "quick_3d": partial(
         compare_3d, partial(miniature_model, image_size=128), simulated(6, 1, 4), PAPER_V1_DESIGNS
     ),
+    "quick_batching": partial(batching, partial(miniature_model, image_size=128), simulated(6, 1, 4)),
     "quick_2d": partial(compare_2d, partial(miniature_model, image_size=128), simulated(6, 1, 4, objects=2)),
 }
 
@@ -266,7 +282,7 @@ def main() -> None:
     """Run the cases that are asked for; fail if an exact one was not identical."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", nargs="+", choices=[*CASES, *QUICK], help="run these cases")
-    parser.add_argument("--quick", action="store_true", help="two small cases, under a minute")
+    parser.add_argument("--quick", action="store_true", help="three small cases, under a minute")
     options = parser.parse_args()
     chosen = options.only or list(QUICK if options.quick else CASES)
     if len(chosen) > 1:

@@ -16,10 +16,14 @@ from PIL import Image
 from sam2.build_sam import build_sam2_video_predictor
 
 from medsam_nb import miniature, phantom
+from medsam_nb.errors import InputError
 from medsam_nb.models import EMBEDDED_WEIGHTS, Model, file_sha256, read_weights
+from medsam_nb.prepare import case_folders, load_case
+from medsam_nb.project import project_root
 from medsam_nb.prompts import Prompt, prompt_3d
 
 CPU = torch.device("cpu")
+DEMO_OBJECTS = ("brain", "organ", "paired_organ")
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,11 +118,17 @@ def _stored(image: np.ndarray, objects: dict[str, np.ndarray], side: int, folder
     return Volume(folder, np.stack(read), masks)
 
 
-def simulated(depth: int, first: int, last: int, *, objects: int = 1) -> Callable[[int, Path], Volume]:
-    """Return what makes a simulated CT volume whose objects are cut to slices `first` to `last`."""
+def simulated(
+    depth: int, first: int, last: int, *, objects: int = 1, seed: int = 3
+) -> Callable[[int, Path], Volume]:
+    """Return what makes a simulated CT volume whose objects are cut to slices `first` to `last`.
+
+    With seed 3 the largest slice of the first object is not its centre slice, with seed 4 it is: designs
+    with these two prompted slices are then the same. Of the first twelve seeds, five are so at 16 slices.
+    """
 
     def make(side: int, folder: Path) -> Volume:
-        case = phantom.simulate_case("ct", 3, shape=(depth, 192, 192))
+        case = phantom.simulate_case("ct", seed, shape=(depth, 192, 192))
         found = {}
         for name, value in case.objects.items():
             mask = case.labels == value
@@ -126,6 +136,20 @@ def simulated(depth: int, first: int, last: int, *, objects: int = 1) -> Callabl
             if mask.any() and len(found) < objects:
                 found[name] = mask
         return _stored(case.image, found, side, folder)
+
+    return make
+
+
+def of_the_demo(data_set: str) -> Callable[[int, Path], Volume]:
+    """Return what makes the first prepared volume of a data set with the objects that the demo tracks."""
+
+    def make(side: int, folder: Path) -> Volume:
+        cases = case_folders(project_root() / "data" / "prepared", data_set)
+        if not cases:
+            raise InputError(data_set, "has no prepared case to measure on.", "Run `make reproduce` first.")
+        case = load_case(cases[0])
+        masks = {name: case.mask(name) for name in case.objects if name in DEMO_OBJECTS}
+        return _stored(case.slices_uint8(), masks, side, folder)
 
     return make
 
