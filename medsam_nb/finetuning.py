@@ -16,9 +16,9 @@ import torch
 from tqdm import tqdm
 
 from medsam_nb import sequence_steps, targets
-from medsam_nb import training_data as data
 from medsam_nb import training_steps as steps
 from medsam_nb.errors import InputError, StudyError
+from medsam_nb.training_batches import PROMPT_KINDS
 
 PARAMETERS = ("mask_decoder", "memory", "lora")
 
@@ -238,6 +238,6 @@ def _video_batch(prepared, spot, slices: int, rng: np.random.Generator) -> dict:
         "masks": torch.from_numpy(masks),
         "index": torch.zeros(1, dtype=torch.long),
         "prompted": prompted,
-        "prompt": str(rng.choice(data.PROMPT_KINDS)),
+        "prompt": str(rng.choice(PROMPT_KINDS)),
         **_prompts(masks[:, prompted], rng),
     }

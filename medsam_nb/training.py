@@ -26,6 +26,7 @@ import yaml
 from tqdm import tqdm
 
 from medsam_nb import held_out, miniature, phantom, sequence_steps, targets
+from medsam_nb import training_batches as batches
 from medsam_nb import training_data as data
 from medsam_nb import training_steps as steps
 from medsam_nb.models import read_weights
@@ -111,10 +112,10 @@ class Trainer:
             digest = miniature.save_state(average, self.out / "final.pt")
             print(f"weights: {self.out / 'final.pt'} sha256 {digest}")
 
-    def prepare_memory(self, model, batches: data.Batches) -> None:
+    def prepare_memory(self, model, source: batches.Batches) -> None:
         """Structured initialisation of the memory attention, from the same images on every rank."""
-        pool = data.open_pool(batches.pool_path)
-        images = data.image_batch(pool, np.random.default_rng(self.study.seed), batches.options)["images"]
+        pool = data.open_pool(source.pool_path)
+        images = batches.image_batch(pool, np.random.default_rng(self.study.seed), source.options)["images"]
         with torch.no_grad():
             miniature.initialise_memory(model, steps.encode(model, images.to(self.device)).embedding)
         self.state["memory_ready"] = True
@@ -127,7 +128,7 @@ class Trainer:
         model.load_state_dict(saved["model"] if saved and saved["model"] else average)
         head = steps.metric_head(model).to(self.device)
         seed = self.study.seed * 1000 + state["stage"]
-        source = data.Batches(
+        source = batches.Batches(
             Path(self.study.pool) / "pool_train.npy", options, seed, self.rank, first_step=state["step"]
         )
         # A single CPU process gains nothing from a loader beside it; a GPU's must not be forked.
@@ -221,7 +222,7 @@ class Trainer:
                 presence_weight=stage.presence_weight,
                 encoder_grad=stage.encoder_grad,
             )
-        shared = data.step_generator(seed, step)
+        shared = batches.step_generator(seed, step)
         shared.random()
         correct = shared if shared.random() < stage.correct else None
         return steps.image_step(

@@ -166,7 +166,7 @@ def image_step(
     model, head
         `head` is `metric_head(model)` or None.
     batch : dict
-        From `training_data.image_batch`, on the model's device.
+        From `training_batches.image_batch`, on the model's device.
     balanced, aux_weight : float
     correct : numpy.random.Generator, optional
         When given, a correction step follows.

@@ -11,6 +11,7 @@ import torch
 import yaml
 
 from medsam_nb import finetuning, losses, miniature, phantom, rendering, targets, training
+from medsam_nb import training_batches as batches
 from medsam_nb import training_data as data
 from medsam_nb import training_steps as steps
 from medsam_nb.errors import StudyError
@@ -38,7 +39,7 @@ def one_thread():
 def test_batches_repeat_and_ranks_differ_but_agree_on_the_kind(pool):
     options = data.SampleOptions(size=128, images=2, videos=1, slices=3, video_fraction=0.5)
     opened = data.open_pool(pool)
-    first, again, other = (data.Batches(pool, options, 3, rank) for rank in (0, 0, 1))
+    first, again, other = (batches.Batches(pool, options, 3, rank) for rank in (0, 0, 1))
     kinds = []
     for step in range(6):
         a, b, c = (source.batch(opened, step) for source in (first, again, other))
@@ -65,7 +66,7 @@ def test_every_sequence_shows_its_object_on_the_prompted_slice(pool):
     opened = data.open_pool(pool)
     absent = 0
     for _ in range(8):
-        batch = data.video_batch(opened, rng, data.SampleOptions(size=128, videos=1, slices=5))
+        batch = batches.video_batch(opened, rng, data.SampleOptions(size=128, videos=1, slices=5))
         assert batch["masks"][:, batch["prompted"]].any(dim=-1).any(dim=-1).all()
         absent += int((~batch["masks"].any(dim=-1).any(dim=-1)).sum())
     assert absent > 0
@@ -116,7 +117,7 @@ def test_coarse_batches_keep_small_targets(pool):
     options = data.SampleOptions(size=128, images=3, videos=1, slices=4, coarse=1.0, rules=rules)
     for step in range(6):
         rng = np.random.default_rng(step)
-        for batch in (data.image_batch(opened, rng, options), data.video_batch(opened, rng, options)):
+        for batch in (batches.image_batch(opened, rng, options), batches.video_batch(opened, rng, options)):
             masks = batch["masks"] if batch["kind"] == "image" else batch["masks"][:, batch["prompted"]]
             assert masks.sum(dim=(1, 2)).min() >= rules.least_pixels
             assert torch.isfinite(batch["images"]).all() and batch["boxes"].max() < 128
@@ -185,7 +186,7 @@ def test_both_models_learn_from_an_image_batch(pool, build):
     model = build(128).train()
     miniature.initialise_prompting(model)
     head = steps.metric_head(model)
-    batch = data.image_batch(data.open_pool(pool), np.random.default_rng(0), data.SampleOptions(images=2))
+    batch = batches.image_batch(data.open_pool(pool), np.random.default_rng(0), data.SampleOptions(images=2))
     muon, adam = training.build_optimisers(model, head, 1e-3)
     values = []
     for _ in range(8):
@@ -209,7 +210,7 @@ def test_sequences_train_the_encoder_only_where_a_stage_says_so(pool, tmp_path, 
     path.write_text(yaml.safe_dump(study), encoding="utf-8")
     trainer = training.Trainer(read_study(path), tmp_path, "cpu", 0, 1)
     model = miniature.build_sam2(128).train()
-    batch = data.video_batch(data.open_pool(pool), np.random.default_rng(3), data.SampleOptions(**samples))
+    batch = batches.video_batch(data.open_pool(pool), np.random.default_rng(3), data.SampleOptions(**samples))
     loss, _ = trainer.loss(model, None, batch, stage, seed=0)
     loss.backward()
     learning = [p.grad is not None and bool(p.grad.any()) for p in model.image_encoder.parameters()]
