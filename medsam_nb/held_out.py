@@ -10,7 +10,7 @@ from medsam_nb import training_data as data
 from medsam_nb import training_steps as steps
 
 IMAGES = 48
-SEQUENCES = 12
+SEQUENCES = 36  # with 12, the mean moved by 0.04 where that of forty other objects rose by 0.015
 
 
 def _exact_box(mask: np.ndarray) -> np.ndarray:

@@ -9,6 +9,7 @@ whose masks are a truth to measure against. Everything becomes a `Case`, and cas
 import json
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -37,6 +38,7 @@ SEED = 20240801
 FIRST_REPORT_VOLUME = 1000
 VOLUMES = 24
 DESIGN = Design("centre_slice", "one_box", "bidirectional", "most_confident_mask")
+FRONT_TO_END = replace(DESIGN, direction="front_to_end")
 LEAST_PIXELS = 30  # a real object is scored on slices where it has as many
 MOST_SLICES_2D, MOST_SLICES_3D = 6, 16  # of one real object
 NEAR_SLICES = 2
@@ -179,16 +181,18 @@ def scores_2d(model: Model, cases: Sequence[Case], label: str) -> pd.DataFrame:
 def scores_3d(model: Model, cases: Sequence[Case], label: str) -> pd.DataFrame:
     """Return one line per object, a box on its centre slice carried both ways (`DESIGN`).
 
-    Columns: IoU of the `prompted` slice, mean IoU over the other slices with the object (`propagated`),
-    over those within two slices (`near`) and beyond (`far`), over those of which the object covers at
-    least 0.3 % (`large`), `dice` of the volume, the number of slices without the object (`absent`) and how
-    many of them stay empty (`absent_empty`).
+    Columns: IoU of the `prompted` slice, mean IoU over the other slices with the object (`propagated`), and
+    the same where the volume is tracked from its first slice to its last (`front_to_end`); over those
+    within two slices (`near`) and beyond (`far`), over those of which the object covers at least 0.3 %
+    (`large`), `dice` of the volume, the number of slices without the object (`absent`) and how many of
+    them stay empty (`absent_empty`).
     """
     lines = []
     for case in tqdm(cases, desc=f"{model.name}, {label}"):
         (name,) = case.objects
         truth = case.mask(name)
         found = examples.predict_3d(model, case, name, DESIGN, seed=SEED)
+        one_way = examples.predict_3d(model, case, name, FRONT_TO_END, seed=SEED)
         (centre,) = prompted_slices(truth.sum((1, 2)), DESIGN.frame_choice)
         ious = {int(z): iou(truth[z], found[z]) for z in np.flatnonzero(truth.any((1, 2)))}
         others = {z: value for z, value in ious.items() if z != centre}
@@ -203,6 +207,7 @@ def scores_3d(model: Model, cases: Sequence[Case], label: str) -> pd.DataFrame:
                 "object": name,
                 "prompted": ious[centre],
                 "propagated": float(np.mean([*others.values()])),
+                "front_to_end": float(np.mean([iou(truth[z], one_way[z]) for z in others])),
                 "near": float(np.mean(near)) if near else np.nan,
                 "far": float(np.mean(far)) if far else np.nan,
                 "large": float(np.mean(large)) if large else np.nan,
@@ -220,8 +225,9 @@ def summarise(tables: dict[str, pd.DataFrame]) -> dict[str, float]:
     for name, table in tables.items():
         if name.endswith("_3d"):
             numbers[f"{name} objects"] = len(table)
-            for column in ("prompted", "propagated", "near", "far", "large", "dice"):
+            for column in ("prompted", "propagated", "front_to_end", "near", "far", "large", "dice"):
                 numbers[f"{name} {column}"] = table[column].mean()
+            numbers[f"{name} propagated, standard error"] = table.propagated.sem()
             numbers[f"{name} absent slices empty"] = table.absent_empty.sum() / max(1, table.absent.sum())
             continue
         cells = {
@@ -242,8 +248,9 @@ def summarise(tables: dict[str, pd.DataFrame]) -> dict[str, float]:
         numbers[f"{name} masks"] = len(box)
         numbers |= {f"{name} {key}": table[cell].value.mean() for key, cell in cells.items()}
         numbers[f"{name} box first, compact"] = box[box.compact].value.mean()
-        by_case = box.groupby(["data_set", "case_id"]).value.mean()
-        numbers[f"{name} box first, mean over cases"] = by_case.mean()
+        where = ["data_set", "case_id", "slice_index"]
+        for unit, keys in (("slices", where), ("cases", where[:2])):
+            numbers[f"{name} box first, mean over {unit}"] = box.groupby(keys).value.mean().mean()
     return {key: round(float(value), 4) for key, value in numbers.items()}
 
 
@@ -263,7 +270,7 @@ def _save_pictures(pictures: Sequence[panels.Panel], out: Path, name: str) -> No
 
 
 def report(
-    out: Path, *, images: int = 70, objects: int = 20, weights: Path | None = None, only: str | None = None
+    out: Path, *, images: int = 70, objects: int = 100, weights: Path | None = None, only: str | None = None
 ) -> dict:
     """Measure the miniatures; print the numbers, write `results.json`, the tables and overlays.
 

@@ -61,10 +61,19 @@ def encode_sequences(model, images: torch.Tensor, encoder_grad: bool = False) ->
     return SequenceFeatures(levels, out["vision_pos_enc"], images.shape[1])
 
 
-def track(model, features: SequenceFeatures, index, prompted: int, prompt: dict):
-    """Propagate prompts through sequences in both directions with the model's own `track_step`.
+def _route(prompted: int, slices: int, front_to_end: bool) -> list[tuple[int, bool]]:
+    """Return the slices in the order of their tracking, the prompted one first, and whether backwards."""
+    if front_to_end:
+        return [(prompted, False)] + [(t, False) for t in range(slices) if t != prompted]
+    return [(t, False) for t in range(prompted, slices)] + [(t, True) for t in range(prompted - 1, -1, -1)]
 
-    Each direction starts from the prompted slice alone, as the workbook's designs do.
+
+def track(model, features: SequenceFeatures, index, prompted: int, prompt: dict, front_to_end: bool = False):
+    """Propagate prompts through sequences with the model's own `track_step`.
+
+    In both directions, each from the prompted slice alone, or from the first slice to the last, as the
+    workbook's designs do. Front to end, an object may come after slices without it, and the prompted slice
+    lies ahead: what the model reads of it is then what it reads in evaluation mode.
 
     Parameters
     ----------
@@ -76,6 +85,7 @@ def track(model, features: SequenceFeatures, index, prompted: int, prompt: dict)
         Prompted slice.
     prompt : dict
         Either {"mask_inputs": (objects, 1, y, x)} or {"point_coords", "point_labels"}.
+    front_to_end : bool
 
     Returns
     -------
@@ -84,11 +94,13 @@ def track(model, features: SequenceFeatures, index, prompted: int, prompt: dict)
     """
     sizes = [tuple(level.shape[-2:]) for level in features.levels]
     results, output_dict = {}, {"cond_frame_outputs": {}, "non_cond_frame_outputs": {}}
-    order = [(t, False) for t in range(prompted, features.slices)]
-    order += [(t, True) for t in range(prompted - 1, -1, -1)]
-    for t, reverse in order:
+    training, backwards = model.training, False
+    for t, reverse in _route(prompted, features.slices, front_to_end):
         first = t == prompted
-        if t == prompted - 1:
+        # The network's own flag only, not its parts': which pointers are read hangs on it.
+        model.training = training and not front_to_end
+        if reverse and not backwards:
+            backwards = True
             output_dict["non_cond_frame_outputs"] = {}
         maps, codes = features.of_slice(t, index)
         points = None
@@ -110,6 +122,7 @@ def track(model, features: SequenceFeatures, index, prompted: int, prompt: dict)
         output_dict["cond_frame_outputs" if first else "non_cond_frame_outputs"][t] = current
         masks, scores, _, presence = captured.calls[-1]
         results[t] = (masks, scores, presence)
+    model.training = training
     return results
 
 
@@ -136,7 +149,8 @@ def video_step(model, batch: dict, *, balanced=0.0, presence_weight=1.0, encoder
     """
     prompted = batch["prompted"]
     features = encode_sequences(model, batch["images"], encoder_grad)
-    results = track(model, features, batch["index"], prompted, video_prompt(batch))
+    front_to_end = batch.get("front_to_end", False)
+    results = track(model, features, batch["index"], prompted, video_prompt(batch), front_to_end)
     side = batch["images"].shape[-1] // 4
     targets = steps.soft_targets(batch["masks"], side)
     terms, ious, right = [], [], []

@@ -93,6 +93,7 @@ def video_batch(pool: Pool, rng: np.random.Generator, options: SampleOptions) ->
         "index": torch.tensor(index),
         "prompted": prompted,
         "prompt": kind,
+        "front_to_end": options.front_to_end > 0 and bool(rng.random() < options.front_to_end),
         "boxes": torch.from_numpy(
             np.stack(
                 [targets.sample_box(m[prompted], rng, rules, p) for m, p in zip(masks, pixels, strict=True)]

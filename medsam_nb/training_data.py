@@ -42,6 +42,8 @@ class SampleOptions:
         Sequences per video batch and slices per sequence.
     video_fraction : float
         Share of steps that train on sequences.
+    front_to_end : float
+        Share of the sequence batches that are tracked from the first slice to the last.
     ease : int
         Number of first steps with larger objects and a simpler appearance.
     coarse : float
@@ -55,6 +57,7 @@ class SampleOptions:
     videos: int = 2
     slices: int = 5
     video_fraction: float = 0.0
+    front_to_end: float = 0.0
     ease: int = 0
     coarse: float = 0.0
     rules: targets.Rules = targets.Rules()

@@ -10,13 +10,25 @@ import pytest
 import torch
 import yaml
 
-from medsam_nb import finetuning, losses, miniature, phantom, rendering, targets, training
+from medsam_nb import (
+    finetuning,
+    losses,
+    miniature,
+    phantom,
+    reference,
+    rendering,
+    sequence_steps,
+    targets,
+    training,
+)
 from medsam_nb import training_batches as batches
 from medsam_nb import training_data as data
 from medsam_nb import training_steps as steps
+from medsam_nb.designs import Design, prompted_slices
 from medsam_nb.errors import StudyError
-from medsam_nb.models import EMBEDDED_WEIGHTS, read_weights
+from medsam_nb.models import EMBEDDED_WEIGHTS, Model, read_weights
 from medsam_nb.muon import orthogonalise
+from medsam_nb.prompts import Prompt
 from medsam_nb.training_study import Stage, Study, fading, learning_rate, read_study
 
 
@@ -332,3 +344,36 @@ def test_fine_tuning_refuses_what_it_cannot_do():
     model = miniature.build_sam2(128)
     with pytest.raises(StudyError, match="'encoder' is unknown"):
         finetuning.finetune(model, [_case()], "encoder", progress=False)
+
+
+@pytest.mark.parametrize("direction", ["bidirectional", "front_to_end"])
+def test_sequences_are_tracked_as_the_designs_are(pool, direction):
+    """The training's own tracker, in evaluation mode, finds what the official predictor finds."""
+    network = miniature.build_sam2(128)
+    network.load_state_dict(read_weights(EMBEDDED_WEIGHTS / "miniature_sam2.pt"))
+    options = data.SampleOptions(size=128, slices=16)
+    images, (mask, *_), _ = data.video_sample(data.open_pool(pool), np.random.default_rng(2), options)
+    slices = (images * 255).astype(np.uint8)
+    design = Design("centre_slice", "mask", direction, "most_confident_mask")
+    (prompted,) = prompted_slices(mask.sum((1, 2)), design.frame_choice)
+    model = Model("miniature", "sam2", network, 128, "test", torch.device("cpu"), torch.float32)
+    with torch.no_grad():
+        features = sequence_steps.encode_sequences(network, torch.from_numpy(slices / np.float32(255))[None])
+        prompt = {"mask_inputs": torch.from_numpy(mask[None, prompted, None]).float()}
+        found = sequence_steps.track(
+            network, features, torch.tensor([0]), prompted, prompt, direction == "front_to_end"
+        )
+    compared = 0
+    for item in reference.sweep(
+        model, slices, {"object": mask}, [design], lambda *_: Prompt(mask=mask[prompted])
+    ):
+        if item.prompted:
+            continue
+        logits, scores, presence = found[item.slice_index]
+        best = logits[:, 1:][0, scores[0, 1:].argmax()]
+        shown = torch.nn.functional.interpolate(best[None, None], (128, 128), mode="bilinear")[0, 0] > 0
+        shown &= presence[0, 0] > 0
+        # The predictor keeps memories in bfloat16; only a border pixel may differ for that.
+        assert (shown.numpy() != item.mask).mean() < 0.002
+        compared += int(item.mask.any())
+    assert compared >= 4
