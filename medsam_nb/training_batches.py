@@ -17,7 +17,7 @@ from medsam_nb.training_data import Pool, SampleOptions, image_sample, open_pool
 PROMPT_KINDS = ("box", "point", "mask")
 
 
-def _random_pixel(images, masks, prompted: int, rng: np.random.Generator, options: SampleOptions):
+def random_pixel(images, masks, prompted: int, rng: np.random.Generator, options: SampleOptions):
     """Draw the pixel of an image or sequence; returns images, masks and the side of the pixel.
 
     A sample of which a prompted mask would get too small keeps its pixels.
@@ -26,7 +26,7 @@ def _random_pixel(images, masks, prompted: int, rng: np.random.Generator, option
         return images, masks, 1.0
     cells = round(options.size / np.exp(rng.uniform(0, np.log(3))))
     coarse_images, coarse_masks = rendering.coarsened(images, masks, cells)
-    if coarse_masks[:, prompted].sum(axis=(1, 2)).min() < options.rules.least_pixels:
+    if coarse_masks[:, prompted].sum(axis=(1, 2)).min() < options.rules.least(options.size):
         return images, masks, 1.0
     return coarse_images, coarse_masks, options.size / cells
 
@@ -36,7 +36,7 @@ def image_batch(pool: Pool, rng: np.random.Generator, options: SampleOptions, ha
     images, masks, index, boxes, points, labels = [], [], [], [], [], []
     for i in range(options.images):
         image, wanted, label = image_sample(pool, rng, options, hardness)
-        (image,), wanted, pixel = _random_pixel(image[None], np.stack(wanted)[:, None], 0, rng, options)
+        (image,), wanted, pixel = random_pixel(image[None], np.stack(wanted)[:, None], 0, rng, options)
         images.append(image)
         labels.append(label[2::4, 2::4])
         for mask in wanted[:, 0]:
@@ -72,7 +72,7 @@ def video_batch(pool: Pool, rng: np.random.Generator, options: SampleOptions) ->
             if options.slices - 1 - slice_index != prompted:
                 continue
             image, mask = image[::-1], mask[:, ::-1]
-        image, mask, pixel = _random_pixel(image, mask, prompted, rng, options)
+        image, mask, pixel = random_pixel(image, mask, prompted, rng, options)
         pixels += [pixel] * len(mask)
         index += [len(images)] * len(mask)
         images.append(image)
