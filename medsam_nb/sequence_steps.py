@@ -94,13 +94,12 @@ def track(model, features: SequenceFeatures, index, prompted: int, prompt: dict,
     """
     sizes = [tuple(level.shape[-2:]) for level in features.levels]
     results, output_dict = {}, {"cond_frame_outputs": {}, "non_cond_frame_outputs": {}}
-    training, backwards = model.training, False
+    # The network's own flag only, not its parts': which pointers are read hangs on it.
+    training = model.training
+    model.training = training and not front_to_end
     for t, reverse in _route(prompted, features.slices, front_to_end):
         first = t == prompted
-        # The network's own flag only, not its parts': which pointers are read hangs on it.
-        model.training = training and not front_to_end
-        if reverse and not backwards:
-            backwards = True
+        if reverse and t == prompted - 1:
             output_dict["non_cond_frame_outputs"] = {}
         maps, codes = features.of_slice(t, index)
         points = None
