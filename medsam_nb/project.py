@@ -14,10 +14,11 @@ COMPUTING_PACKAGES = ("numpy", "opencv-python-headless", "sam2", "scikit-image",
 # Modules that only present results; every other module of the package is hashed into the key.
 PRESENTING_MODULES = (
     "__init__", "claims", "cli", "contrasts", "errors", "examples", "fetch", "figures", "finetuning",
-    "gallery", "held_out", "kernels", "losses", "manifest_views", "model_report", "muon", "overviews",
-    "panels", "paper", "pooling", "project", "published", "quality", "rankings", "report", "retention",
-    "runner", "scoreboard", "sequence_steps", "stats", "study", "tables", "targets", "training",
-    "training_data", "training_log", "training_steps", "training_study", "viewer",
+    "gallery", "held_out", "kernels", "losses", "manifest_views", "model_cases", "model_report", "muon",
+    "overviews", "panels", "paper", "pooling", "project", "published", "quality", "rankings", "report",
+    "retention", "runner", "scoreboard", "sequence_steps", "stats", "study", "tables", "targets", "training",
+    "training_batches", "training_data", "training_log", "training_steps", "training_study",
+    "training_weights", "viewer",
 )  # fmt: skip
 
 

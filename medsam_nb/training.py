@@ -11,11 +11,11 @@ single-threaded ranks average their gradients; on a GPU one process takes larger
 from __future__ import annotations
 
 import argparse
-import copy
 import multiprocessing
 import os
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
@@ -29,57 +29,11 @@ from medsam_nb import held_out, miniature, phantom, sequence_steps, targets
 from medsam_nb import training_batches as batches
 from medsam_nb import training_data as data
 from medsam_nb import training_steps as steps
-from medsam_nb.models import read_weights
-from medsam_nb.muon import build_optimisers
 from medsam_nb.training_log import HELD_OUT_COLUMNS, LOSS_COLUMNS, Log, draw_curves
 from medsam_nb.training_study import Stage, Study, fading, learning_rate, read_study
+from medsam_nb.training_weights import Averager, Trained, build, has_memory
 
 SAVE_SECONDS = 60
-
-
-def build(study: Study, size: int):
-    """Network of the study at an input size, with structured initialisation (and warm start, if asked)."""
-    model = miniature.build_sam2(size) if study.model == "sam2" else miniature.build_sam(size)
-    miniature.initialise_prompting(model)
-    if study.start_from:
-        given = read_weights(Path(study.start_from))
-        own = model.state_dict()
-        if study.model == "sam2":
-            given = miniature.deepened(given)
-        else:  # where SAM 2 has the same part, its name begins with "sam_"
-            given |= {name.removeprefix("sam_"): value for name, value in given.items()}
-        own.update({k: v for k, v in given.items() if k in own and own[k].shape == v.shape})
-        model.load_state_dict(own)
-    return model
-
-
-def _has_memory(study: Study) -> bool:
-    """Return whether a warm start brings a memory attention, which must not be initialised again."""
-    if not study.start_from:
-        return False
-    return any(name.startswith("memory_attention.") for name in read_weights(Path(study.start_from)))
-
-
-class _Averager:
-    """Averages gradients over ranks in one call and shares rank 0's clock with it."""
-
-    def __init__(self, parameters, ranks: int, rank: int):
-        self.parameters, self.ranks, self.rank = list(parameters), ranks, rank
-
-    def __call__(self, clock: float) -> float:
-        for p in self.parameters:
-            if p.grad is None:
-                p.grad = torch.zeros_like(p)
-        if self.ranks == 1:
-            return clock
-        own = torch.tensor([clock if self.rank == 0 else 0.0])
-        flat = torch.cat([p.grad.view(-1) for p in self.parameters] + [own])
-        torch.distributed.all_reduce(flat)
-        offset = 0
-        for p in self.parameters:
-            p.grad.copy_(flat[offset : offset + p.numel()].view_as(p)).div_(self.ranks)
-            offset += p.numel()
-        return float(flat[-1])
 
 
 class Trainer:
@@ -87,7 +41,7 @@ class Trainer:
 
     def __init__(self, study: Study, out: Path, device: str, rank: int, ranks: int):
         self.study, self.out, self.device, self.rank, self.ranks = study, out, device, rank, ranks
-        self.state = {"stage": 0, "step": 0, "clock": 0.0, "total": 0.0, "memory_ready": _has_memory(study)}
+        self.state = {"stage": 0, "step": 0, "clock": 0.0, "total": 0.0, "memory_ready": has_memory(study)}
         self.saved = None
         path = out / "state.pt"
         if path.is_file():
@@ -107,7 +61,7 @@ class Trainer:
         )
         average = self.run_stage(self.study.stages[self.state["stage"]], average, rendezvous)
         self.state.update(stage=self.state["stage"] + 1, step=0, clock=0.0)
-        self.save(None, average, None, None)
+        self.save(average)
         if self.rank == 0 and self.state["stage"] == len(self.study.stages):
             digest = miniature.save_state(average, self.out / "final.pt")
             print(f"weights: {self.out / 'final.pt'} sha256 {digest}")
@@ -125,23 +79,13 @@ class Trainer:
         state, saved = self.state, self.saved
         options = data.SampleOptions(**stage.samples, rules=targets.Rules(**stage.rules))
         model = build(self.study, options.size).to(self.device)
-        model.load_state_dict(saved["model"] if saved and saved["model"] else average)
+        model.load_state_dict(average)
         head = steps.metric_head(model).to(self.device)
         seed = self.study.seed * 1000 + state["stage"]
         source = batches.Batches(
             Path(self.study.pool) / "pool_train.npy", options, seed, self.rank, first_step=state["step"]
         )
-        # A single CPU process gains nothing from a loader beside it; a GPU's must not be forked.
-        workers = 0 if self.ranks == 1 and self.device == "cpu" else 1
-        context = ("fork" if self.ranks > 1 else "spawn") if workers else None
-        loader = torch.utils.data.DataLoader(
-            source,
-            batch_size=None,
-            num_workers=workers,
-            prefetch_factor=4 if workers else None,
-            multiprocessing_context=context,
-        )
-        loader = iter(loader)
+        loader = self.loader(source)
         batch = next(loader)  # the clock starts when data flow
         if self.ranks > 1:
             # Only now: a process that already runs communication threads must not fork its loader.
@@ -150,18 +94,10 @@ class Trainer:
             )
         if options.video_fraction > 0 and not state["memory_ready"]:
             self.prepare_memory(model, source)
-        smooth = copy.deepcopy(model).requires_grad_(False)
-        muon, adam = build_optimisers(model, head, stage.lr)
+        trained = Trained(model, head, stage)
         if saved and saved["model"]:
-            smooth.load_state_dict(average)
-            muon.load_state_dict(saved["muon"])
-            adam.load_state_dict(saved["adam"])
-        if saved and saved.get("head"):
-            head.load_state_dict(saved["head"])
-        self.head = head
-        model.train()
-        parameters = [p for p in [*model.parameters(), *head.parameters()] if p.requires_grad]
-        synchronise = _Averager(parameters, self.ranks, self.rank)
+            trained.load(saved)
+        synchronise = Averager(trained.parameters, self.ranks, self.rank)
         started, began_at, last_save = time.monotonic(), state["clock"], time.monotonic()
         used = min(0.999, state["clock"] / (60 * stage.minutes))
         bar = tqdm(
@@ -178,21 +114,10 @@ class Trainer:
                 raise SystemExit("the command that started this rank is gone; give it again to go on")
             batch = {k: v.to(self.device) if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
             lr = learning_rate(stage, state["step"], used)
-            muon.param_groups[0]["lr"] = 2 * lr
-            for group in adam.param_groups:
-                group["lr"] = lr
             loss, parts = self.loss(model, head, batch, stage, seed)
             loss.backward()
             clock = synchronise(began_at + time.monotonic() - started)
-            norm = torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-            if torch.isfinite(norm):
-                muon.step()
-                adam.step()
-                decay = min(stage.ema, (state["step"] + 1) / (state["step"] + 10))
-                with torch.no_grad():
-                    torch._foreach_lerp_(list(smooth.parameters()), list(model.parameters()), 1 - decay)
-            for p in parameters:
-                p.grad = None
+            trained.update(state["step"], lr)
             before, used = used, clock / (60 * stage.minutes)
             state.update(step=state["step"] + 1, clock=clock)
             bar.update(max(0, min(100, int(100 * used)) - bar.n))
@@ -202,14 +127,29 @@ class Trainer:
                        "used": used, "lr": lr, "loss": loss.item(), **parts}  # fmt: skip
                 self.losses.write(row)
             if int(before * stage.evaluations) != int(used * stage.evaluations):
-                self.evaluate(stage, smooth, options, clock)
+                self.evaluate(stage, trained.average, options, clock)
             if self.rank == 0 and time.monotonic() - last_save > SAVE_SECONDS:
-                self.save(model, smooth.state_dict(), muon, adam)
+                self.save(trained.average.state_dict(), trained)
                 last_save = time.monotonic()
             batch = next(loader)
         bar.close()
         state["total"] += state["clock"] / 60
-        return smooth.state_dict()
+        return trained.average.state_dict()
+
+    def loader(self, source: batches.Batches) -> Iterator[dict]:
+        """Return batches, made beside the training by one process where that pays."""
+        # A single CPU process gains nothing from a loader beside it; a GPU's must not be forked.
+        workers = 0 if self.ranks == 1 and self.device == "cpu" else 1
+        context = ("fork" if self.ranks > 1 else "spawn") if workers else None
+        return iter(
+            torch.utils.data.DataLoader(
+                source,
+                batch_size=None,
+                num_workers=workers,
+                prefetch_factor=4 if workers else None,
+                multiprocessing_context=context,
+            )
+        )
 
     def loss(self, model, head, batch, stage: Stage, seed: int):
         step = self.state["step"]
@@ -255,18 +195,13 @@ class Trainer:
             )
             draw_curves(self.out)
 
-    def save(self, model, average: dict, muon, adam) -> None:
+    def save(self, average: dict, trained: Trained | None = None) -> None:
+        """Write the state from which the same command goes on: in a stage (`trained`) or between two."""
         if self.rank != 0:
             return
-        content = {
-            "study": self.study.model,
-            "state": dict(self.state),
-            "average": average,
-            "model": model.state_dict() if model else None,
-            "head": self.head.state_dict() if model else None,
-            "muon": muon.state_dict() if muon else None,
-            "adam": adam.state_dict() if adam else None,
-        }
+        content = {"study": self.study.model, "state": dict(self.state), "average": average}
+        for name in ("model", "head", "muon", "adam"):
+            content[name] = getattr(trained, name).state_dict() if trained else None
         partial = self.out / "state.pt.partial"
         torch.save(content, partial)
         os.replace(partial, self.out / "state.pt")

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 import torch
 
-from medsam_nb import miniature, model_report, phantom
+from medsam_nb import miniature, model_cases, model_report, phantom
 from medsam_nb.errors import InputError
 from medsam_nb.intensity import Intensity
 from medsam_nb.manifest import load_manifest
@@ -94,7 +94,7 @@ def simulated_organ(modality, seed, slices):
 @pytest.mark.parametrize(("name", "least"), [("miniature_sam2", 0.8), ("miniature_sam", 0.4)])
 def test_shipped_weights_segment_simulated_organs_from_a_box(name, least):
     cases = [simulated_organ(modality, 77, 24) for modality in ("mri", "ct", "pet")]
-    largest = [list(model_report.real_slices([case]))[0] for case in cases]
+    largest = [list(model_cases.real_slices([case]))[0] for case in cases]
     table = model_report.scores_2d(shipped(name), largest, "organs")
     first = table[(table.prompt == "one_box") & (table.mask_choice == "first")]
     assert set(first.data_set) == {"simulated_mri", "simulated_ct", "simulated_pet"}
@@ -102,7 +102,7 @@ def test_shipped_weights_segment_simulated_organs_from_a_box(name, least):
 
 
 def test_the_shipped_tracker_follows_an_organ():
-    (case,) = list(model_report.real_volumes([simulated_organ("ct", 5, 12)]))
+    (case,) = list(model_cases.real_volumes([simulated_organ("ct", 5, 12)]))
     line = model_report.scores_3d(shipped("miniature_sam2"), [case], "organ").iloc[0]
     assert line.prompted > 0.6 and line.propagated > 0.4 and line.front_to_end > 0.3, line
 
@@ -113,7 +113,7 @@ def test_the_report_measures_what_was_asked_for(tmp_path, monkeypatch, capsys):
     manifest = project_root() / "data_manifest.yaml"
     (root / "data_manifest.yaml").write_bytes(manifest.read_bytes())
     monkeypatch.setattr(model_report, "project_root", lambda: root)
-    monkeypatch.setattr(model_report, "VOLUMES", 2)
+    monkeypatch.setattr(model_cases, "VOLUMES", 2)
     found = model_report.report(tmp_path / "out", images=1, objects=1, only="miniature_sam2")
     numbers = found["models"]["miniature_sam2"]
     table = pd.read_csv(tmp_path / "out" / "miniature_sam2_simulated_2d.csv")

@@ -27,9 +27,10 @@ from medsam_nb import training_steps as steps
 from medsam_nb.designs import Design, prompted_slices
 from medsam_nb.errors import StudyError
 from medsam_nb.models import EMBEDDED_WEIGHTS, Model, read_weights
-from medsam_nb.muon import orthogonalise
+from medsam_nb.muon import build_optimisers, orthogonalise
 from medsam_nb.prompts import Prompt
 from medsam_nb.training_study import Stage, Study, fading, learning_rate, read_study
+from medsam_nb.training_weights import build
 
 
 @pytest.fixture(scope="module")
@@ -140,7 +141,7 @@ def test_a_warm_start_takes_over_what_fits():
     given = read_weights(shipped)
     for model, prefix in (("sam2", "sam_mask_decoder."), ("sam", "mask_decoder.")):
         study = Study(model, (Stage("s", 1),), start_from=str(shipped))
-        own = training.build(study, 256).state_dict()
+        own = build(study, 256).state_dict()
         name = "transformer.layers.0.self_attn.q_proj.weight"
         assert torch.equal(own[prefix + name], given["sam_mask_decoder." + name])
 
@@ -192,14 +193,14 @@ def test_a_study_with_an_unknown_key_is_refused(tmp_path):
         read_study(path)
 
 
-@pytest.mark.parametrize("build", [miniature.build_sam2, miniature.build_sam])
-def test_both_models_learn_from_an_image_batch(pool, build):
+@pytest.mark.parametrize("build_model", [miniature.build_sam2, miniature.build_sam])
+def test_both_models_learn_from_an_image_batch(pool, build_model):
     torch.manual_seed(0)
-    model = build(128).train()
+    model = build_model(128).train()
     miniature.initialise_prompting(model)
     head = steps.metric_head(model)
     batch = batches.image_batch(data.open_pool(pool), np.random.default_rng(0), data.SampleOptions(images=2))
-    muon, adam = training.build_optimisers(model, head, 1e-3)
+    muon, adam = build_optimisers(model, head, 1e-3)
     values = []
     for _ in range(8):
         loss, parts = steps.image_step(model, head, batch, balanced=1.0, correct=np.random.default_rng(1))
