@@ -68,6 +68,21 @@ def _route(prompted: int, slices: int, front_to_end: bool) -> list[tuple[int, bo
     return [(t, False) for t in range(prompted, slices)] + [(t, True) for t in range(prompted - 1, -1, -1)]
 
 
+def _remember_mask(model, current: dict, mask: torch.Tensor, maps: list[torch.Tensor], sizes) -> None:
+    """Give a slice prompted by its mask the memory that the video predictor gives it.
+
+    `track_step` would remember the mask as it was drawn; the predictor remembers what it shows of it, which
+    went through the decoder's resolution, a quarter of the input's.
+    """
+    shown = torch.nn.functional.interpolate(
+        current["pred_masks"], (model.image_size,) * 2, mode="bilinear", align_corners=False
+    )
+    is_there = mask.flatten(1).amax(1, keepdim=True)
+    current["maskmem_features"], current["maskmem_pos_enc"] = model._encode_new_memory(
+        maps, sizes, shown, is_there, is_mask_from_pts=True
+    )
+
+
 def track(model, features: SequenceFeatures, index, prompted: int, prompt: dict, front_to_end: bool = False):
     """Propagate prompts through sequences with the model's own `track_step`.
 
@@ -102,9 +117,8 @@ def track(model, features: SequenceFeatures, index, prompted: int, prompt: dict,
         if reverse and t == prompted - 1:
             output_dict["non_cond_frame_outputs"] = {}
         maps, codes = features.of_slice(t, index)
-        points = None
-        if first and "point_coords" in prompt:
-            points = prompt
+        points = prompt if first and "point_coords" in prompt else None
+        mask = prompt.get("mask_inputs") if first else None
         with _Captured(model.sam_mask_decoder) as captured:
             current = model.track_step(
                 frame_idx=t,
@@ -113,11 +127,14 @@ def track(model, features: SequenceFeatures, index, prompted: int, prompt: dict,
                 current_vision_pos_embeds=codes,
                 feat_sizes=sizes,
                 point_inputs=points,
-                mask_inputs=prompt.get("mask_inputs") if first else None,
+                mask_inputs=mask,
                 output_dict=output_dict,
                 num_frames=ANNOUNCED_SLICES,
                 track_in_reverse=reverse,
+                run_mem_encoder=mask is None,
             )
+        if mask is not None:
+            _remember_mask(model, current, mask, maps, sizes)
         output_dict["cond_frame_outputs" if first else "non_cond_frame_outputs"][t] = current
         masks, scores, _, presence = captured.calls[-1]
         results[t] = (masks, scores, presence)
