@@ -48,6 +48,8 @@ class SampleOptions:
         Number of first steps with larger objects and a simpler appearance.
     coarse : float
         Share of the images and sequences that have larger pixels than the input (up to three times).
+    whole_body : float
+        Share of the images and sequences of which the body with its shells is asked for, where that is fair.
     rules : targets.Rules
     """
 
@@ -60,6 +62,7 @@ class SampleOptions:
     front_to_end: float = 0.0
     ease: int = 0
     coarse: float = 0.0
+    whole_body: float = 0.0
     rules: targets.Rules = targets.Rules()
 
 
@@ -131,6 +134,18 @@ def object_mask(labels: np.ndarray, values) -> np.ndarray:
     return table[labels]
 
 
+def _objects_in_turn(objects: list[list[int]], rng: np.random.Generator, whole_body: float):
+    """Label values of a volume's objects in random order; the whole body before them in a share of the cases.
+
+    The objects of a label volume end at visible interfaces.  A brain mask holds the dark rim around the brain
+    too: only with the body as an object does a model see that a box may end outside the brightest edge.
+    """
+    if whole_body and rng.random() < whole_body:
+        yield range(1, 256)
+    for i in rng.permutation(len(objects)):
+        yield objects[i]
+
+
 def image_sample(pool: Pool, rng: np.random.Generator, options: SampleOptions, hardness: float = 1.0):
     """One 2D image with its targets.
 
@@ -174,9 +189,8 @@ def image_sample(pool: Pool, rng: np.random.Generator, options: SampleOptions, h
             image = rendering.finish(line, rng)[0]
             labels = np.full(image.shape, -1, np.int16)
         masks = []
-        candidates = pool.objects[volume]
-        for i in rng.permutation(len(candidates)):
-            whole = object_mask(stack, candidates[i]).any(axis=0)
+        for values in _objects_in_turn(pool.objects[volume], rng, options.whole_body):
+            whole = object_mask(stack, values).any(axis=0)
             mask = targets.clean_target(whole, rng, rules)
             if mask is None or not targets.is_visible(image, mask):
                 continue
@@ -211,9 +225,8 @@ def video_sample(pool: Pool, rng: np.random.Generator, options: SampleOptions, o
         stack = crop(source, random_affine(rng, source.shape[-1], size), size)
         prompted = int(rng.integers(n))
         images, masks = None, []
-        candidates = pool.objects[volume]
-        for i in rng.permutation(len(candidates)):
-            whole = object_mask(stack, candidates[i])
+        for values in _objects_in_turn(pool.objects[volume], rng, options.whole_body):
+            whole = object_mask(stack, values)
             if whole[prompted].sum() < rules.least_pixels:
                 continue
             if rng.random() < 0.85:

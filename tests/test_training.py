@@ -28,7 +28,7 @@ from medsam_nb.designs import Design, prompted_slices
 from medsam_nb.errors import StudyError
 from medsam_nb.models import EMBEDDED_WEIGHTS, Model, read_weights
 from medsam_nb.muon import build_optimisers, orthogonalise
-from medsam_nb.prompts import Prompt
+from medsam_nb.prompts import Prompt, tight_box
 from medsam_nb.training_study import Stage, Study, fading, learning_rate, read_study
 from medsam_nb.training_weights import build
 
@@ -134,6 +134,23 @@ def test_coarse_samples_keep_small_targets():
         assert coarse.sum() >= options.rules.least(256) and (pixel > 1 or np.array_equal(coarse, masks))
         areas.append(int(coarse.sum()))
     assert len(set(areas)) > 3
+
+
+def test_the_whole_body_can_be_asked_for():
+    volumes = np.zeros((1, 4, 256, 256), np.uint8)
+    ys, xs = np.mgrid[:256, :256]
+    for label, radius in ((1, 80), (2, 65), (3, 20)):
+        volumes[:, :, np.hypot(ys - 128, xs - 128) < radius] = label
+    pool = data.Pool(volumes, [[[3], [2, 3]]])
+    for share in (0.0, 1.0):
+        options = data.SampleOptions(size=128, objects=1, whole_body=share)
+        samples = [data.image_sample(pool, np.random.default_rng(seed), options) for seed in range(20)]
+        with_shell = [mask[labels == 1].any() for _, (mask,), labels in samples if labels.min() >= 0]
+        assert any(with_shell) == (share == 1.0)
+    # No object of this volume can be found in it, only the body.
+    options = data.SampleOptions(size=128, slices=4, whole_body=1.0)
+    _, masks, _ = data.video_sample(data.Pool(volumes, [[[9]]]), np.random.default_rng(0), options)
+    assert masks.any(axis=(2, 3)).all()
 
 
 def test_a_warm_start_takes_over_what_fits():
@@ -347,34 +364,47 @@ def test_fine_tuning_refuses_what_it_cannot_do():
         finetuning.finetune(model, [_case()], "encoder", progress=False)
 
 
+@pytest.mark.parametrize("kind", ["mask", "one_box"])
 @pytest.mark.parametrize("direction", ["bidirectional", "front_to_end"])
-def test_sequences_are_tracked_as_the_designs_are(pool, direction):
+def test_sequences_are_tracked_as_the_designs_are(pool, direction, kind, monkeypatch):
     """The training's own tracker, in evaluation mode, finds what the official predictor finds."""
     network = miniature.build_sam2(128)
     network.load_state_dict(read_weights(EMBEDDED_WEIGHTS / "miniature_sam2.pt"))
     options = data.SampleOptions(size=128, slices=16)
     images, (mask, *_), _ = data.video_sample(data.open_pool(pool), np.random.default_rng(2), options)
     slices = (images * 255).astype(np.uint8)
-    design = Design("centre_slice", "mask", direction, "most_confident_mask")
+    design = Design("centre_slice", kind, direction, "most_confident_mask")
     (prompted,) = prompted_slices(mask.sum((1, 2)), design.frame_choice)
     model = Model("miniature", "sam2", network, 128, "test", torch.device("cpu"), torch.float32)
-    with torch.no_grad():
+    drawn = Prompt(mask=mask[prompted]) if kind == "mask" else Prompt(box=tight_box(mask[prompted]))
+    prompt = (
+        {"mask_inputs": torch.from_numpy(mask[None, prompted, None]).float()}
+        if kind == "mask"
+        else dict(
+            zip(("point_coords", "point_labels"), steps.box_prompt(torch.tensor([drawn.box])), strict=True)
+        )
+    )
+    encode = network._encode_new_memory
+
+    def as_the_predictor_keeps_it(*args, **kwargs):
+        features, positions = encode(*args, **kwargs)
+        return features.to(torch.bfloat16).float(), positions
+
+    with torch.no_grad(), monkeypatch.context() as patch:
+        patch.setattr(network, "_encode_new_memory", as_the_predictor_keeps_it)
         features = sequence_steps.encode_sequences(network, torch.from_numpy(slices / np.float32(255))[None])
-        prompt = {"mask_inputs": torch.from_numpy(mask[None, prompted, None]).float()}
         found = sequence_steps.track(
             network, features, torch.tensor([0]), prompted, prompt, direction == "front_to_end"
         )
     compared = 0
-    for item in reference.sweep(
-        model, slices, {"object": mask}, [design], lambda *_: Prompt(mask=mask[prompted])
-    ):
+    for item in reference.sweep(model, slices, {"object": mask}, [design], lambda *_: drawn):
         if item.prompted:
             continue
         logits, scores, presence = found[item.slice_index]
         best = logits[:, 1:][0, scores[0, 1:].argmax()]
         shown = torch.nn.functional.interpolate(best[None, None], (128, 128), mode="bilinear")[0, 0] > 0
         shown &= presence[0, 0] > 0
-        # The predictor keeps memories in bfloat16; only a border pixel may differ for that.
-        assert (shown.numpy() != item.mask).mean() < 0.002
+        # Only a logit within rounding of zero may fall on the other side.
+        assert (shown.numpy() != item.mask).sum() <= 2
         compared += int(item.mask.any())
     assert compared >= 4
