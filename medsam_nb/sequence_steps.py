@@ -77,6 +77,7 @@ def _remember_mask(model, current: dict, mask: torch.Tensor, maps: list[torch.Te
     shown = torch.nn.functional.interpolate(
         current["pred_masks"], (model.image_size,) * 2, mode="bilinear", align_corners=False
     )
+    # `track_step` says whether the object is there in evaluation mode only.
     is_there = mask.flatten(1).amax(1, keepdim=True)
     current["maskmem_features"], current["maskmem_pos_enc"] = model._encode_new_memory(
         maps, sizes, shown, is_there, is_mask_from_pts=True

@@ -137,11 +137,11 @@ def object_mask(labels: np.ndarray, values) -> np.ndarray:
 def _objects_in_turn(objects: list[list[int]], rng: np.random.Generator, whole_body: float):
     """Label values of a volume's objects in random order; the whole body before them in a share of the cases.
 
-    The objects of a label volume end at visible interfaces.  A brain mask holds the dark rim around the brain
-    too: only with the body as an object does a model see that a box may end outside the brightest edge.
+    Of a body with shells only the inside is an object of its volume.  Real masks often end outside of the
+    brightest edge (a brain mask holds the dark rim of the brain), and so does the whole body's.
     """
     if whole_body and rng.random() < whole_body:
-        yield range(1, 256)
+        yield range(1, 256)  # all that is not background
     for i in rng.permutation(len(objects)):
         yield objects[i]
 

@@ -28,19 +28,25 @@ HELD_OUT_COLUMNS += ["video", "absent_found"]
 
 
 def draw_curves(out: Path) -> None:
-    """Figure of the training loss and the held-out IoU from the two CSV files of a run."""
+    """Figure of the training loss and the held-out IoU from the two CSV files of a run.
+
+    What a run does not measure (sequences, for SAM) is not in the figure.
+    """
     import pandas as pd
     from matplotlib.figure import Figure
 
     losses, scores = pd.read_csv(out / "losses.csv"), pd.read_csv(out / "held_out.csv")
     figure = Figure(figsize=(10, 4))
     left, right = figure.subplots(1, 2)
-    for name in ("box", "point", "video"):
-        values = losses[["minutes", name]].dropna()
+    drawn = losses.dropna(axis="columns", how="all")
+    for name in drawn.columns.intersection(["box", "point", "video"]):
+        values = drawn[["minutes", name]].dropna()
         left.plot(values["minutes"], values[name].rolling(20, min_periods=1).mean(), label=f"{name} loss")
-    for name in HELD_OUT_COLUMNS[3:]:
-        values = scores[["minutes", name]].dropna()
-        right.plot(values["minutes"], values[name], marker="o", label=name.replace("_", " "))
+    drawn = scores.dropna(axis="columns", how="all")
+    for name in drawn.columns.intersection(HELD_OUT_COLUMNS[3:]):
+        values = drawn[["minutes", name]].dropna()
+        label = name.replace("_", " ") + (" (share)" if name == "absent_found" else "")
+        right.plot(values["minutes"], values[name], marker="o", label=label)
     left.set(xlabel="training time (min)", ylabel="loss (running mean)")
     right.set(xlabel="training time (min)", ylabel="held-out IoU (simulated)", ylim=(0, 1))
     for axis in (left, right):

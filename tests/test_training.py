@@ -377,12 +377,13 @@ def test_sequences_are_tracked_as_the_designs_are(pool, direction, kind, monkeyp
     (prompted,) = prompted_slices(mask.sum((1, 2)), design.frame_choice)
     model = Model("miniature", "sam2", network, 128, "test", torch.device("cpu"), torch.float32)
     drawn = Prompt(mask=mask[prompted]) if kind == "mask" else Prompt(box=tight_box(mask[prompted]))
-    prompt = (
-        {"mask_inputs": torch.from_numpy(mask[None, prompted, None]).float()}
-        if kind == "mask"
-        else dict(
-            zip(("point_coords", "point_labels"), steps.box_prompt(torch.tensor([drawn.box])), strict=True)
-        )
+    prompt = sequence_steps.video_prompt(
+        {
+            "prompt": kind.removeprefix("one_"),
+            "prompted": prompted,
+            "masks": torch.from_numpy(mask)[None],
+            "boxes": torch.tensor([tight_box(mask[prompted])]),
+        }
     )
     encode = network._encode_new_memory
 
