@@ -14,9 +14,9 @@ from torch import nn
 
 from benchmarks.inputs import Volume
 from benchmarks.measure import clock_of
-from medsam_nb import engine
-from medsam_nb.designs import Design
-from medsam_nb.models import Model
+from medsam_nb.evaluation import propagation as engine
+from medsam_nb.protocol.designs import Design
+from medsam_nb.models.checkpoints import Model
 
 BATCHES = (1, 4, 16)
 LEAST_SECONDS = 1.0  # of repeats, for each part and batch

@@ -29,12 +29,12 @@ from benchmarks.batching import batching
 from benchmarks.inputs import Volume, miniature_model, mni152, of_the_demo, official_model, simulated
 from benchmarks.measure import clock_of, flop_table, measured
 from benchmarks.study_loop import decode_all, track_all
-from medsam_nb import decode2d, engine
-from medsam_nb.designs import ALL_DESIGNS, PAPER_V1_DESIGNS, Design
-from medsam_nb.features import device_name
-from medsam_nb.models import Model
-from medsam_nb.prompts import KINDS_3D, MODES_2D, prompts_2d
-from medsam_nb.store import write_atomically
+from medsam_nb.evaluation import single_slices as decode2d, propagation as engine
+from medsam_nb.protocol.designs import ALL_DESIGNS, PAPER_V1_DESIGNS, Design
+from medsam_nb.models.features import device_name
+from medsam_nb.models.checkpoints import Model
+from medsam_nb.protocol.prompts import KINDS_3D, MODES_2D, prompts_2d
+from medsam_nb.evaluation.store import write_atomically
 
 RESULTS = Path("runs/bench/results.json")
 

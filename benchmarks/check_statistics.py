@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from medsam_nb import stats
-from medsam_nb.designs import FRAME_CHOICES
-from medsam_nb.pooling import Comparison
+from medsam_nb.statistics import paired as stats
+from medsam_nb.protocol.designs import FRAME_CHOICES
+from medsam_nb.statistics.pooling import Comparison
 
 
 def skewed(rng: np.random.Generator, size: tuple[int, ...]) -> np.ndarray:

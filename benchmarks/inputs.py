@@ -15,12 +15,13 @@ import torch
 from PIL import Image
 from sam2.build_sam import build_sam2_video_predictor
 
-from medsam_nb import miniature, phantom
+from medsam_nb.data.simulated import anatomy as phantom
+from medsam_nb.models import miniature
 from medsam_nb.errors import InputError
-from medsam_nb.models import EMBEDDED_WEIGHTS, Model, file_sha256, read_weights
-from medsam_nb.prepare import case_folders, load_case
-from medsam_nb.project import project_root
-from medsam_nb.prompts import Prompt, prompt_3d
+from medsam_nb.models.checkpoints import EMBEDDED_WEIGHTS, Model, file_sha256, read_weights
+from medsam_nb.data.prepare import case_folders, load_case
+from medsam_nb.provenance import project_root
+from medsam_nb.protocol.prompts import Prompt, prompt_3d
 
 CPU = torch.device("cpu")
 DEMO_OBJECTS = ("brain", "organ", "paired_organ")

@@ -16,12 +16,12 @@ from sam2.sam2_image_predictor import SAM2ImagePredictor
 from segment_anything import SamPredictor
 
 from benchmarks.inputs import Volume
-from medsam_nb.designs import Design
-from medsam_nb.memory import MemoryWindow, looking_back
-from medsam_nb.models import Model
-from medsam_nb.prompts import MAX_COMPONENTS, Prompt
-from medsam_nb.reference import CandidateChoice, add_prompt
-from medsam_nb.tracking import plan
+from medsam_nb.protocol.designs import Design
+from medsam_nb.models.memory import MemoryWindow, looking_back
+from medsam_nb.models.checkpoints import Model
+from medsam_nb.protocol.prompts import MAX_COMPONENTS, Prompt
+from medsam_nb.evaluation.reference import CandidateChoice, add_prompt
+from medsam_nb.protocol.tracks import plan
 
 
 def track_all(

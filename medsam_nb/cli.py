@@ -20,7 +20,7 @@ def run(
     ] = [],  # noqa: B006 (typer copies it)
 ) -> None:
     """Run a study's notebooks and write its report."""
-    from medsam_nb.runner import run_study
+    from medsam_nb.workbook.runner import run_study
 
     overrides = {}
     for item in set_:
@@ -37,7 +37,7 @@ def run(
 @app.command()
 def parameters(notebook: Annotated[str, typer.Argument(help="Such as 02_evaluate_2d.")]) -> None:
     """List what a notebook can be told."""
-    from medsam_nb.runner import declared_parameters
+    from medsam_nb.workbook.runner import declared_parameters
 
     for name, entry in declared_parameters(notebook).items():
         print(f"{name} = {entry['default']}    {entry['help']}")
@@ -49,10 +49,10 @@ def fetch(
     manifest: Annotated[Path | None, typer.Option(help="A manifest of your own, added to the first.")] = None,
 ) -> None:
     """Download a data set or checkpoint, checked by SHA-256; or say which steps only you can take."""
-    from medsam_nb.fetch import fetch as fetch_data_set
-    from medsam_nb.fetch import fetch_checkpoint
-    from medsam_nb.manifest import load_manifest
-    from medsam_nb.project import project_root
+    from medsam_nb.data.fetch import fetch as fetch_data_set
+    from medsam_nb.data.fetch import fetch_checkpoint
+    from medsam_nb.manifest.rows import load_manifest
+    from medsam_nb.provenance import project_root
 
     root = project_root()
     rows = load_manifest(root / "data_manifest.yaml", *([manifest] if manifest else []))
@@ -66,9 +66,9 @@ def fetch(
 @app.command()
 def data_sets() -> None:
     """List every data set of the manifest with its access, licence and state (the README's table)."""
-    from medsam_nb.manifest import load_manifest
-    from medsam_nb.manifest_views import state_table
-    from medsam_nb.project import project_root
+    from medsam_nb.manifest.rows import load_manifest
+    from medsam_nb.manifest.schema import state_table
+    from medsam_nb.provenance import project_root
 
     print(state_table(load_manifest(project_root() / "data_manifest.yaml")), end="")
 
@@ -76,7 +76,7 @@ def data_sets() -> None:
 @app.command()
 def schema() -> None:
     """Print the manifest's JSON schema, which editors use; `make schema` writes it to its file."""
-    from medsam_nb.manifest_views import schema_text
+    from medsam_nb.manifest.schema import schema_text
 
     print(schema_text(), end="")
 
@@ -93,7 +93,7 @@ def train(
     ] = None,
 ) -> None:
     """Train a miniature model from scratch, or go on where a run stopped."""
-    from medsam_nb import training
+    from training import run as training
 
     print(training.train(study, out or Path("runs") / study.stem, minutes))
 
@@ -107,7 +107,7 @@ def model_report(
     weights: Annotated[Path | None, typer.Option(help="Weights of that model, not the shipped ones.")] = None,
 ) -> None:
     """Measure the miniature models on data that their training never saw."""
-    from medsam_nb import model_report as reporting
+    from training import report as reporting
 
     reporting.report(out, only=only, weights=weights)
 

@@ -10,10 +10,10 @@ import nbformat
 import pytest
 import yaml
 
-from medsam_nb import runner
-from medsam_nb.manifest import load_manifest
-from medsam_nb.manifest_views import state_table
-from medsam_nb.pooling import declare
+from medsam_nb.workbook import runner
+from medsam_nb.manifest.rows import load_manifest
+from medsam_nb.manifest.schema import state_table
+from medsam_nb.statistics.pooling import declare
 
 ROOT = Path(__file__).parents[1]
 CONDA_NAMES = {"torch": "pytorch"}

@@ -1,0 +1,379 @@
+"""From downloads to prepared cases: verified, in display order, each in a folder of its own.
+
+A case is written whole or not at all. Preparing again does only what is missing or has changed; a
+bad case is recorded in the table and skipped.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from medsam_nb.data import formats, quality, sources
+from medsam_nb.data.layouts import readers as layouts, images as layouts_2d, volumes as layouts_3d
+from medsam_nb.protocol import intensity, volume
+from medsam_nb.errors import InputError, WorkbookError
+from medsam_nb.protocol.intensity import Intensity
+from medsam_nb.data.layouts.readers import find_cases, read_case
+from medsam_nb.manifest.rows import DataSet
+from medsam_nb.data.sources import RawCase, Source
+from medsam_nb.evaluation.store import unfinished, write_atomically
+from medsam_nb.protocol.volume import Case, Volume, canonical, reoriented
+
+# What decides a prepared case besides its files; the rest of a row may be edited freely.
+DECIDING_FIELDS = {
+    "name", "modality", "dimension", "objects", "ignored_labels", "slice_axis", "intensity",
+    "mask_threshold", "mask_geometry", "may_be_empty",
+}  # fmt: skip
+MANY_LABELS = 40  # more that no row names are rather the grey levels of an image
+STALE_SECONDS = 3600  # a half-written folder of this age belongs to nobody any more
+CASE_COLUMNS = [
+    "data_set", "case_id", "modality", "accuracy", "status", "error", "shape", "n_slices", "labelled_slices",
+    "spacing_mm", "orientation", "objects", "warnings", "data_sha256", "files_sha256",
+]  # fmt: skip
+COLUMN_TYPES = dict.fromkeys(CASE_COLUMNS, "string") | {
+    "accuracy": "bool", "n_slices": "Int64", "labelled_slices": "Int64"
+}  # fmt: skip
+
+
+class NoObject(InputError):
+    """A case of a data set in which cases without an object belong; it is not a failure."""
+
+
+def build_case(row: DataSet, case_id: str, raw: RawCase) -> Case:
+    """Return a case in display order, checked against its row.
+
+    Raises
+    ------
+    InputError
+        If a label is not named by the row, no object is there (`NoObject` where the row allows it),
+        or the dimension is another.
+    """
+    present = [int(v) for v in np.unique(raw.labels.array) if v]
+    if not present and row.may_be_empty:
+        raise NoObject(case_id, "no object in this case.", "It is left out, as in the study.")
+    known = {value for values in raw.objects.values() for value in values}
+    unnamed = [value for value in present if value not in known and value not in row.ignored_labels]
+    if unnamed:
+        counts = ", ".join(f"{v} ({int((raw.labels.array == v).sum())} voxels)" for v in unnamed[:8])
+        raise InputError(
+            case_id,
+            f"the mask has labels that the manifest row {row.name} does not name: {counts}.",
+            "Add them to `objects`, or to `ignored_labels`."
+            + (f" {formats.SWAPPED}" if len(unnamed) > MANY_LABELS else ""),
+        )
+    few = _few_values(raw.image.array, len(known) + 1)
+    if few:
+        raise InputError(
+            case_id,
+            f"the image holds only the values {', '.join(f'{value:g}' for value in few)}, like a mask.",
+            "Look whether image and mask have changed places.",
+        )
+    objects = {name: values for name, values in raw.objects.items() if set(values) & set(present)}
+    if present and not objects:
+        raise InputError(case_id, "the mask holds none of the row's objects.", "Remove the case.")
+    image = canonical(raw.image, row.slice_axis)
+    labels = raw.labels
+    if image.orientation != raw.image.orientation:
+        labels = reoriented(labels, image.orientation)
+    depth = image.array.shape[0]
+    if (depth == 1) != (row.dimension == 2):
+        raise InputError(
+            case_id,
+            f"has {depth} slice(s), but the manifest row {row.name} says dimension {row.dimension}.",
+            "Correct `dimension` or `slice_axis` in the row.",
+        )
+    return Case(
+        row.name,
+        case_id,
+        row.modality,
+        Volume(np.ascontiguousarray(image.array, np.float32), image.affine),
+        np.ascontiguousarray(formats.as_labels(labels, case_id).array),  # one number type, one hash
+        objects,
+        row.intensity,
+    )
+
+
+def _few_values(array: np.ndarray, most: int) -> list[float]:
+    """Return the values of an array that holds 2 to `most` different ones, else nothing."""
+    found = np.unique(array.ravel()[:: max(1, array.size // 4096)])  # most images are told by a few voxels
+    if len(found) <= most:
+        found = np.unique(array)
+    return found.tolist() if 2 <= len(found) <= most else []
+
+
+def _code_sha256() -> str:
+    """Hash of the modules that decide what a prepared case holds."""
+    modules = (formats, intensity, layouts, layouts_2d, layouts_3d, quality, sources, volume)
+    files = [__file__, *(module.__file__ for module in modules)]
+    return hashlib.sha256(b"".join(Path(file).read_bytes() for file in files)).hexdigest()
+
+
+def _fingerprint(row: DataSet, case_id: str, source: Source | None) -> str:
+    """Hash of all that decides a case: row, code, and its files by name, size and time."""
+    parts: list = [row.model_dump(mode="json", include=DECIDING_FIELDS), case_id, _code_sha256()]
+    if source is None:
+        parts.append(row.layout.model_dump(mode="json"))
+    else:
+        files = [path for path in source.files() if path.exists()]
+        parts.append([source.rule, source.names, getattr(row.layout, "frame", None)])
+        parts.append([(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files])
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _files_sha256(source: Source | None) -> str:
+    """Hash of the bytes of a case's files, or "" for an embedded one."""
+    if source is None:
+        return ""
+    digest = hashlib.sha256()
+    for path in source.files():
+        with open(path, "rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
+
+
+def _prepare_one(row: DataSet, case_id: str, source: Source | None, folder: Path) -> dict:
+    """Prepare one case unless it is there already; return its line of the table."""
+    line = {"data_set": row.name, "case_id": case_id, "modality": row.modality, "accuracy": row.accuracy}
+    try:
+        fingerprint = _fingerprint(row, case_id, source)
+        done = _read_record(folder / case_id)
+        seen = (folder / case_id / "mosaic.png").exists()
+        if done is None or not seen or done["fingerprint"] != fingerprint:
+            raw = read_case(row, case_id, source)
+            case = build_case(row, case_id, raw)
+            done = _record(case, raw, source, fingerprint)
+            _write_case(folder, case, done)
+        return line | {"status": "ok", "error": ""} | done["line"]
+    except WorkbookError as error:
+        shutil.rmtree(folder / case_id, ignore_errors=True)  # an older state must not pass for this one
+        status = "no_object" if isinstance(error, NoObject) else "failed"
+        return line | {"status": status, "error": str(error)}
+
+
+def _record(case: Case, raw: RawCase, source: Source | None, fingerprint: str) -> dict:
+    """Return what is written beside the images: provenance, geometry and facts."""
+    facts = [quality.object_facts(name, case.mask(name)) for name in case.objects]
+    low, high = intensity.limits(case.image.array, case.intensity, case.case_id)
+    digest = case.sha256()
+    placed = source is None or formats.suffix_of(source.image) not in formats.PICTURES  # in space, in mm
+    return {
+        "data_set": case.data_set,
+        "case_id": case.case_id,
+        "modality": case.modality,
+        "objects": {name: list(values) for name, values in case.objects.items()},
+        "intensity": asdict(case.intensity) | {"black": low, "white": high},
+        "affine_zyx_to_ras_mm": case.image.affine.tolist(),
+        "source": {
+            "files": [path.name for path in source.files()] if source else [],
+            "shape": list(raw.image.array.shape),
+            "affine_zyx_to_ras_mm": raw.image.affine.tolist(),
+            "orientation": raw.image.orientation[::-1],  # as (x, y, z), the usual way
+        },
+        "data_sha256": digest,
+        "fingerprint": fingerprint,
+        "line": {
+            "shape": " x ".join(map(str, case.labels.shape)),
+            "n_slices": case.labels.shape[0],
+            "labelled_slices": int((case.labels > 0).any(axis=(1, 2)).sum()),
+            "spacing_mm": " x ".join(f"{s:.4g}" for s in case.image.spacing_mm) if placed else "",
+            "orientation": raw.image.orientation[::-1] if placed else "",  # as (x, y, z), the usual way
+            "objects": json.dumps([asdict(fact) for fact in facts]),
+            "warnings": "; ".join([*raw.remarks, *quality.case_warnings(case, facts)]),
+            "data_sha256": digest,
+            "files_sha256": _files_sha256(source),
+        },
+    }
+
+
+def _write_case(folder: Path, case: Case, record: dict) -> None:
+    """Write a case's folder beside its place and move it there when it is whole."""
+    target = folder / case.case_id
+    partial = unfinished(folder)
+    try:
+        partial.mkdir()
+        formats.write_nifti(partial / "image.nii.gz", case.image)
+        formats.write_nifti(partial / "labels.nii.gz", Volume(case.labels, case.image.affine))
+        write_atomically(partial / "mosaic.png", quality.mosaic_png(case))
+        write_atomically(partial / "case.json", json.dumps(record, indent=1).encode())
+        shutil.rmtree(target, ignore_errors=True)
+        os.replace(partial, target)
+    except OSError as error:
+        raise InputError(
+            target, f"cannot be written ({error.strerror}).", "Free space or choose another folder."
+        ) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _read_record(folder: Path) -> dict | None:
+    """Return the record of a prepared case, or None where it is missing or damaged."""
+    try:
+        whole = all((folder / name).exists() for name in ("image.nii.gz", "labels.nii.gz"))
+        return json.loads((folder / "case.json").read_text(encoding="utf-8")) if whole else None
+    except (OSError, ValueError):
+        return None
+
+
+def load_case(folder: Path) -> Case:
+    """Read a prepared case.
+
+    Raises
+    ------
+    InputError
+        If a file is missing, damaged, or no longer what was prepared.
+    """
+    folder = Path(folder)
+    record = _read_record(folder)
+    if record is None:
+        raise InputError(folder, "is no prepared case.", "Prepare the data set again.")
+    affine = np.array(record["affine_zyx_to_ras_mm"])  # exact; the image file rounds it to 32 bits
+    image = formats.read_volume(folder / "image.nii.gz").array.astype(np.float32)
+    labels = formats.as_labels(formats.read_volume(folder / "labels.nii.gz", labels=True), folder).array
+    settings = {key: record["intensity"][key] for key in ("policy", "low", "high")}
+    case = Case(
+        record["data_set"],
+        record["case_id"],
+        record["modality"],
+        Volume(image, affine),
+        labels,
+        {name: tuple(values) for name, values in record["objects"].items()},
+        Intensity(**settings),
+    )
+    if case.sha256() != record["data_sha256"]:
+        raise InputError(folder, "has changed since it was prepared.", "Delete it and prepare it again.")
+    return case
+
+
+def write_result(path: Path, labels: np.ndarray, folder: Path) -> None:
+    """Write a label map of a prepared case on the grid of the file its image came from.
+
+    Parameters
+    ----------
+    path : Path
+        Ends in ".nii.gz".
+    labels : ndarray of integer, shape (z, y, x)
+        In the prepared case's order.
+    folder : Path
+        Of the prepared case.
+    """
+    record = _read_record(Path(folder))
+    if record is None:
+        raise InputError(folder, "is no prepared case.", "Prepare the data set again.")
+    volume = Volume(labels, np.array(record["affine_zyx_to_ras_mm"]))
+    source = record["source"]
+    formats.write_on_source_grid(
+        path, volume, tuple(source["shape"]), np.array(source["affine_zyx_to_ras_mm"])
+    )
+
+
+def case_folders(prepared_root: Path, data_set: str) -> list[Path]:
+    """Return the folders of a data set's prepared cases, sorted by name."""
+    return sorted(path.parent for path in (Path(prepared_root) / data_set).glob("[!.]*/case.json"))
+
+
+def prepare(
+    data_set: DataSet, raw_root: Path, prepared_root: Path, *, workers: int = 1, progress: bool = True
+) -> pd.DataFrame:
+    """Prepare all cases of a data set.
+
+    Parameters
+    ----------
+    data_set : DataSet
+    raw_root : Path
+        Holds the downloads, a folder per data set.
+    prepared_root : Path
+        Gets `<data set>/<case>/{image.nii.gz, labels.nii.gz, case.json, mosaic.png}` and
+        `<data set>/cases.parquet`.
+    workers : int
+        Processes.
+    progress : bool
+        Whether to show a bar on standard error.
+
+    Returns
+    -------
+    DataFrame
+        One line per case, columns `CASE_COLUMNS`; `objects` is JSON, see `object_table`.
+
+    Raises
+    ------
+    InputError
+        If the download is not there or the target cannot be written. A bad case does not raise:
+        its `status` is "failed" and `error` says why ("no_object" for a healthy patient of a data set
+        that has some).
+    """
+    cases = find_cases(data_set, raw_root)
+    folder = Path(prepared_root) / data_set.name
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for stale in folder.glob(".partial-*"):
+            if time.time() - stale.stat().st_mtime > STALE_SECONDS:
+                shutil.rmtree(stale, ignore_errors=True)
+        jobs = [(data_set, case_id, source, folder) for case_id, source in cases.items()]
+        lines = list(
+            tqdm(_run(jobs, workers), total=len(jobs), desc=f"prepare {data_set.name}", disable=not progress)
+        )
+        table = case_table(lines).sort_values("case_id", ignore_index=True)
+        write_atomically(folder / "cases.parquet", table.to_parquet(index=False))
+    except OSError as error:
+        raise InputError(
+            folder, f"cannot be written ({error.strerror or error}).", "Free space or choose another folder."
+        ) from error
+    return table
+
+
+def _run(jobs: list[tuple], workers: int) -> Iterator[dict]:
+    """Yield the lines of the table as cases are finished."""
+    if workers <= 1 or len(jobs) <= 1:
+        for job in jobs:
+            yield _prepare_one(*job)
+        return
+    with ProcessPoolExecutor(min(workers, len(jobs)), mp_context=get_context("spawn")) as pool:
+        waiting = {pool.submit(_prepare_one, *job): job for job in jobs}
+        try:
+            for done in as_completed(waiting):
+                yield done.result()
+        except BrokenProcessPool as error:
+            raise InputError(
+                jobs[0][0].name, "a worker was ended by the system (out of memory?).", "Use fewer workers."
+            ) from error
+
+
+def case_table(lines: Sequence[dict]) -> pd.DataFrame:
+    """Return lines as a case table: columns `CASE_COLUMNS`, empty text where a line has none."""
+    table = pd.DataFrame(lines).reindex(columns=CASE_COLUMNS).astype(COLUMN_TYPES)
+    texts = [column for column, kind in COLUMN_TYPES.items() if kind == "string"]
+    table[texts] = table[texts].fillna("")
+    return table
+
+
+def object_table(cases: pd.DataFrame) -> pd.DataFrame:
+    """Return one line per object of every prepared case: voxels, components, first and last slice."""
+    lines = [
+        {"data_set": line.data_set, "case_id": line.case_id}
+        | {("object" if k == "name" else k): v for k, v in fact.items()}
+        for line in cases[cases.status == "ok"].itertuples()
+        for fact in json.loads(line.objects)
+    ]
+    columns = [
+        "data_set",
+        "case_id",
+        "object",
+        "voxels",
+        "components",
+        "first_slice",
+        "last_slice",
+        "largest_area",
+    ]
+    return pd.DataFrame(lines, columns=columns)

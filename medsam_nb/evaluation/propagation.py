@@ -1,0 +1,301 @@
+"""All designs of a volume for little more than one: a tree of shared memory states.
+
+Every prediction of the video model follows from a slice's features and a memory state: what was
+remembered of the slices before. Designs differ late. They share the features of all slices; those with
+the same prompts share the prompted slices; and two mask choices share the state until they first keep
+different candidates. So the designs of an object are a tree. Its roots are the memories of prompted
+slices, a `Branch` is one state with the designs that are in it, and a branch forks where its designs
+part. One sweep forward and one backward carry all branches, and every step is made once per branch.
+
+The steps are the official predictor's own methods (`add_new_points_or_box`, `add_new_mask`,
+`_run_single_frame_inference`), called with the same inputs in the same arithmetic: the predictions are
+those of `reference.sweep`, bit for bit.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from functools import cache, partial
+
+import numpy as np
+import torch
+from torch import nn
+
+from medsam_nb.models.sharing import Answers, answering_once
+from medsam_nb.models.attention import attention_mode
+from medsam_nb.protocol.designs import MASK_SCOPES, Design
+from medsam_nb.models.features import SliceFeatures
+from medsam_nb.models.memory import MemoryWindow, looking_back
+from medsam_nb.models.checkpoints import Model
+from medsam_nb.protocol.prompts import Prompt
+from medsam_nb.evaluation.reference import add_prompt, candidates_of, open_state, sharing_features
+from medsam_nb.protocol.tracks import SliceMask, Track, plan
+
+
+@dataclass(frozen=True, eq=False)
+class Kept:
+    """The candidate that was kept on a slice.
+
+    Attributes
+    ----------
+    candidate : int
+        Its number among the decoder's masks.
+    score : float
+        Estimated IoU.
+    logits : Tensor, shape (1, 1, y / 4, x / 4) of the model's input
+    remembered : dict
+        What the package keeps of the slice: memory features, object pointer.
+    """
+
+    candidate: int
+    score: float
+    logits: torch.Tensor
+    remembered: dict
+
+
+@dataclass(frozen=True, eq=False)
+class Branch:
+    """A memory state, and the designs that share it.
+
+    Attributes
+    ----------
+    object_name : str
+    designs : tuple of Design
+    slices : frozenset of int
+        Slices to track, all in one direction; the prompted ones among them are known already.
+    prompted, tracked : dict of int to dict
+        What is remembered of prompted slices, and of those tracked lately, in the package's form.
+    """
+
+    object_name: str
+    designs: tuple[Design, ...]
+    slices: frozenset[int]
+    prompted: dict[int, dict]
+    tracked: dict[int, dict] = field(default_factory=dict)
+
+    def after(self, index: int, kept: Kept, designs: Sequence[Design], reach: tuple[int, int]) -> "Branch":
+        """Return the state after a slice, for those designs that kept this candidate.
+
+        `reach` is how many slices back memory features and object pointers are read at most; what no
+        later slice can read is forgotten.
+        """
+        features_reach, pointers_reach = reach
+        past = {index: kept.remembered | {"pred_masks": None}}
+        for other, remembered in self.tracked.items():
+            if abs(index - other) < features_reach:
+                past[other] = remembered
+            elif abs(index - other) < pointers_reach:
+                past[other] = remembered | {"maskmem_features": None, "maskmem_pos_enc": None}
+        return replace(self, designs=tuple(designs), tracked=past)
+
+
+class Steps:
+    """Single steps of the official predictor, with what a repeated question shares answered from memory.
+
+    Two mask choices ask the same question of the same state: memory attention and decoder run for the
+    first, and only the choice, the pointer and the memory encoder for the second. All questions on one
+    slice share the first self-attention and the first queries, which see no memory yet, and the memory
+    encoder's projection of the image.
+    """
+
+    def __init__(
+        self, model: Model, features: SliceFeatures, window: MemoryWindow, attention: str, mask_scope: str
+    ) -> None:
+        self.model, self.network = model, model.network
+        self._features, self._window, self._attention = features, window, attention_mode(attention)
+        self._mask_scope = mask_scope
+        self._first = False
+        self._score, self._candidate = float("nan"), 0
+        self._answers: Answers = {}
+        self._slice_answers: Answers = {}
+        self._constants: Answers = {}
+        with self.running(tracking=False):
+            self.state = open_state(self.network, features.slices)
+
+    @contextmanager
+    def running(self, tracking: bool) -> Iterator[None]:
+        """Work on one slice, prompted or tracked; before and after, the network is as it was."""
+        network = self.network
+        attention, first_layer = network.memory_attention, network.memory_attention.layers[0]
+        prompts, position = network.sam_prompt_encoder, network.memory_encoder.position_encoding
+        self._slice_answers.clear()
+        with ExitStack() as stack:
+            stack.enter_context(torch.inference_mode())
+            stack.enter_context(self.model.precision())
+            stack.enter_context(sharing_features(network, self._features))
+            stack.enter_context(looking_back(network, self._window))
+            stack.enter_context(candidates_of(network, self._mask_scope))
+            stack.enter_context(answering_once(attention, "forward", self._answers, self._attention))
+            stack.enter_context(answering_once(first_layer, "_forward_sa", self._slice_answers))
+            queries = first_layer.cross_attn_image.q_proj
+            stack.enter_context(answering_once(queries, "forward", self._slice_answers))
+            project = network.memory_encoder.pix_feat_proj
+            stack.enter_context(answering_once(project, "forward", self._slice_answers))
+            stack.enter_context(answering_once(network.sam_mask_decoder, "forward", self._answers))
+            stack.callback(network.sam_mask_decoder.register_forward_hook(self._choose).remove)
+            stack.enter_context(answering_once(position, "forward", self._constants))
+            stack.enter_context(answering_once(prompts, "get_dense_pe", self._constants))
+            if tracking:  # every tracked slice gets the same "no prompt"
+                stack.enter_context(answering_once(prompts, "forward", self._constants))
+            yield
+
+    def _choose(self, _decoder: nn.Module, _inputs: tuple, outputs: tuple) -> tuple:
+        """Make the predictor keep the first candidate if that is asked for; note what it keeps."""
+        masks, scores, tokens, presence = outputs
+        self._candidate = 0 if self._first else int(scores[0].argmax())
+        self._score = float(scores[0, self._candidate])
+        if self._first and scores.shape[1] == 3:
+            scores = torch.zeros_like(scores)
+            scores[:, 0] = 1
+        return masks, scores, tokens, presence
+
+    def per_choice(
+        self, choices: set[bool], step: Callable[[], tuple[torch.Tensor, dict]]
+    ) -> dict[bool, Kept]:
+        """Ask one question for each mask choice (True: first); choices that agree share the answer."""
+        self._answers.clear()
+        kept: dict[bool, Kept] = {}
+        for first in sorted(choices):
+            if first and kept and kept[False].candidate == 0:
+                kept[True] = kept[False]
+                continue
+            self._first = first
+            logits, remembered = step()
+            kept[first] = Kept(self._candidate, self._score, logits, remembered)
+        return kept
+
+    def prompt(self, index: int, prompt: Prompt) -> tuple[torch.Tensor, dict]:
+        """Decode a prompted slice and encode its memory, as before propagation."""
+        self.network.reset_state(self.state)
+        add_prompt(self.network, self.state, index, prompt)
+        self.network.propagate_in_video_preflight(self.state)
+        remembered = self.state["output_dict_per_obj"][0]["cond_frame_outputs"][index]
+        if prompt.mask is not None:
+            self._score = float("nan")
+        return remembered["pred_masks"], remembered
+
+    def track(self, branch: Branch, index: int, reverse: bool) -> tuple[torch.Tensor, dict]:
+        """Predict a slice from a memory state; nothing reads the memory of a pass's last slice."""
+        past = {"cond_frame_outputs": branch.prompted, "non_cond_frame_outputs": branch.tracked}
+        is_last = index == (min(branch.slices) if reverse else max(branch.slices))
+        remembered, logits = self.network._run_single_frame_inference(
+            self.state, past, index, 1, False, None, None, reverse, run_mem_encoder=not is_last
+        )
+        return logits, remembered
+
+    def at_slice_resolution(self, logits: torch.Tensor) -> np.ndarray:
+        """Return logits as float32 (y, x) at the resolution of the slices."""
+        with torch.inference_mode():
+            _, resized = self.network._get_orig_video_res_output(self.state, logits)
+        return resized[0, 0].float().cpu().numpy()
+
+
+Answered = tuple[str, Kept, list[Design]]  # an object, what was kept on a slice, and by which designs
+
+
+def _content(prompt: Prompt) -> tuple:
+    return prompt.points, prompt.box, None if prompt.mask is None else prompt.mask.tobytes()
+
+
+def _masks(steps: Steps, index: int, prompted: bool, answered: list[Answered]) -> Iterator[SliceMask]:
+    """Yield the predictions of one slice."""
+    for name, kept, designs in answered:
+        logits = steps.at_slice_resolution(kept.logits)
+        yield SliceMask(name, tuple(designs), index, logits, kept.score, prompted)
+
+
+def _roots(tracks: Sequence[Track], kept: Mapping[tuple[Track, int], Kept], reverse: bool) -> list[Branch]:
+    """Return the branches of one direction: designs whose prompted slices and route are the same."""
+    roots: dict[tuple, list[Track]] = defaultdict(list)
+    for track in tracks:
+        for one_pass in track.passes:
+            ahead = frozenset(one_pass.slices) - set(track.prompted)
+            if ahead and one_pass.reverse == reverse:
+                memories = tuple(kept[track, index] for index in track.prompted)
+                roots[track.object_name, ahead, track.prompted, memories].append(track)
+    return [
+        Branch(
+            name,
+            tuple(track.design for track in sharing),
+            ahead,
+            {index: one.remembered for index, one in zip(prompted, memories, strict=True)},
+        )
+        for (name, ahead, prompted, memories), sharing in roots.items()
+    ]
+
+
+def sweep(
+    model: Model,
+    slices: np.ndarray,
+    objects: Mapping[str, np.ndarray],
+    designs: Sequence[Design],
+    prompt_of: Callable[[str, int, str], Prompt],
+    *,
+    mask_scope: str = "all",
+    protocol: str = "corrected",
+    until: str = "last_object_slice",
+    window: MemoryWindow | None = None,
+    features: SliceFeatures | None = None,
+    attention: str = "exact",
+) -> Iterator[SliceMask]:
+    """Predict every design of every object of a volume, each distinct step once.
+
+    Parameters and what is yielded are those of `reference.sweep`; the order differs: prompted slices
+    first, then slice by slice forward, then backward. `attention` is a name of `attention.ATTENTION`;
+    all but "exact" change results slightly.
+    """
+    if mask_scope not in MASK_SCOPES:
+        raise ValueError(f"unknown mask scope {mask_scope!r}; known: {', '.join(MASK_SCOPES)}")
+    tracks = plan(objects, designs, protocol, until)
+    if not tracks:
+        return
+    window = window or MemoryWindow()
+    steps = Steps(model, features or SliceFeatures(model, slices), window, attention, mask_scope)
+    prompt_of = cache(prompt_of)
+
+    # The roots: every prompt on every slice, decoded once.
+    asked: dict[int, dict[tuple, list[Track]]] = defaultdict(lambda: defaultdict(list))
+    for track in tracks:
+        for index in track.prompted:
+            prompt = prompt_of(track.object_name, index, track.design.prompt)
+            asked[index][track.object_name, _content(prompt)].append(track)
+    kept: dict[tuple[Track, int], Kept] = {}
+    for index in sorted(asked):
+        answered: list[Answered] = []
+        with steps.running(tracking=False):
+            for (name, _), sharing in asked[index].items():
+                prompt = prompt_of(name, index, sharing[0].design.prompt)
+                choice_of = {track: track.design.mask_choice == "first_mask" for track in sharing}
+                answers = steps.per_choice(set(choice_of.values()), partial(steps.prompt, index, prompt))
+                for one in dict.fromkeys(answers.values()):
+                    agreeing = [track for track in sharing if answers[choice_of[track]] is one]
+                    kept |= {(track, index): one for track in agreeing}
+                    answered.append((name, one, [track.design for track in agreeing]))
+        yield from _masks(steps, index, True, answered)
+
+    # The branches: one sweep forward, one backward.
+    wanted = {track.object_name: track.wanted for track in tracks}
+    reach = window.reach, model.network.max_obj_ptrs_in_encoder - 1
+    for reverse in (False, True):
+        branches = _roots(tracks, kept, reverse)
+        for index in sorted(set().union(*(branch.slices for branch in branches)), reverse=reverse):
+            answered, grown = [], []
+            with steps.running(tracking=True):
+                for branch in branches:
+                    if index not in branch.slices:
+                        grown.append(branch)
+                        continue
+                    choice_of = {
+                        design: mask_scope != "prompted" and design.mask_choice == "first_mask"
+                        for design in branch.designs
+                    }
+                    step = partial(steps.track, branch, index, reverse)
+                    answers = steps.per_choice(set(choice_of.values()), step)
+                    for one in dict.fromkeys(answers.values()):
+                        agreeing = [design for design in branch.designs if answers[choice_of[design]] is one]
+                        grown.append(branch.after(index, one, agreeing, reach))
+                        if index in wanted[branch.object_name]:
+                            answered.append((branch.object_name, one, agreeing))
+            branches = grown
+            yield from _masks(steps, index, False, answered)

@@ -1,0 +1,258 @@
+"""One model on one case: rows of the tidy table, in 2D (every slice prompted) and 3D (propagated)."""
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+
+import numpy as np
+
+from medsam_nb.protocol import metrics
+from medsam_nb.evaluation.single_slices import candidates
+from medsam_nb.protocol.designs import Design, prompted_slices
+from medsam_nb.evaluation.propagation import sweep
+from medsam_nb.errors import InputError, StudyError
+from medsam_nb.models.features import SliceFeatures
+from medsam_nb.protocol.metrics import iou
+from medsam_nb.models.checkpoints import Model
+from medsam_nb.protocol.prompts import Prompt, largest_components, prompt_3d, prompts_2d
+from medsam_nb.protocol.tracks import SliceMask
+from medsam_nb.protocol.volume import Case
+
+VOLUME_METRICS = ("none", "overlap", "all")
+
+
+def _chosen_masks(case: Case, objects: Sequence[str]) -> dict[str, np.ndarray]:
+    """Return the masks (z, y, x) of the chosen objects, or of all where none is named."""
+    masks = {name: case.mask(name) for name in case.objects if not objects or name in objects}
+    if not masks:
+        raise InputError(
+            f"{case.data_set}/{case.case_id}",
+            f"holds none of the chosen objects {', '.join(objects)}.",
+            f"It has {', '.join(case.objects)}; change `objects` in the study.",
+        )
+    return masks
+
+
+def _slice_facts(case: Case, object_name: str) -> dict[int, dict]:
+    """Return the columns that describe the object on each slice that holds it."""
+    mask = case.mask(object_name)
+    return {
+        int(index): {
+            "object": object_name,
+            "slice_index": int(index),
+            "n_components": len(largest_components(mask[index], most=mask[index].size)),
+            "truth_px": int(mask[index].sum()),
+        }
+        for index in np.flatnonzero(mask.any((1, 2)))
+    }
+
+
+def _case_facts(case: Case, model: Model, task: str, protocol: str) -> dict:
+    return {
+        "task": task,
+        "data_set": case.data_set,
+        "modality": case.modality,
+        "case_id": case.case_id,
+        "model": model.name,
+        "protocol": protocol,
+        "n_slices": case.labels.shape[0],
+        "spacing_z_mm": case.image.spacing_mm[0],
+    }
+
+
+def evaluate_2d(
+    model: Model,
+    case: Case,
+    modes: Sequence[str],
+    *,
+    seed: int,
+    protocol: str = "corrected",
+    objects: Sequence[str] = (),
+    features: SliceFeatures | None = None,
+) -> list[dict]:
+    """Prompt every slice that holds an object, each object on its own, and score the masks.
+
+    Parameters
+    ----------
+    model : Model
+    case : Case
+    modes : sequence of str
+        See `prompts.MODES_2D`.
+    seed : int
+        Of the study; ties between points are drawn from it.
+    objects : sequence of str
+        Evaluate only these of the case's objects; all if empty.
+    features : SliceFeatures, optional
+        Of the case's slices and this model, to share them between 2D and 3D.
+
+    Returns
+    -------
+    list of dict
+        Rows of `store.COLUMNS`, metric "iou": for every object, slice and mode the first of the
+        three candidate masks, the one with the highest score, and the best one by the ground truth
+        ("oracle"). Masks of several calls are united after the choice; the score is their mean.
+    """
+    truth = _chosen_masks(case, objects)
+    facts = {name: _slice_facts(case, name) for name in truth}
+    calls: dict[tuple, tuple[int, Prompt]] = {}
+    for name in truth:
+        for index in facts[name]:
+            for mode in modes:
+                parts = (seed, case.data_set, case.case_id, name, index)
+                for number, prompt in enumerate(prompts_2d(truth[name][index], mode, parts)):
+                    calls[name, index, mode, number] = index, prompt
+
+    chosen: dict[tuple, dict[str, tuple[np.ndarray, list[float]]]] = defaultdict(dict)
+    for (name, index, mode, _), masks, scores in candidates(
+        model, case.slices_uint8(), calls, features=features
+    ):
+        target = truth[name][index]
+        picks = {
+            "first": 0,
+            "most_confident": int(np.argmax(scores)),
+            "oracle": int(np.argmax([iou(target, mask) for mask in masks])),
+        }
+        for choice, pick in picks.items():
+            united, known = chosen[name, index, mode].get(choice, (np.zeros_like(target), []))
+            chosen[name, index, mode][choice] = (united | masks[pick], [*known, float(scores[pick])])
+
+    common = _case_facts(case, model, "2d", protocol) | {"metric": "iou"}
+    return [
+        common
+        | facts[name][index]
+        | {
+            "prompt": mode,
+            "mask_choice": choice,
+            "predicted_px": int(mask.sum()),
+            "value": iou(truth[name][index], mask),
+            "score": float(np.mean(scores)),
+        }
+        for (name, index, mode), choices in chosen.items()
+        for choice, (mask, scores) in choices.items()
+    ]
+
+
+class _Volumes:
+    """Predicted masks of a sweep, bit-packed; a mask that several designs share is kept once."""
+
+    def __init__(self, shape: tuple[int, int, int]) -> None:
+        self.shape = shape
+        self._slices: dict[tuple[str, Design], dict[int, np.ndarray]] = defaultdict(dict)
+
+    def add(self, found: SliceMask) -> None:
+        packed = np.packbits(found.mask)
+        for design in found.designs:
+            self._slices[found.object_name, design][found.slice_index] = packed
+
+    def distinct(self) -> Iterator[tuple[str, list[Design], np.ndarray]]:
+        """Yield object, the designs that agree on every slice, and their mask (z, y, x)."""
+        groups: dict[tuple, list[Design]] = defaultdict(list)
+        for (name, design), slices in self._slices.items():
+            groups[name, tuple((index, id(packed)) for index, packed in sorted(slices.items()))].append(
+                design
+            )
+        for (name, _), designs in groups.items():
+            mask = np.zeros(self.shape, bool)
+            for index, packed in self._slices[name, designs[0]].items():
+                mask[index] = np.unpackbits(packed, count=mask[index].size).reshape(mask[index].shape)
+            yield name, designs, mask
+
+
+def evaluate_3d(
+    model: Model,
+    case: Case,
+    designs: Sequence[Design],
+    *,
+    seed: int,
+    protocol: str = "corrected",
+    mask_scope: str = "all",
+    volume_metrics: str = "none",
+    objects: Sequence[str] = (),
+    attention: str = "exact",
+    features: SliceFeatures | None = None,
+) -> list[dict]:
+    """Propagate prompts through the volume under every design and score the masks.
+
+    Parameters
+    ----------
+    model : Model
+        Of the family "sam2".
+    case : Case
+        With at least two slices.
+    designs : sequence of Design
+    seed, protocol, objects
+        As for `evaluate_2d`; the protocol also decides which three slices are prompted.
+    mask_scope : {"all", "prompted", "all_with_boxes"}
+        Where the mask choice applies; elsewhere the most confident mask is kept. See `reference.sweep`.
+    volume_metrics : {"none", "overlap", "all"}
+        Also propagate to the ends of the volume and score it as a whole, so that what is predicted
+        beyond the object counts; "all" adds surface distances, which take about a second each.
+    attention : {"exact", "blocked"}
+        See `attention.attention_mode`: "blocked" is faster in bfloat16 on a CPU and not bit-identical.
+    features : SliceFeatures, optional
+        As for `evaluate_2d`.
+
+    Returns
+    -------
+    list of dict
+        Rows of `store.COLUMNS`: metric "iou" for every object, design and slice that holds the
+        object, prompted slices included, as in the study; whole-volume metrics without a slice.
+        `neighbour_iou` says how alike the object's truth is on a slice and on its neighbour towards
+        the nearest prompted slice; missing on prompted slices.
+    """
+    if volume_metrics not in VOLUME_METRICS:
+        raise StudyError("volume_metrics", f"is {volume_metrics!r}.", f"Use {', '.join(VOLUME_METRICS)}.")
+    truth = _chosen_masks(case, objects)
+    facts = {name: _slice_facts(case, name) for name in truth}
+    common = _case_facts(case, model, "3d", protocol) | {"mask_scope": mask_scope}
+    frames = {design.frame_choice for design in designs}
+    chosen = {
+        (name, frame): prompted_slices(mask.sum((1, 2)), frame, protocol)
+        for name, mask in truth.items()
+        for frame in frames
+    }
+
+    def prompt_of(name: str, index: int, kind: str) -> Prompt:
+        return prompt_3d(truth[name][index], kind, (seed, case.data_set, case.case_id, name, index))
+
+    likeness = {name: metrics.adjacent_iou(mask) for name, mask in truth.items()}
+
+    def place_facts(name: str, index: int, design: Design) -> dict:
+        distance = min((index - p for p in chosen[name, design.frame_choice]), key=abs)
+        # element z of the likeness is that of slices z and z + 1
+        alike = likeness[name][index - (distance > 0)] if distance else None
+        millimetres = distance * case.image.spacing_mm[0]
+        return {"distance_slices": distance, "distance_mm": millimetres, "neighbour_iou": alike}
+
+    def design_facts(name: str, design: Design) -> dict:
+        prompted = ";".join(map(str, chosen[name, design.frame_choice]))
+        return common | asdict(design) | {"object": name, "prompted_slices": prompted}
+
+    rows, volumes = [], _Volumes(case.labels.shape)
+    whole = volume_metrics != "none"
+    until = "volume_end" if whole else "last_object_slice"
+    choices = {"mask_scope": mask_scope, "protocol": protocol, "until": until, "attention": attention}
+    for found in sweep(model, case.slices_uint8(), truth, designs, prompt_of, features=features, **choices):
+        name, index = found.object_name, found.slice_index
+        if whole:
+            volumes.add(found)
+        if index not in facts[name]:
+            continue
+        mask = found.mask
+        scored = {"metric": "iou", "value": iou(truth[name][index], mask), "score": found.score}
+        scored["predicted_px"] = int(mask.sum())
+        for design in found.designs:
+            where = facts[name][index] | place_facts(name, index, design)
+            rows.append(design_facts(name, design) | where | scored)
+    for name, alike, mask in volumes.distinct():
+        size = {"truth_px": int(truth[name].sum())}
+        spacing = case.image.spacing_mm
+        measured = [(metrics.volume_overlap(truth[name], mask, spacing), None)]
+        if volume_metrics == "all":
+            surfaces = metrics.surface_distances(truth[name], mask, spacing)
+            measured.append((surfaces, metrics.surface_backend()))
+        for values, backend in measured:
+            for metric, value in values.items():
+                scored = {"metric": metric, "value": value, "backend": backend}
+                rows.extend(design_facts(name, design) | size | scored for design in alike)
+    return rows

@@ -1,0 +1,138 @@
+"""2D: the candidate masks of prompted slices, each slice encoded once and each prompt decoded once.
+
+The official image predictors do the decoding. They find a slice's features instead of computing them,
+so that all objects, prompt modes and mask choices share one encoding, and 3D runs share it too. The
+decoder's first look at the image is the same for every prompt on a slice, and computed once.
+Prompts are decoded one by one. Grouped by their number of points they would take about half the time, but
+larger matrix products round differently: masks are not bit-identical, in float32 as in bfloat16.
+"""
+
+from collections.abc import Hashable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from functools import lru_cache
+
+import numpy as np
+import torch
+from sam2.sam2_image_predictor import SAM2ImagePredictor
+from segment_anything import SamPredictor
+
+from medsam_nb.models.sharing import Answers, answering_once
+from medsam_nb.models.features import SliceFeatures, quiet_transforms
+from medsam_nb.models.checkpoints import Model
+from medsam_nb.protocol.prompts import Prompt
+
+
+def _show_to_sam2(predictor: SAM2ImagePredictor, features: SliceFeatures, index: int) -> None:
+    """Bring SAM 2's image predictor into the state in which `set_image` leaves it for this slice."""
+    network = features.model.network
+    _, levels, _, sizes = network._prepare_backbone_features(features.backbone(index))
+    if network.directly_add_no_mem_embed:
+        levels[-1] = levels[-1] + network.no_mem_embed
+    shaped = [level.permute(1, 2, 0).view(1, -1, *side) for level, side in zip(levels, sizes, strict=True)]
+    predictor._features = {"image_embed": shaped[-1], "high_res_feats": shaped[:-1]}
+    predictor._orig_hw, predictor._is_image_set = [features.slices.shape[1:]], True
+
+
+def _show_to_sam(predictor: SamPredictor, features: SliceFeatures, index: int) -> None:
+    """Bring SAM's predictor into the state in which `set_image` leaves it for this slice."""
+    height, width = predictor.original_size = features.slices.shape[1:]
+    longest = predictor.transform.target_length
+    predictor.input_size = predictor.transform.get_preprocess_shape(height, width, longest)
+    (predictor.features,) = features[index]
+    predictor.is_image_set = True
+
+
+def _decode_sam2(predictor: SAM2ImagePredictor, prompt: Prompt) -> tuple[np.ndarray, np.ndarray]:
+    if prompt.box is not None:
+        masks, scores, _ = predictor.predict(box=np.array(prompt.box))
+    else:
+        masks, scores, _ = predictor.predict(np.array(prompt.points), np.ones(len(prompt.points)))
+    return masks > 0, scores
+
+
+def _decode_sam(predictor: SamPredictor, prompt: Prompt) -> tuple[np.ndarray, np.ndarray]:
+    # `predict` fails in bfloat16, which NumPy does not have; `predict_torch` is what it calls.
+    points = labels = box = None
+    if prompt.box is not None:
+        moved = predictor.transform.apply_boxes(np.array(prompt.box), predictor.original_size)
+        box = torch.as_tensor(moved, dtype=torch.float, device=predictor.device)
+    else:
+        moved = predictor.transform.apply_coords(np.array(prompt.points), predictor.original_size)
+        points = torch.as_tensor(moved, dtype=torch.float, device=predictor.device)[None]
+        labels = torch.ones(points.shape[:2], dtype=torch.int, device=predictor.device)
+    masks, scores, _ = predictor.predict_torch(points, labels, box)
+    return masks[0].cpu().numpy(), scores[0].float().cpu().numpy()
+
+
+@lru_cache(maxsize=2)  # making one takes as long as five prompts
+def _predictor(model: Model) -> SAM2ImagePredictor | SamPredictor:
+    if model.family == "sam":
+        return SamPredictor(model.network)
+    with quiet_transforms():
+        return SAM2ImagePredictor(model.network)
+
+
+@contextmanager
+def _sharing(model: Model, constants: Answers, slice_answers: Answers) -> Iterator[None]:
+    """Compute once what all prompts on a slice, or on all slices, have in common.
+
+    Before its first layer has changed it, the decoder's image is that of the slice; without a mask as a
+    prompt nothing else is added to it.
+    """
+    network, is_sam2 = model.network, model.family == "sam2"
+    prompts = network.sam_prompt_encoder if is_sam2 else network.prompt_encoder
+    first_layer = (network.sam_mask_decoder if is_sam2 else network.mask_decoder).transformer.layers[0]
+    looking, showing = first_layer.cross_attn_token_to_image, first_layer.cross_attn_image_to_token
+    with ExitStack() as stack:
+        stack.enter_context(answering_once(prompts, "get_dense_pe", constants))
+        for projection in (looking.k_proj, looking.v_proj, showing.q_proj):
+            stack.enter_context(answering_once(projection, "forward", slice_answers))
+        yield
+
+
+def candidates(
+    model: Model,
+    slices: np.ndarray,
+    prompts: Mapping[Hashable, tuple[int, Prompt]],
+    *,
+    features: SliceFeatures | None = None,
+) -> Iterator[tuple[Hashable, np.ndarray, np.ndarray]]:
+    """Decode prompts on single slices.
+
+    Parameters
+    ----------
+    model : Model
+        Of family "sam2" or "sam".
+    slices : ndarray of uint8, shape (z, y, x)
+    prompts : mapping of key to (slice_index, Prompt)
+        Points or a box; the same prompt on the same slice is decoded once, whatever its keys.
+    features : SliceFeatures, optional
+        Of these slices and this model, to share them with other runs.
+
+    Yields
+    ------
+    key
+    masks : ndarray of bool, shape (3, y, x)
+        The three candidates in the decoder's order.
+    scores : ndarray of float, shape (3,)
+        The model's estimates of their IoU.
+    """
+    features = features or SliceFeatures(model, slices, budget_bytes=0)
+    predictor, is_sam2 = _predictor(model), model.family == "sam2"
+    show, decode = (_show_to_sam2, _decode_sam2) if is_sam2 else (_show_to_sam, _decode_sam)
+    constants: Answers = {}
+    by_slice: dict[int, dict[tuple, list[Hashable]]] = {}
+    for key, (index, prompt) in prompts.items():
+        if prompt.mask is not None:
+            raise ValueError(f"{key}: a mask is no prompt in 2D; give points or a box")
+        by_slice.setdefault(index, {}).setdefault((prompt.points, prompt.box), []).append(key)
+    for index in sorted(by_slice):
+        with torch.inference_mode(), model.precision(), _sharing(model, constants, {}):
+            show(predictor, features, index)
+            decoded = [
+                (keys, *decode(predictor, Prompt(points=points, box=box)))
+                for (points, box), keys in by_slice[index].items()
+            ]
+        for keys, masks, scores in decoded:
+            for key in keys:
+                yield key, masks, scores

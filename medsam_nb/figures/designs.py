@@ -1,0 +1,151 @@
+"""Figures that sum up the designs of a study: all at a glance, ranked, by depth and spacing.
+
+In the visual language of `figures`: functions draw on axes they are given and return what they drew.
+"""
+
+from textwrap import fill
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+
+from medsam_nb.protocol.designs import FRAME_CHOICES
+from medsam_nb.figures.style import (
+    DIRECTION_COLOURS,
+    DIRECTION_MARKERS,
+    GREY,
+    PROMPT_COLOURS,
+    iou_axis,
+    label,
+    legend,
+    mark,
+    nothing,
+    point,
+    readable_on,
+    summarise,
+)
+from medsam_nb.statistics.pooling import case_means
+from medsam_nb.protocol.prompts import KINDS_3D
+from medsam_nb.statistics.rankings import DESIGN, Ranking, alike
+from medsam_nb.workbook.manuscript import counted
+
+MOST_BARS = 6
+
+
+def design_heat_map(table: pd.DataFrame, ax: Axes) -> pd.DataFrame:
+    """Draw the mean IoU of every 3D design as a coloured table; designs without rows stay white."""
+    rows = table[table["task"] == "3d"]
+    if rows.empty:
+        return nothing(ax, "no 3D rows")
+    drawn = summarise(case_means(rows, DESIGN), DESIGN)
+    lines = [(p, f) for p in KINDS_3D for f in FRAME_CHOICES]
+    columns = [(d, m) for d in DIRECTION_COLOURS for m in ("first_mask", "most_confident_mask")]
+    cells = drawn.set_index(["prompt", "frame_choice", "direction", "mask_choice"])["mean"].to_dict()
+    grid = np.array([[cells.get((*line, *column), np.nan) for column in columns] for line in lines], float)
+    shown = ~np.isnan(grid).all(axis=1)
+    grid, lines = grid[shown], [line for line, keep in zip(lines, shown, strict=True) if keep]
+    image = ax.imshow(grid, cmap="cividis", vmin=0, vmax=1, aspect="auto")
+    for (y, x), value in np.ndenumerate(grid):
+        if np.isfinite(value):
+            colour = readable_on(image.to_rgba(value))
+            ax.text(x, y, f"{value:.2f}", ha="center", va="center", color=colour, size=6)
+    names = [f"{label(d)}, {label(m.removesuffix('_mask'))}" for d, m in columns]
+    ax.set_xticks(range(len(columns)), names, rotation=30, ha="right", rotation_mode="anchor")
+    ax.set_yticks(range(len(lines)), [f"{label(p)}, {label(f)}" for p, f in lines])
+    ax.tick_params(length=0)
+    for edge, (one, other) in enumerate(zip(lines, lines[1:], strict=False)):
+        if one[0] != other[0]:
+            ax.axhline(edge + 0.5, color="white", lw=1.5)
+    ax.set_title(f"mean IoU ({counted(int(drawn['n_cases'].max()), 'case')})")
+    return drawn
+
+
+def design_ranking(table: pd.DataFrame, ax: Axes, most: int = 24) -> pd.DataFrame:
+    """Draw the designs from best to worst; thin lines join the same design with other mask choice.
+
+    Where there are more than `most`, the best and the worst halves of that number are drawn, and
+    the number left out is written between them.
+    """
+    rows = table[table["task"] == "3d"]
+    if rows.empty:
+        return nothing(ax, "no 3D rows")
+    drawn = summarise(case_means(rows, DESIGN), DESIGN)
+    drawn = drawn.sort_values("mean", ascending=False, kind="stable").reset_index(drop=True)
+    half = most // 2
+    left_out = max(0, len(drawn) - 2 * half) if len(drawn) > most else 0
+    shown = pd.concat([drawn.head(half), drawn.tail(half)]) if left_out else drawn
+    place = {index: y + (1 if left_out and y >= half else 0) for y, index in enumerate(shown.index)}
+    for _, pair in shown.groupby(["frame_choice", "prompt", "direction"]):
+        if len(pair) == 2:
+            ax.plot(pair["mean"], [place[i] for i in pair.index], color="#bbbbbb", lw=0.5, zorder=0)
+    for index, row in shown.iterrows():
+        colour, marker = PROMPT_COLOURS[row["prompt"]], DIRECTION_MARKERS[row["direction"]]
+        point(ax, row, place[index], colour, marker, filled=row["mask_choice"] == "first_mask")
+    if left_out:
+        ax.text(0.5, half, f"{left_out} designs between", ha="center", va="center", color=GREY, size=6)
+    names = [
+        f"{label(r.frame_choice)}, {label(r.direction)}, {label(r.mask_choice.removesuffix('_mask'))}"
+        for r in shown.itertuples()
+    ]
+    ax.set_yticks([place[i] for i in shown.index], names)
+    ax.set_ylim(max(place.values()) + 0.7, -0.7)
+    ax.tick_params(axis="y", length=0)
+    iou_axis(ax, f"mean IoU ({counted(int(drawn['n_cases'].max()), 'case')})")
+    present = [prompt for prompt in KINDS_3D if prompt in set(shown["prompt"])]
+    legend(ax, [mark(PROMPT_COLOURS[prompt], label(prompt)) for prompt in present])
+    return drawn.assign(shown=drawn.index.isin(shown.index))
+
+
+def critical_difference(ranking: Ranking, ax: Axes, most: int = 20) -> pd.DataFrame:
+    """Draw mean ranks, best first; bars join designs that Nemenyi's test does not tell apart.
+
+    Where there are more than `most` designs, the best and the worst halves of that number are drawn;
+    there, and where bars would be too many to read, the ranks that are not told apart from the best
+    are shaded instead.
+    """
+    ranks = ranking.ranks
+    if ranks.empty:
+        return nothing(ax, ranking.note or "nothing to rank")
+    half = most // 2
+    left_out = len(ranks) - 2 * half if len(ranks) > most else 0
+    shown = pd.concat([ranks.head(half), ranks.tail(half)]) if left_out else ranks
+    y = np.arange(len(shown)) + np.where(left_out and np.arange(len(shown)) >= half, 1, 0)
+    ax.plot(shown["mean_rank"], y, "o", color="black")
+    ax.set_yticks(y, [label(name).replace("/", ", ") for name in shown["design"]])
+    low, right = float(shown["mean_rank"].min()), float(shown["mean_rank"].max())
+    room = 0.03 * max(right - low, 1)
+    runs, shade = alike(ranking), ""
+    if left_out or len(runs) > MOST_BARS:
+        ax.axvspan(low, min(low + ranking.critical_difference, right + room), color="#eeeeee", zorder=0)
+        runs, shade = [], "; shaded: not told apart from the best"
+    for number, (first, last) in enumerate(runs):
+        ax.plot([right + room * (2 + number)] * 2, [first - 0.25, last + 0.25], color=GREY, lw=2)
+    if left_out:
+        middle = (low + right) / 2
+        ax.text(middle, half, f"{left_out} designs between", ha="center", va="center", color=GREY, size=6)
+    ax.set_xlim(low - room, right + room * (2 + len(runs)))
+    ax.set_ylim(y.max() + 0.6, -0.6)
+    ax.tick_params(axis="y", length=0)
+    ax.grid(axis="x")
+    ax.set_xlabel(f"mean rank of {len(ranks)} (1 is best)")
+    test = f"Friedman p = {ranking.p:.2g}, " if np.isfinite(ranking.p) else ""
+    width = f"CD = {ranking.critical_difference:.2f}, " if np.isfinite(ranking.critical_difference) else ""
+    ax.set_title(fill(f"{test}{width}{counted(ranking.n_cases, 'case')}{shade}", 60), loc="right")
+    return ranks.assign(critical_difference=ranking.critical_difference, p=ranking.p, n_cases=ranking.n_cases)
+
+
+def depth_and_spacing(table: pd.DataFrame, axes: np.ndarray) -> pd.DataFrame:
+    """Draw each case's mean 3D IoU against its number of slices and its slice spacing (two axes)."""
+    rows = table[(table["task"] == "3d") & (table["metric"] == "iou")]
+    if rows.empty:
+        return [nothing(ax, "no 3D rows") for ax in axes][0]
+    means = case_means(rows, [])
+    facts = rows.groupby(["data_set", "case_id"])[["n_slices", "spacing_z_mm"]].first().reset_index()
+    drawn = means.merge(facts, on=["data_set", "case_id"]).astype({"n_slices": float, "spacing_z_mm": float})
+    for ax, (column, name) in zip(
+        axes, (("n_slices", "slices of the volume"), ("spacing_z_mm", "slice spacing, mm")), strict=True
+    ):
+        ax.plot(drawn[column], drawn["value"], "o", color="#0072B2", ms=2.5, alpha=0.8, mew=0)
+        ax.set_xlabel(name)
+        iou_axis(ax, "mean IoU", "y")
+    return drawn

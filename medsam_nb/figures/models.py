@@ -1,0 +1,197 @@
+"""Figures of one thing against another: SAM 2 against SAM, claims against zero, here against published.
+
+In the visual language of `figures`: functions draw on axes they are given and return what they drew.
+"""
+
+from textwrap import fill
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
+
+from medsam_nb.statistics import paired as stats
+from medsam_nb.figures.style import (
+    GREY,
+    PROMPT_COLOURS,
+    iou_axis,
+    label,
+    legend,
+    mark,
+    nothing,
+    summarise,
+)
+from medsam_nb.statistics.pooling import Comparison, check_table, paired_values
+from medsam_nb.protocol.prompts import MODES_2D
+from medsam_nb.workbook.manuscript import p_text
+
+MARGIN = 0.05  # IoU; "about as good"
+VERDICT_COLOURS = {
+    "supported": "#009E73",
+    "contradicted": "#D55E00",
+    "inconclusive": "#7a7a7a",
+    "not testable": "#bbbbbb",
+}
+
+
+def _both_models(table: pd.DataFrame, sam2: str, sam: str) -> pd.DataFrame:
+    """Return the first-mask 2D rows of both models; empty where one of them has none."""
+    rows = table[(table["task"] == "2d") & (table["mask_choice"] == "first")]
+    rows = rows[rows["model"].isin([sam2, sam])]
+    return check_table(rows if rows["model"].nunique() == 2 else rows[:0])
+
+
+def _pairs(rows: pd.DataFrame, sam2: str, sam: str) -> pd.DataFrame:
+    """Return a value per case: `a` of SAM 2, `b` of SAM."""
+    return paired_values(rows, Comparison("figure", {"model": sam2}, {"model": sam})).values
+
+
+def sam2_against_sam(
+    table: pd.DataFrame, ax: Axes, sam2: str, sam: str, margin: float = MARGIN
+) -> pd.DataFrame:
+    """Draw each object's 2D IoU with SAM 2 against that with SAM (first mask), a colour per prompt.
+
+    Crosses are means over cases with 95 % intervals of either; the band is the equivalence margin.
+
+    Returns
+    -------
+    DataFrame
+        What is drawn: `data_set`, `object`, `prompt`, `n_cases`, mean and interval of both.
+    """
+    rows = _both_models(table, sam2, sam)
+    if rows.empty:
+        return nothing(ax, f"no 2D rows of both {label(sam2)} and {label(sam)}")
+    found = []
+    for key, group in rows.groupby(["data_set", "object", "prompt"], dropna=False):
+        pairs = _pairs(group, sam2, sam)
+        cell = dict(zip(["data_set", "object", "prompt"], key, strict=True)) | {"n_cases": len(pairs)}
+        for side, name in (("a", "sam2"), ("b", "sam")):
+            for one in summarise(pairs.assign(value=pairs[side], all="all"), ["all"]).itertuples():
+                cell |= {f"{name}_mean": one.mean, f"{name}_low": one.ci_low, f"{name}_high": one.ci_high}
+        found.append(cell)
+    drawn = pd.DataFrame(found)
+    drawn = drawn[drawn["n_cases"] > 0].reset_index(drop=True)
+    if drawn.empty:
+        return nothing(ax, f"no slice that both {label(sam2)} and {label(sam)} were given")
+    ax.fill_between([0, 1], [-margin, 1 - margin], [margin, 1 + margin], color="#eeeeee", lw=0, zorder=0)
+    ax.plot([0, 1], [0, 1], color=GREY, lw=0.6, ls="--")
+    for row in drawn.itertuples():
+        colour = PROMPT_COLOURS.get(row.prompt, GREY)
+        ax.plot([row.sam_low, row.sam_high], [row.sam2_mean] * 2, color=colour, lw=0.6, alpha=0.7)
+        ax.plot([row.sam_mean] * 2, [row.sam2_low, row.sam2_high], color=colour, lw=0.6, alpha=0.7)
+        ax.plot(row.sam_mean, row.sam2_mean, "o", color=colour, ms=2.8, mew=0)
+    iou_axis(ax, f"IoU, {label(sam)}")
+    iou_axis(ax, f"IoU, {label(sam2)}", "y")
+    ax.set_aspect("equal")
+    present = [mode for mode in MODES_2D if mode in set(drawn["prompt"])]
+    legend(ax, [mark(PROMPT_COLOURS[mode], label(mode)) for mode in present], columns=4)
+    return drawn
+
+
+def sam2_minus_sam(
+    table: pd.DataFrame, ax: Axes, sam2: str, sam: str, margin: float = MARGIN
+) -> pd.DataFrame:
+    """Draw, per object, the paired difference of SAM 2 and SAM over its cases, and over all cases.
+
+    Points are median paired differences (2D, first mask, prompts averaged within a case) with 90 %
+    cluster-bootstrap intervals, the ones that answer to two one-sided tests; ticks are cases.
+    The shaded band is the equivalence margin.
+
+    Returns
+    -------
+    DataFrame
+        What is drawn: `data_set`, `object` ("all cases" in the last row), `n`, `mean_a` (SAM 2),
+        `mean_b`, `median_difference`, `ci_low`, `ci_high`, `ci_level`, `p` (of equivalence).
+    """
+    rows = _both_models(table, sam2, sam)
+    if rows.empty:
+        return nothing(ax, f"no 2D rows of both {label(sam2)} and {label(sam)}")
+    test = Comparison("figure", {}, {}, test="equivalence", margin=margin)
+    groups = [*rows.groupby(["data_set", "object"], dropna=False), (("", "all cases"), rows)]
+    found, dots = [], []
+    for (data_set, name), group in groups:
+        pairs = _pairs(group, sam2, sam)
+        if len(pairs):
+            item = stats.compare_pairs(pairs, test)
+            kept = ("n", "mean_a", "mean_b", "median_difference", "ci_low", "ci_high", "ci_level", "p")
+            found.append({"data_set": data_set, "object": name} | {k: item[k] for k in kept})
+            dots.append(stats.differences(pairs["a"], pairs["b"]))
+    drawn = pd.DataFrame(found)
+    if drawn.empty:
+        return nothing(ax, f"no slice that both {label(sam2)} and {label(sam)} were given")
+    last = len(drawn) - 1
+    ax.axvspan(-margin, margin, color="#eeeeee", zorder=0)
+    ax.axvline(0, color=GREY, lw=0.6)
+    ax.axhline(last - 0.5, color=GREY, lw=0.4)
+    for y, (row, cases) in enumerate(zip(drawn.itertuples(), dots, strict=True)):
+        colour = "black" if y == last else "#0072B2"
+        ax.plot(cases, [y] * len(cases), "|", color=GREY, ms=3.5, mew=0.5, zorder=1)
+        ax.plot([row.ci_low, row.ci_high], [y, y], color=colour, lw=1.0)
+        ax.plot(row.median_difference, y, "D" if y == last else "o", color=colour, ms=3.2)
+    names = [f"{r.data_set}: {r.object}" if r.data_set else r.object for r in drawn.itertuples()]
+    counts = [f"{label(n)} ({k})" for n, k in zip(names, drawn["n"], strict=True)]
+    ax.set_yticks(range(len(drawn)), [fill(name, 40) for name in counts], size=6)
+    ax.set_ylim(last + 0.6, -0.6)
+    ax.tick_params(axis="y", length=0)
+    reach = max(1.15 * float(np.max(np.abs(np.concatenate(dots)))), 2 * margin)
+    ax.set_xlim(-reach, reach)
+    ax.xaxis.set_major_locator(MaxNLocator(5))
+    ax.set_xlabel(fill(f"IoU of {label(sam2)} minus {label(sam)}", 50))
+    p = p_text(drawn["p"].iloc[last])
+    p = "too few cases" if p == "-" else f"p {p}" if "<" in p else f"p = {p}"
+    ax.set_title(f"all cases, equivalence within {margin:g}: {p}", loc="right")
+    return drawn
+
+
+def claims_forest(board: pd.DataFrame, ax: Axes, margin: float = 0.05) -> pd.DataFrame:
+    """Draw every test of the scoreboard: estimate and interval, coloured by its finding.
+
+    The shaded half is the claimed direction; equivalence and "not worse" have the margin shaded.
+    Rank correlations are drawn on the same axis and marked with a diamond.
+    """
+    shown = board[board["n"] > 0]
+    if shown.empty:
+        return nothing(ax, "no claim can be tested with this table")
+    limit = float(np.nanmax(np.abs(shown[["ci_low", "ci_high", "median_difference"]].to_numpy(float)))) * 1.1
+    limit = max(limit, 0.1)
+    claimed = {">": (0, limit), "<": (-limit, 0), ">=": (-margin, limit), "=": (-margin, margin)}
+    for y, row in enumerate(shown.itertuples()):
+        colour = VERDICT_COLOURS[row.finding]
+        edges = claimed[row.relation]
+        ax.fill_between(edges, y - 0.45, y + 0.45, color="#f0f0f0", lw=0)
+        if np.isfinite(row.ci_low):
+            ax.plot([row.ci_low, row.ci_high], [y, y], color=colour, lw=1.2)
+        ax.plot(row.median_difference, y, "o" if row.scale == "IoU" else "D", color=colour, ms=3.5)
+    ax.axvline(0, color="black", lw=0.5)
+    names = [
+        f"{r.claim}  {label(r.test.split(', ')[0] + ', best design' if r.claim == 'H13' else r.test)} ({r.n})"
+        for r in shown.astype({"n": int}).itertuples()
+    ]
+    ax.set_yticks(range(len(shown)), [fill(name, 72) for name in names], size=6)
+    ax.set_ylim(len(shown) - 0.4, -0.6)
+    ax.set_xlim(-limit, limit)
+    ax.tick_params(axis="y", length=0)
+    ax.set_xlabel("median paired difference of IoU\n(diamonds: rank correlation; cases in brackets)")
+    found = [verdict for verdict in VERDICT_COLOURS if verdict in set(shown["finding"])]
+    legend(ax, [mark(VERDICT_COLOURS[verdict], verdict) for verdict in found], columns=4)
+    return shown
+
+
+def measured_and_published(joined: pd.DataFrame, ax: Axes, mask_choice: str = "first") -> pd.DataFrame:
+    """Draw measured beside SAM's published IoU for every object both have (`published` module)."""
+    shown = joined[joined["mask_choice"] == mask_choice].reset_index(drop=True)
+    if shown.empty:
+        return nothing(ax, "no object of this table is among the published ones")
+    names = sorted(shown["published_object"].unique())
+    modes = [mode for mode in MODES_2D if mode in set(shown["prompt"])]
+    for row in shown.itertuples():
+        y = names.index(row.published_object) + (modes.index(row.prompt) - (len(modes) - 1) / 2) * 0.18
+        colour = PROMPT_COLOURS[row.prompt]
+        ax.plot([row.published, row.measured], [y, y], color=colour, lw=0.6)
+        ax.plot(row.published, y, "D", color=colour, mfc="white", mew=0.8, ms=3)
+        ax.plot(row.measured, y, "o", color=colour)
+    ax.set_yticks(range(len(names)), [label(name, 26) for name in names])
+    ax.set_ylim(len(names) - 0.5, -0.5)
+    iou_axis(ax, "IoU: dots measured here, diamonds SAM as published")
+    legend(ax, [mark(PROMPT_COLOURS[mode], label(mode)) for mode in modes])
+    return shown

@@ -1,0 +1,161 @@
+"""Image panels: slices with the outlines of truth and prediction, the prompt, and the IoU."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
+from matplotlib.patheffects import withStroke
+
+from medsam_nb.protocol.prompts import Prompt
+
+TRUTH, PREDICTION, PROMPT = "#56B4E9", "#E69F00", "#F0E442"
+# A dark rim keeps thin lines visible on light and on dark tissue.
+RIM = [withStroke(linewidth=1.6, foreground="black", alpha=0.6)]
+
+
+@dataclass(frozen=True, eq=False)
+class Panel:
+    """One slice to show.
+
+    Attributes
+    ----------
+    image : ndarray, shape (y, x) or (y, x, 3)
+    truth, prediction : ndarray of bool, shape (y, x), or None
+    prompt : Prompt, None, or a sequence of Prompt
+        Drawn as crosses (points), dashed rectangles (boxes) or a dotted outline (masks).
+    iou : float or None
+        Printed in the panel.
+    title : str
+    spacing_mm : (y, x)
+        Size of a pixel; sets the aspect ratio.
+    """
+
+    image: np.ndarray
+    truth: np.ndarray | None = None
+    prediction: np.ndarray | None = None
+    prompt: Prompt | Sequence[Prompt] | None = None
+    iou: float | None = None
+    title: str = ""
+    spacing_mm: tuple[float, float] = (1.0, 1.0)
+
+
+def _outline(
+    ax: Axes, mask: np.ndarray | None, colour: str, style: str = "solid", width: float = 0.8
+) -> None:
+    if mask is not None and np.any(mask):
+        padded = np.pad(np.asarray(mask, float), 1)  # objects at the border get a closed outline
+        y, x = (np.arange(-1, size + 1) for size in np.shape(mask))
+        ax.contour(x, y, padded, levels=[0.5], colors=colour, linewidths=width, linestyles=style)
+
+
+def _prompt(ax: Axes, prompt: Prompt) -> None:
+    for x, y in prompt.points:
+        ax.plot(x, y, "P", color=PROMPT, mec="black", mew=0.5, ms=5)
+    if prompt.box is not None:
+        x0, y0, x1, y1 = prompt.box
+        # the box is inclusive: its drawn edge runs around the last row and column
+        box = Rectangle(
+            (x0 - 0.5, y0 - 0.5), x1 - x0 + 1, y1 - y0 + 1, fill=False, ec=PROMPT, lw=0.9, ls="--"
+        )
+        box.set_path_effects(RIM)
+        ax.add_patch(box)
+    _outline(ax, prompt.mask, PROMPT, "dotted")
+
+
+def draw(ax: Axes, panel: Panel) -> None:
+    """Draw one panel on the axes."""
+    height, width = panel.image.shape[:2]
+    aspect = panel.spacing_mm[0] / panel.spacing_mm[1]
+    ax.imshow(panel.image, cmap="gray", aspect=aspect, interpolation="nearest")
+    _outline(ax, panel.truth, TRUTH, width=1.7)  # wider: seen also where both agree
+    _outline(ax, panel.prediction, PREDICTION)
+    prompts = [panel.prompt] if isinstance(panel.prompt, Prompt) else (panel.prompt or [])
+    for prompt in prompts:
+        _prompt(ax, prompt)
+    if panel.iou is not None:
+        text = f"IoU {panel.iou:.2f}" if panel.iou == panel.iou else "no IoU"
+        written = ax.text(0.03, 0.03, text, transform=ax.transAxes, color="white", fontsize=6.5)
+        written.set_path_effects([withStroke(linewidth=1.5, foreground="black")])
+    ax.set_xlim(-0.5, width - 0.5)
+    ax.set_ylim(height - 0.5, -0.5)
+    ax.set_xticks([])
+    ax.set_yticks([])
+    for spine in ax.spines.values():
+        spine.set_visible(False)
+
+
+def _wrapped(text: str, characters: int) -> str:
+    """Break a title where it may break (spaces, underscores, slashes), never wider than its panel."""
+    lines, line = [], ""
+    for part in str(text).replace("_", " ").replace("/", "/ ").split(" "):
+        while len(part) > characters:
+            lines, line, part = [*lines, *([line] if line else []), part[:characters]], "", part[characters:]
+        if line and len(line) + len(part) + 1 > characters:
+            lines, line = [*lines, line], part
+        else:
+            line = f"{line} {part}".strip()
+    return "\n".join([*lines, line]) if line else "\n".join(lines)
+
+
+def grid(panels: Sequence[Panel], columns: int = 4, width_mm: float = 180) -> tuple[Figure, pd.DataFrame]:
+    """Return a figure of all panels, and a table of what it shows.
+
+    Parameters
+    ----------
+    panels : sequence of Panel
+        Row by row. None leaves a place empty.
+    columns : int
+    width_mm : float
+        Of the printed figure; its height follows from the images.
+
+    Returns
+    -------
+    figure : Figure
+    plotted : DataFrame
+        Columns `row`, `column`, `title`, `iou`.
+    """
+    shown = [panel for panel in panels if panel is not None]
+    columns = min(columns, max(len(panels), 1))
+    rows = max(1, -(-len(panels) // columns))
+    side = width_mm / columns
+    ratios = [p.image.shape[0] * p.spacing_mm[0] / (p.image.shape[1] * p.spacing_mm[1]) for p in shown] or [
+        0.5
+    ]
+    titles = [_wrapped(p.title, max(8, int(side / 1.35))) for p in shown]
+    title_mm = 3.0 * max([t.count("\n") + 1 for t in titles if t] or [0])
+    height = rows * (side * float(np.clip(np.median(ratios), 0.4, 1.6)) + title_mm + 1) + 8
+    fig, axes = plt.subplots(
+        rows, columns, figsize=(width_mm / 25.4, height / 25.4), squeeze=False, layout="constrained"
+    )
+    fig.get_layout_engine().set(w_pad=0.01, h_pad=0.02, wspace=0.01, hspace=0.01)
+    plotted = []
+    for place, ax in enumerate(axes.flat):
+        panel = panels[place] if place < len(panels) else None
+        if panel is None:
+            ax.set_axis_off()
+            continue
+        draw(ax, panel)
+        ax.set_title(_wrapped(panel.title, max(8, int(side / 1.35))), fontsize=6.5, pad=2)
+        row, column = divmod(place, columns)
+        plotted.append({"row": row, "column": column, "title": panel.title, "iou": panel.iou})
+    if not shown:
+        axes.flat[0].text(
+            0.5, 0.5, "no cases to show", ha="center", va="center", transform=axes.flat[0].transAxes
+        )
+    else:
+        handles = []
+        if any(panel.truth is not None for panel in shown):
+            handles.append(Line2D([], [], color=TRUTH, lw=1.7, label="ground truth"))
+        if any(panel.prediction is not None for panel in shown):
+            handles.append(Line2D([], [], color=PREDICTION, lw=0.8, label="prediction"))
+        if any(panel.prompt is not None for panel in shown):
+            look = {"ls": "--", "marker": "P", "mfc": PROMPT, "mec": "black", "mew": 0.5}
+            handles.append(Line2D([], [], color="#b5a800", label="prompt", **look))
+        fig.legend(handles=handles, loc="outside lower center", ncols=3, fontsize=6.5, frameon=False)
+    return fig, pd.DataFrame(plotted, columns=["row", "column", "title", "iou"])

@@ -1,0 +1,191 @@
+"""SAM 2 and SAM from a row of the manifest: the one place that builds networks and loads weights."""
+
+import hashlib
+import pickle
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import torch
+from sam2.build_sam import build_sam2_video_predictor
+from segment_anything import sam_model_registry
+from torch import nn
+
+from medsam_nb.models import miniature
+from medsam_nb.errors import CheckpointError
+from medsam_nb.manifest.rows import Checkpoint
+
+EMBEDDED_WEIGHTS = Path(__file__).parent / "weights"
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A network with what a result must record about it.
+
+    Attributes
+    ----------
+    name : str
+        Row of the manifest.
+    family : {"sam2", "sam"}
+    network : torch.nn.Module
+        A `SAM2VideoPredictor` (which is also a `SAM2Base`, as the image predictor needs), or a `Sam`.
+    image_size : int
+        Side of the square input, pixels.
+    checkpoint_sha256 : str
+        Of the weights' file; "untrained-seed-N" for seeded random weights.
+    device : torch.device
+    dtype : torch.dtype
+        Of the arithmetic: float32, or bfloat16 under autocast.
+    """
+
+    name: str
+    family: str
+    network: nn.Module
+    image_size: int
+    checkpoint_sha256: str
+    device: torch.device
+    dtype: torch.dtype
+
+    def precision(self) -> AbstractContextManager:
+        """Return the context in which the network runs: autocast for bfloat16."""
+        if self.dtype == torch.bfloat16:
+            return torch.autocast(self.device.type, dtype=torch.bfloat16)
+        return nullcontext()
+
+
+def choose_device(wish: str = "auto") -> torch.device:
+    """Return the device to compute on: the wish, or the best there is ("auto")."""
+    if wish != "auto":
+        return torch.device(wish)
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def choose_dtype(device: torch.device, wish: str = "auto") -> torch.dtype:
+    """Return the arithmetic: bfloat16 on cuda as in the study, float32 elsewhere, unless wished."""
+    names = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+    if wish == "auto":
+        wish = "bfloat16" if device.type == "cuda" else "float32"
+    if wish not in names:
+        raise CheckpointError("dtype", f"{wish!r} is not supported.", f"Use one of auto, {', '.join(names)}.")
+    return names[wish]
+
+
+@cache
+def file_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def weights_path(checkpoint: Checkpoint, weights_dir: Path) -> Path:
+    """Return where a checkpoint's file lies: in the package if embedded, else in `weights_dir`."""
+    return (EMBEDDED_WEIGHTS if checkpoint.embedded else Path(weights_dir)) / checkpoint.file
+
+
+def verified_sha256(path: Path, sha256: str | None) -> str:
+    """Return the hash of a checkpoint's file, after comparing it with the manifest's.
+
+    Raises
+    ------
+    CheckpointError
+        If the file is missing or has another hash; without a hash in the manifest, only if missing.
+    """
+    if not path.is_file():
+        raise CheckpointError(
+            path, "the checkpoint is not there.", f"Get it with `medsam-nb fetch {path.stem}`."
+        )
+    found = file_sha256(path)
+    if sha256 is not None and found != sha256:
+        raise CheckpointError(
+            path,
+            f"its SHA-256 is {found}, the manifest says {sha256}.",
+            "Do not use the file: delete it and fetch it again.",
+        )
+    return found
+
+
+def read_weights(path: Path) -> dict[str, torch.Tensor]:
+    """Read a state dict without running any code that a file may hold; half precision becomes float32.
+
+    Raises
+    ------
+    CheckpointError
+        If the file holds anything but tensors, or is damaged.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            path,
+            "it holds Python objects, not only weights, so loading it could run foreign code.",
+            "Use a file from its publisher; it was not loaded.",
+        ) from error
+    except (RuntimeError, EOFError, OSError, ValueError) as error:
+        raise CheckpointError(
+            path, f"it is damaged ({error}).", "Delete the file and fetch it again."
+        ) from error
+    state = state.get("model", state)
+    return {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in state.items()}
+
+
+def _build(checkpoint: Checkpoint) -> nn.Module:
+    if checkpoint.config == "miniature":
+        return {"sam2": miniature.build_sam2, "sam": miniature.build_sam}[checkpoint.family]()
+    if checkpoint.family == "sam":
+        return sam_model_registry[checkpoint.config]()
+    return build_sam2_video_predictor(checkpoint.config, device="cpu")
+
+
+def load_model(
+    checkpoint: Checkpoint,
+    weights_dir: Path,
+    *,
+    device: str = "auto",
+    dtype: str = "auto",
+    untrained_seed: int | None = None,
+) -> Model:
+    """Build the network of a manifest row and load its weights.
+
+    Parameters
+    ----------
+    checkpoint : Checkpoint
+    weights_dir : Path
+        Folder of downloaded checkpoints.
+    device, dtype : str
+        "auto", or "cuda", "mps", "cpu"; "auto", or "float32", "bfloat16".
+    untrained_seed : int, optional
+        Keep the seeded random weights instead of loading any (for tests and timings). The model is
+        then called "untrained ..." everywhere.
+
+    Raises
+    ------
+    CheckpointError
+        See `verified_sha256` and `read_weights`; also if the weights do not fit the network.
+    """
+    place = choose_device(device)
+    name, sha256 = checkpoint.name, f"untrained-seed-{untrained_seed}"
+    if untrained_seed is not None:
+        name = f"untrained {name}"
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(untrained_seed)
+            network = _build(checkpoint)
+    else:
+        path = weights_path(checkpoint, weights_dir)
+        sha256 = verified_sha256(path, checkpoint.sha256)
+        state = read_weights(path)
+        network = _build(checkpoint)
+        try:
+            network.load_state_dict(state)
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())[:200]
+            raise CheckpointError(
+                path,
+                f"its weights do not fit {checkpoint.family} {checkpoint.config} ({reason}).",
+                "Check `family` and `config` of the row in the manifest.",
+            ) from error
+    network = network.to(place).eval().requires_grad_(False)
+    size = network.image_size if checkpoint.family == "sam2" else network.image_encoder.img_size
+    return Model(name, checkpoint.family, network, size, sha256, place, choose_dtype(place, dtype))

@@ -1,0 +1,299 @@
+"""Image features of a volume's slices: each slice is encoded once, for 2D and 3D, all objects and designs.
+
+One resize feeds everything: `SAM2Transforms`, the transform of SAM 2's image predictor (torchvision's
+antialiased bilinear filter on floats). The package's video loader would use PIL's bicubic filter on
+uint8 instead, so the two predictors would see different pixels and could not share a feature.
+
+Features stay in memory within a budget. Beyond it they come back from a folder, if one is given, or are
+encoded again. A file is used only if its key says that it was made by these weights from these pixels
+in the same way, and its content has not changed since.
+"""
+
+import hashlib
+import io
+import json
+import warnings
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from sam2.utils.transforms import SAM2Transforms
+from segment_anything.utils.transforms import ResizeLongestSide
+from torch import nn
+
+from medsam_nb.models.checkpoints import Model
+from medsam_nb.evaluation.store import write_atomically
+
+BUDGET_BYTES = 256 << 20
+BUDGET_SLICES = 64  # at least; a slice of SAM 2 at 1024 pixels takes 16.8 MB in float32, 10.5 in bfloat16
+MAGIC = b"medsam-nb features 1\n"
+DIGEST_BYTES = 32
+
+Encode = Callable[[np.ndarray], list[torch.Tensor]]
+
+
+def as_rgb(grey: np.ndarray) -> np.ndarray:
+    """Return a grey slice, uint8 (y, x), as the (y, x, 3) image that the models expect."""
+    return np.repeat(grey[..., None], 3, axis=-1)
+
+
+@contextmanager
+def quiet_transforms() -> Iterator[None]:
+    """Silence the warning that sam2's use of torch.jit.script gives on PyTorch that deprecates it."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*torch.jit.script", category=FutureWarning)
+        warnings.filterwarnings("ignore", message=".*torch.jit.script", category=DeprecationWarning)
+        yield
+
+
+@cache
+def sam2_transforms(image_size: int) -> SAM2Transforms:
+    """Return the package's own transform; making one takes longer than using it."""
+    with quiet_transforms():
+        return SAM2Transforms(image_size, mask_threshold=0.0)
+
+
+@contextmanager
+def without_positions(neck: nn.Module) -> Iterator[None]:
+    """Leave out the position encodings, which are the same for every slice; see `SliceFeatures.backbone`."""
+    neck.position_encoding.forward = lambda level: level[:, :1]
+    try:
+        yield
+    finally:
+        del neck.position_encoding.forward
+
+
+def encoder_of(model: Model) -> tuple[str, Encode]:
+    """Return how a model sees a slice: the name of its preprocessing, and the function that encodes.
+
+    The function takes a slice, uint8 (y, x), and returns its features, finest level first: what the
+    official image predictor computes in `set_image`, before anything that depends on a prompt.
+    """
+    network, size = model.network, model.image_size
+    if model.family == "sam2":
+
+        def encode(grey: np.ndarray) -> list[torch.Tensor]:
+            image = sam2_transforms(size)(as_rgb(grey))[None].to(model.device)
+            with torch.inference_mode(), model.precision(), without_positions(network.image_encoder.neck):
+                return network.forward_image(image)["backbone_fpn"]
+
+        return f"SAM2Transforms, square of {size}", encode
+    resize = ResizeLongestSide(size)
+
+    def encode(grey: np.ndarray) -> list[torch.Tensor]:
+        image = torch.as_tensor(resize.apply_image(as_rgb(grey)), device=model.device)
+        with torch.inference_mode(), model.precision():
+            return [network.image_encoder(network.preprocess(image.permute(2, 0, 1).contiguous()[None]))]
+
+    return f"ResizeLongestSide, {size}", encode
+
+
+def encoder_sha256(model: Model) -> str:
+    """Return the hash of the weights that features depend on, as they are now."""
+    network = model.network
+    parts = [network.image_encoder]
+    if model.family == "sam2":  # `forward_image` also projects the two finer levels for the decoder
+        parts += [network.sam_mask_decoder.conv_s0, network.sam_mask_decoder.conv_s1]
+    digest = hashlib.sha256()
+    for part in parts:
+        for name, value in sorted(part.state_dict().items()):
+            value = value.detach().cpu().contiguous()
+            digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+            digest.update(value.flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def device_name(device: torch.device) -> str:
+    """Return what decides how a device rounds: its model, or the instructions that a CPU has."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{device.type} {torch.backends.cpu.get_cpu_capability()}"
+
+
+class FeatureFolder:
+    """Features on disk, one file per slice; safe for several processes, and for a full disk.
+
+    A file holds its key, the hash of its content, and the content; it appears all at once. A file that
+    is damaged, or whose key is not the one it is filed under, is not used and is written anew.
+
+    Parameters
+    ----------
+    folder : Path
+    origin : str
+        All that features depend on, but for the pixels: weights, preprocessing, arithmetic, package.
+    most_bytes : int, optional
+        What the folder may hold, whoever wrote it; files written longest ago go first. Each process that
+        writes at the same time may exceed it by 32 files.
+    """
+
+    def __init__(self, folder: Path, origin: str, most_bytes: int | None = None) -> None:
+        self.folder, self.origin = Path(folder), origin
+        self._writable = True
+        self._most, self._room = most_bytes, 0
+
+    def key(self, grey: np.ndarray) -> str:
+        """Return the key of a slice's features."""
+        digest = hashlib.sha256(self.origin.encode())
+        digest.update(f"{grey.dtype} {grey.shape}".encode())
+        digest.update(np.ascontiguousarray(grey).tobytes())
+        return digest.hexdigest()
+
+    def _path(self, key: str) -> Path:
+        return self.folder / key[:2] / f"{key}.features"
+
+    def read(self, key: str) -> list[torch.Tensor] | None:
+        """Return stored features, or None where there are none that can be used."""
+        path = self._path(key)
+        try:
+            data = path.read_bytes()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            warnings.warn(f"{path}: cannot be read ({error}); the slice is encoded again.", stacklevel=3)
+            return None
+        head = MAGIC + key.encode()
+        content = memoryview(data)[len(head) + DIGEST_BYTES :]
+        stored = data[len(head) : len(head) + DIGEST_BYTES]
+        if not data.startswith(head) or hashlib.sha256(content).digest() != stored:
+            warnings.warn(f"{path}: is damaged or not what its name says; it is made anew.", stacklevel=3)
+            return None
+        return torch.load(io.BytesIO(content), weights_only=True)
+
+    def _make_room(self, size: int) -> None:
+        """Keep the folder within its limit once this many bytes are added; count anew only now and then."""
+        if self._most is None:
+            return
+        self._room -= size
+        if self._room >= 0:
+            return
+        files = []
+        for path in self.folder.glob("*/*"):
+            with suppress(FileNotFoundError):  # another process was quicker
+                stored = path.stat()
+                files.append((stored.st_mtime, stored.st_size, path))
+        used = sum(length for _, length, _ in files)
+        if used + size > self._most:
+            for _, length, path in sorted(files):
+                if used + size <= 0.9 * self._most:
+                    break
+                path.unlink(missing_ok=True)
+                used -= length
+        self._room = min(self._most - used - size, 32 * size)
+
+    def write(self, key: str, levels: list[torch.Tensor]) -> None:
+        """Store features; where that fails, say so once and go on without the folder."""
+        if not self._writable:
+            return
+        buffer = io.BytesIO()
+        torch.save([level.cpu() for level in levels], buffer)  # keeps the layout, on which bits may depend
+        content = buffer.getvalue()
+        data = MAGIC + key.encode() + hashlib.sha256(content).digest() + content
+        if self._most is not None and len(data) > self._most:
+            return
+        try:
+            self._make_room(len(data))
+            write_atomically(self._path(key), data)
+        except OSError as error:
+            self._writable = False
+            warnings.warn(
+                f"{self.folder}: features cannot be stored ({error}); they are kept in memory, within the "
+                "budget, and encoded again beyond it. Make room, or give another folder.",
+                stacklevel=3,
+            )
+
+
+class SliceFeatures:
+    """The features of the slices of one volume, encoded when first asked for.
+
+    Parameters
+    ----------
+    model : Model
+    slices : ndarray of uint8, shape (z, y, x)
+    budget_bytes : int, optional
+        Of memory; those used longest ago go first. Without one: 256 MiB, or 64 slices where that is more.
+    folder : Path, optional
+        Where features are also stored, for slices beyond the budget and for later runs.
+    folder_bytes : int, optional
+        What the folder may hold; see `FeatureFolder`.
+
+    Attributes
+    ----------
+    encoded : int
+        How often a slice was encoded.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        slices: np.ndarray,
+        *,
+        budget_bytes: int | None = None,
+        folder: Path | None = None,
+        folder_bytes: int | None = None,
+    ) -> None:
+        if slices.dtype != np.uint8 or slices.ndim != 3:
+            raise ValueError(f"slices are uint8 (z, y, x), not {slices.dtype} with {slices.ndim} axes")
+        self.model, self.slices, self.encoded = model, slices, 0
+        preprocessing, self._encode = encoder_of(model)
+        self._budget, self._used = budget_bytes, 0
+        self._kept: OrderedDict[int, list[torch.Tensor]] = OrderedDict()
+        self._position: torch.Tensor | None = None
+        self._folder = None
+        if folder is not None:
+            origin = {
+                "weights": encoder_sha256(model),
+                "preprocessing": preprocessing,
+                "dtype": str(model.dtype),
+                "device": device_name(model.device),
+                "threads": torch.get_num_threads(),  # the order of sums on a CPU depends on it
+                "torch": torch.__version__,
+            }
+            self._folder = FeatureFolder(folder, json.dumps(origin, sort_keys=True), folder_bytes)
+
+    def __getitem__(self, index: int) -> list[torch.Tensor]:
+        """Return the features of a slice, finest level first, each of shape (1, channels, y, x)."""
+        if index in self._kept:
+            self._kept.move_to_end(index)
+            return self._kept[index]
+        levels = self._stored_or_encoded(self.slices[index])
+        size = sum(level.nbytes for level in levels)
+        if self._budget is None:
+            self._budget = max(BUDGET_BYTES, BUDGET_SLICES * size)
+        while self._kept and self._used + size > self._budget:
+            _, dropped = self._kept.popitem(last=False)
+            self._used -= sum(level.nbytes for level in dropped)
+        self._kept[index] = levels
+        self._used += size
+        return levels
+
+    def _stored_or_encoded(self, grey: np.ndarray) -> list[torch.Tensor]:
+        if self._folder is None:
+            self.encoded += 1
+            return self._encode(grey)
+        key = self._folder.key(grey)
+        levels = self._folder.read(key)
+        if levels is not None:
+            return [level.to(self.model.device) for level in levels]
+        self.encoded += 1
+        levels = self._encode(grey)
+        self._folder.write(key, levels)
+        return levels
+
+    def backbone(self, index: int) -> dict[str, list[torch.Tensor]]:
+        """Return a slice's features in the form that SAM 2's `forward_image` gives them.
+
+        Of the position encodings only the coarsest level's is ever read; those of the finer levels
+        serve for their size, so a view of the features stands in for them.
+        """
+        levels = self[index]
+        if self._position is None:
+            encode = self.model.network.image_encoder.neck.position_encoding
+            self._position = encode(levels[-1]).to(levels[-1].dtype)
+        return {
+            "backbone_fpn": list(levels),
+            "vision_pos_enc": [level[:, :1] for level in levels[:-1]] + [self._position],
+        }

@@ -1,0 +1,228 @@
+"""Predictions for pictures: a few slices computed again, with image, truth and prompt beside them.
+
+The results table holds numbers only. A mask that a figure shows is computed anew from the same
+case, prompt and seed, so its IoU is that of the table.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from medsam_nb.evaluation.single_slices import candidates
+from medsam_nb.protocol.designs import Design, prompted_slices
+from medsam_nb.evaluation.propagation import sweep
+from medsam_nb.errors import StudyError
+from medsam_nb.protocol.metrics import iou
+from medsam_nb.models.checkpoints import Model
+from medsam_nb.figures.slices import Panel
+from medsam_nb.data.prepare import load_case
+from medsam_nb.protocol.prompts import Prompt, prompt_3d, prompts_2d
+from medsam_nb.protocol.volume import Case
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Compute as the processes of a study do: the order of sums, and so the last bits, depend on it.
+
+    It is also faster where other processes use the cores.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def largest_slice(case: Case, object_name: str) -> int:
+    """Return the slice where an object is largest."""
+    return int(case.mask(object_name).sum((1, 2)).argmax())
+
+
+def panel_of_truth(case: Case) -> Panel:
+    """Return the picture of a case before any model has seen it: its first object at its largest."""
+    name = next(iter(case.objects))
+    index = largest_slice(case, name)
+    title = f"{case.data_set}/ {case.case_id}: {name}"
+    # Copies: a view would keep the whole volume in memory, and a report shows many cases.
+    grey, truth = case.slices_uint8()[index].copy(), case.mask(name)[index].copy()
+    return Panel(grey, truth, title=title, spacing_mm=case.image.spacing_mm[1:])
+
+
+def predict_2d(
+    model: Model, case: Case, object_name: str, slice_index: int, mode: str, *, seed: int
+) -> tuple[np.ndarray, tuple[Prompt, ...]]:
+    """Return the first mask of one slice under one prompt mode, and the prompts of its calls.
+
+    Returns
+    -------
+    mask : ndarray of bool, shape (y, x)
+    prompts : tuple of Prompt
+    """
+    parts = (seed, case.data_set, case.case_id, object_name, slice_index)
+    prompts = prompts_2d(case.mask(object_name)[slice_index], mode, parts)
+    calls = {number: (slice_index, prompt) for number, prompt in enumerate(prompts)}
+    with one_thread():
+        masks = [masks[0] for _, masks, _ in candidates(model, case.slices_uint8(), calls)]
+    return np.any(masks, axis=0), prompts
+
+
+def panel_2d(
+    model: Model,
+    case: Case,
+    mode: str,
+    *,
+    seed: int,
+    object_name: str | None = None,
+    slice_index: int | None = None,
+) -> Panel:
+    """Return the picture of one slice prompted in 2D: by default the first object at its largest."""
+    name = object_name or next(iter(case.objects))
+    index = largest_slice(case, name) if slice_index is None else slice_index
+    mask, prompts = predict_2d(model, case, name, index, mode, seed=seed)
+    truth = case.mask(name)[index]
+    return Panel(
+        case.slices_uint8()[index],
+        truth,
+        mask,
+        prompts,
+        iou(truth, mask),
+        f"{case.data_set}: {name}, {mode}",
+        case.image.spacing_mm[1:],
+    )
+
+
+def predict_3d(model: Model, case: Case, object_name: str, design: Design, *, seed: int) -> np.ndarray:
+    """Return the propagated mask of one object under one design, bool, shape (z, y, x)."""
+    truth = case.mask(object_name)
+    prediction = np.zeros_like(truth)
+
+    def prompt_of(name: str, index: int, kind: str) -> Prompt:
+        return prompt_3d(truth[index], kind, (seed, case.data_set, case.case_id, name, index))
+
+    objects, until = {object_name: truth}, "volume_end"
+    with one_thread():
+        for found in sweep(model, case.slices_uint8(), objects, (design,), prompt_of, until=until):
+            prediction[found.slice_index] = found.mask
+    return prediction
+
+
+def panels_3d(
+    model: Model, case: Case, object_name: str, design: Design, *, seed: int, count: int = 5
+) -> list[Panel]:
+    """Return pictures of a propagated object on slices spread from its first to its last."""
+    truth = case.mask(object_name)
+    prediction = predict_3d(model, case, object_name, design, seed=seed)
+    areas = truth.sum((1, 2))
+    prompted = prompted_slices(areas, design.frame_choice)
+    filled = np.flatnonzero(areas)
+    chosen = set(map(int, filled[np.unique(np.linspace(0, len(filled) - 1, count).round().astype(int))]))
+    for index in sorted(set(prompted) - chosen):  # a prompted slice takes the place of its neighbour
+        chosen.discard(min(chosen - set(prompted), key=lambda other: abs(other - index), default=index))
+    shown = sorted(chosen | set(prompted))
+    pictures = []
+    for index in shown:
+        distance = min((index - p for p in prompted), key=abs)
+        prompt = (
+            prompt_3d(truth[index], design.prompt, (seed, case.data_set, case.case_id, object_name, index))
+            if index in prompted
+            else None
+        )
+        where = "prompted" if index in prompted else f"{distance:+d} slices"
+        pictures.append(
+            Panel(
+                case.slices_uint8()[index],
+                truth[index],
+                prediction[index],
+                prompt,
+                iou(truth[index], prediction[index]),
+                f"{case.data_set}: {object_name}, {where}",
+                case.image.spacing_mm[1:],
+            )
+        )
+    return pictures
+
+
+def panels_of_row(
+    model: Model, case: Case, row: pd.Series, *, seed: int, heading: str = "", remark: str = ""
+) -> list[Panel]:
+    """Return pictures of a row of the results table: in 3D the prompted slice first, then its own.
+
+    Parameters
+    ----------
+    row : Series
+        A row of one slice (`store.COLUMNS`); in 2D of the first mask.
+    heading : str
+        First words of the titles.
+    remark : str
+        Last words of the title of the row's own slice.
+    """
+    name, index = row["object"], int(row["slice_index"])
+    truth, grey, spacing = case.mask(name), case.slices_uint8(), case.image.spacing_mm[1:]
+    title = f"{heading}{case.data_set} {case.case_id}: {name}"
+    if row["task"] == "2d":
+        if row["mask_choice"] != "first":
+            raise StudyError("picture", f"of 2D masks by {row['mask_choice']!r}.", "Choose first masks.")
+        mask, prompts = predict_2d(model, case, name, index, row["prompt"], seed=seed)
+        shown = [(index, mask, prompts, f", {row['prompt']}")]
+    else:
+        design = Design(row["frame_choice"], row["prompt"], row["direction"], row["mask_choice"])
+        distance = int(row["distance_slices"])
+        near = index - distance
+
+        def prompt_of(name: str, index: int, kind: str) -> Prompt:
+            return prompt_3d(truth[index], kind, (seed, case.data_set, case.case_id, name, index))
+
+        how = {"protocol": row["protocol"], "mask_scope": row["mask_scope"]}
+        masks = {}
+        with one_thread():
+            for found in sweep(model, grey, {name: truth}, (design,), prompt_of, **how):
+                masks[found.slice_index] = found.mask
+                if {near, index} <= set(masks):  # what comes after is not shown
+                    break
+        prompt = prompt_of(name, near, design.prompt)
+        shown = [(near, masks[near], prompt, ", prompted")]
+        shown.append((index, masks[index], None, f", {distance:+d} slices"))
+    pictures = []
+    for place, mask, prompt, words in shown:
+        words = f"{title}{words}{remark if place == index else ''}"
+        score = iou(truth[place], mask)
+        pictures.append(Panel(grey[place], truth[place], mask, prompt, score, words, spacing))
+    return pictures
+
+
+def panels_of_rows(
+    model: Model, chosen: pd.DataFrame, prepared_dir: Path, *, seed: int
+) -> list[Panel | None]:
+    """Return the pictures of the chosen rows, as many per row of the table.
+
+    Parameters
+    ----------
+    chosen : DataFrame
+        Of `gallery.spread_of_cases`, whose modalities then fill three places each, or of
+        `gallery.failures`. Where the prepared case is not there (a table of another place), its
+        places stay empty.
+    """
+    width = 2 if (chosen["task"] == "3d").any() else 1
+    pictures: list[Panel | None] = []
+    spread = "rank" in chosen
+    for _, group in chosen.groupby("modality", dropna=False) if spread else [("", chosen)]:
+        for _, row in group.iterrows():
+            heading = ""
+            if spread:
+                place = row["rank"] if row["n_cases"] == 1 else f"{row['rank']} of {row['n_cases']}"
+                heading = f"{place} (mean {row['case_mean']:.2f}): "
+            remark = "" if spread else f", {row['reason']}"
+            folder = Path(prepared_dir) / row["data_set"] / row["case_id"]
+            if (folder / "case.json").is_file():
+                case = load_case(folder)
+                pictures += panels_of_row(model, case, row, seed=seed, heading=heading, remark=remark)
+            else:
+                pictures += [None] * width
+        if spread:
+            pictures += [None] * (-len(pictures) % (3 * width))
+    return pictures

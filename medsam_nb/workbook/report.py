@@ -1,0 +1,246 @@
+"""The report of a study: every notebook leaves a section, and `index.html` leads through them."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import nbformat
+import pandas as pd
+from nbconvert import HTMLExporter
+from PIL import Image
+from traitlets.config import Config
+
+from medsam_nb.errors import StudyError
+from medsam_nb.evaluation.store import write_atomically
+
+ROWS_SHOWN = 40
+LONG_TEXT = 30  # characters of a cell
+# A figure's letters have 7 points; a third more makes them as large on a screen as the captions.
+CSS_PIXELS_PER_INCH = 130
+
+
+@dataclass(frozen=True)
+class NotebookRun:
+    """How one notebook ended: its executed copy, seconds, and the error that stopped it, if any."""
+
+    name: str
+    executed: Path
+    seconds: float
+    error: str | None
+
+
+def add_section(
+    run_dir: Path,
+    notebook: str,
+    heading: str,
+    text: str,
+    *,
+    figures: Mapping[str, str] | None = None,
+    tables: Mapping[str, str] | None = None,
+    facts: Mapping[str, Any] | None = None,
+    in_short: str = "",
+    galleries: Mapping[str, Sequence[tuple[str, str]]] | None = None,
+) -> Path:
+    """Leave a notebook's section for the report.
+
+    Parameters
+    ----------
+    run_dir : Path
+        The study's folder, with `figures/` and `tables/`.
+    notebook : str
+        Name of the notebook; a section replaces an earlier one of the same notebook.
+    heading, text : str
+        What the section is about, and what was found; paragraphs are divided by an empty line.
+    figures, tables : mapping of str to str
+        File name without ending, and caption. Files are looked up in `figures/` and `tables/`.
+    facts : mapping
+        Name and value of what the report should state in plain sight (counts, versions).
+    in_short : str
+        The finding in a sentence, for the list at the top of the report.
+    galleries : mapping of str to sequence of (str, str)
+        Heading, and its pictures: path below `run_dir`, and caption. Folded until they are asked for.
+
+    Returns
+    -------
+    Path
+        Of the section's JSON file.
+    """
+    path = Path(run_dir) / "sections" / f"{notebook}.json"
+    section = {
+        "notebook": notebook,
+        "heading": heading,
+        "text": text,
+        "figures": dict(figures or {}),
+        "tables": dict(tables or {}),
+        "facts": {key: str(value) for key, value in (facts or {}).items()},
+        "in_short": in_short,
+        "galleries": {heading: list(pictures) for heading, pictures in (galleries or {}).items()},
+    }
+    write_atomically(path, json.dumps(section, indent=1).encode())
+    return path
+
+
+def add_provenance(run_dir: Path, notebook: str, record: Mapping[str, Any]) -> Path:
+    """Put a notebook's record into `provenance.json`, beside those of the others; return its path."""
+    path = Path(run_dir) / "provenance.json"
+    records = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    write_atomically(path, json.dumps(records | {notebook: dict(record)}, indent=1).encode())
+    return path
+
+
+def save_table(table: pd.DataFrame, run_dir: Path, name: str) -> Path:
+    """Save a table as Parquet and CSV under `tables/`; return the path of the CSV."""
+    path = Path(run_dir) / "tables" / f"{name}.csv"
+    write_atomically(path.with_suffix(".parquet"), table.to_parquet(index=False))
+    write_atomically(path, table.to_csv(index=False).encode())
+    return path
+
+
+def read_results(run_dir: Path) -> pd.DataFrame:
+    """Return the tidy tables of 2D and 3D that a study has, one below the other.
+
+    Raises
+    ------
+    StudyError
+        If there is none.
+    """
+    folder = Path(run_dir) / "tables"
+    paths = [folder / f"{name}.parquet" for name in ("results_2d", "results_3d")]
+    found = [pd.read_parquet(path) for path in paths if path.is_file()]
+    if not found:
+        raise StudyError(
+            folder,
+            "there are no results yet.",
+            "Run 02_evaluate_2d or 03_propagate_3d first, and see why they end.",
+        )
+    return pd.concat(found, ignore_index=True)
+
+
+def _number(value: float) -> str:
+    """Return a number as it is read: three decimals; more would pretend, fewer would hide."""
+    return f"{value:.3f}" if abs(value) < 100 else f"{value:.0f}"
+
+
+def _p_value(value: float) -> str:
+    if pd.isna(value):
+        return ""
+    return "&lt;0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def _text(value: object) -> str:
+    """Return a cell's text as HTML; long text gets a width at which it can be read."""
+    if pd.isna(value):
+        return ""
+    text = escape(str(value))
+    return f'<div class="long">{text}</div>' if len(text) > LONG_TEXT else text
+
+
+def _shown(path: Path) -> dict:
+    """Return a table's first rows as HTML, and how many rows there are."""
+    table = pd.read_parquet(path)
+    formats = {
+        name: _p_value if name == "p" or name.startswith("p_") else _text
+        for name in table.columns
+        if name == "p" or name.startswith("p_") or not pd.api.types.is_numeric_dtype(table[name])
+    }
+    headings = {name: escape(name.replace("_", " ")) for name in table.columns}
+    styled = (
+        table.head(ROWS_SHOWN)
+        .rename(columns=headings)
+        .to_html(
+            index=False,
+            border=0,
+            na_rep="",
+            escape=False,
+            float_format=_number,
+            formatters={headings[name]: format_ for name, format_ in formats.items()},
+        )
+    )
+    return {"html": styled, "rows": len(table), "shown": min(len(table), ROWS_SHOWN)}
+
+
+def _printed_width(path: Path) -> int:
+    """Return the width at which a figure's letters are as large as the page's, in CSS pixels."""
+    with Image.open(path) as picture:
+        inches = picture.width / picture.info.get("dpi", (300, 300))[0]
+    return round(inches * CSS_PIXELS_PER_INCH)
+
+
+def export_html(executed: Path) -> Path:
+    """Convert an executed notebook to HTML beside it; cells tagged "hide-input" show output only."""
+    config = Config()
+    config.TagRemovePreprocessor.enabled = True
+    config.TagRemovePreprocessor.remove_input_tags = ("hide-input",)
+    config.HTMLExporter.preprocessors = ["nbconvert.preprocessors.TagRemovePreprocessor"]
+    body, _ = HTMLExporter(config=config).from_notebook_node(nbformat.read(executed, as_version=4))
+    write_atomically(executed.with_suffix(".html"), body.encode())
+    return executed.with_suffix(".html")
+
+
+def write_report(study: Mapping[str, Any], runs: Sequence[NotebookRun], run_dir: Path) -> Path:
+    """Write `index.html` from the sections that the notebooks left.
+
+    Parameters
+    ----------
+    study : mapping
+        Title, question and caveats of the study.
+    runs : sequence of NotebookRun
+        How each notebook ended. A failed one is named, with a link to its copy and traceback.
+    run_dir : Path
+
+    Returns
+    -------
+    Path
+        Of `index.html`.
+    """
+    run_dir = Path(run_dir)
+    notebooks = []
+    for run in runs:
+        html = export_html(run.executed) if run.executed.is_file() else None
+        notebooks.append(
+            {
+                "name": run.name,
+                "seconds": run.seconds,
+                "error": run.error,
+                "link": html.relative_to(run_dir).as_posix() if html else None,
+            }
+        )
+    sections = []
+    for run in runs:
+        path = run_dir / "sections" / f"{run.name}.json"
+        if run.error or not path.is_file():
+            continue
+        section = {"in_short": "", "galleries": {}} | json.loads(path.read_text(encoding="utf-8"))
+        section["paragraphs"] = [part for part in section["text"].split("\n\n") if part.strip()]
+        section["figures"] = {
+            name: {"caption": caption, "width": _printed_width(run_dir / "figures" / f"{name}.png")}
+            for name, caption in section["figures"].items()
+            if (run_dir / "figures" / f"{name}.png").is_file()
+        }
+        section["tables"] = {
+            name: {"caption": caption} | _shown(run_dir / "tables" / f"{name}.parquet")
+            for name, caption in section["tables"].items()
+            if (run_dir / "tables" / f"{name}.parquet").is_file()
+        }
+        sections.append(section)
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    record = run_dir / "provenance.json"
+    page = environment.get_template("report.html").render(
+        study=study,
+        notebooks=notebooks,
+        sections=sections,
+        provenance=json.loads(record.read_text(encoding="utf-8")) if record.is_file() else {},
+        total=sum(run.seconds for run in runs),
+    )
+    write_atomically(run_dir / "index.html", page.encode())
+    return run_dir / "index.html"

@@ -1,0 +1,151 @@
+"""Rows against independent computations with the official predictors, on the shipped miniature models."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from sam2.sam2_image_predictor import SAM2ImagePredictor
+from segment_anything import SamPredictor
+
+from medsam_nb.protocol.designs import Design
+from medsam_nb.errors import InputError, StudyError
+from medsam_nb.evaluation.rows import evaluate_2d, evaluate_3d
+from medsam_nb.protocol.intensity import Intensity
+from medsam_nb.manifest.rows import load_manifest
+from medsam_nb.protocol.metrics import iou
+from medsam_nb.models.checkpoints import load_model
+from medsam_nb.protocol.prompts import MODES_2D, central_point, largest_components, tight_box
+from medsam_nb.evaluation.store import as_table
+from medsam_nb.protocol.volume import Case, Volume
+
+ROOT = Path(__file__).parents[1]
+SEED = 5
+
+
+@pytest.fixture(scope="module")
+def case():
+    """Five slices of 48 x 60 with two bright discs (one object) and a dark bar (another)."""
+    rows, columns = np.ogrid[:48, :60]
+    labels = np.zeros((5, 48, 60), np.uint8)
+    for index in (1, 2, 3):
+        labels[index][(rows - 15) ** 2 + (columns - 15) ** 2 <= (5 + index) ** 2] = 1
+        labels[index][(rows - 32) ** 2 + (columns - 42) ** 2 <= 36] = 1
+    labels[2:4, 40:44, 5:30] = 2
+    noise = np.random.default_rng(0).normal(0, 8, labels.shape)
+    image = np.choose(labels, [100, 200, 30]) + noise
+    volume = Volume.from_spacing(image.astype(np.float32), (4.0, 1.0, 1.0))
+    return Case(
+        "made_up", "a", "simulated", volume, labels, {"discs": (1,), "bar": (2,)}, Intensity("window", 0, 255)
+    )
+
+
+@pytest.fixture(scope="module")
+def models():
+    rows = load_manifest(ROOT / "data_manifest.yaml")
+    return {
+        name: load_model(rows.checkpoint(name), ROOT / "weights", device="cpu")
+        for name in ("miniature_sam2", "miniature_sam")
+    }
+
+
+def official_predictor(model):
+    if model.family == "sam":
+        return SamPredictor(model.network)
+    predictor = SAM2ImagePredictor(model.network)
+    size = model.image_size
+    predictor._bb_feat_sizes = [(size // 4, size // 4), (size // 8, size // 8), (size // 16, size // 16)]
+    return predictor
+
+
+def recomputed(predictor, case, name, index, mode, choice):
+    """The IoU of one row, by the predictor's public methods and the protocol's words."""
+    grey = case.slices_uint8()[index]
+    predictor.set_image(np.stack([grey] * 3, axis=-1))
+    truth = case.mask(name)[index]
+    parts = largest_components(truth)
+    seed = (SEED, case.data_set, case.case_id, name, index)
+    points = [central_point(part, *seed, rank) for rank, part in enumerate(parts)]
+    calls = {
+        "one_point": [{"point_coords": np.array(points[:1]), "point_labels": np.ones(1)}],
+        "point_per_component": [{"point_coords": np.array(points), "point_labels": np.ones(len(points))}],
+        "one_box": [{"box": np.array(tight_box(parts[0]))}],
+        "box_per_component": [{"box": np.array(tight_box(part))} for part in parts],
+    }[mode]
+    united = np.zeros_like(truth)
+    for call in calls:
+        masks, scores, _ = predictor.predict(**call, multimask_output=True)
+        masks = masks.astype(bool)
+        best = int(np.argmax([iou(truth, mask) for mask in masks]))
+        united |= masks[{"first": 0, "most_confident": int(np.argmax(scores)), "oracle": best}[choice]]
+    return iou(truth, united)
+
+
+@pytest.mark.parametrize("name", ["miniature_sam2", "miniature_sam"])
+def test_2d_rows_equal_the_official_predictor(models, case, name):
+    rows = evaluate_2d(models[name], case, MODES_2D, seed=SEED)
+    assert len(rows) == (3 + 2) * len(MODES_2D) * 3
+    predictor = official_predictor(models[name])
+    with torch.inference_mode():
+        for row in rows:
+            expected = recomputed(
+                predictor, case, row["object"], row["slice_index"], row["prompt"], row["mask_choice"]
+            )
+            assert row["value"] == expected, row
+
+
+def test_2d_rows_fit_the_table_and_count_only_slices_with_the_object(models, case):
+    table = as_table(evaluate_2d(models["miniature_sam2"], case, ["one_box"], seed=SEED))
+    assert set(table[table.object == "bar"].slice_index) == {2, 3}
+    assert set(table[table.object == "discs"].n_components) == {2}
+    wide = table.pivot_table("value", ["object", "slice_index"], "mask_choice")
+    assert (wide.oracle >= wide[["first", "most_confident"]].max(axis=1)).all()
+
+
+def test_3d_rows_have_distances_and_whole_volume_scores(models, case):
+    designs = [
+        Design(frame, "one_box", direction, "first_mask")
+        for frame in ("first_slice", "three_slices")
+        for direction in ("front_to_end", "bidirectional")
+    ]
+    rows = evaluate_3d(models["miniature_sam2"], case, designs, seed=SEED, volume_metrics="all")
+    table = as_table(rows)
+    slices = table[table.metric == "iou"]
+    assert len(slices) == (3 + 2) * len(designs)
+    first = slices[(slices.frame_choice == "first_slice") & (slices.object == "discs")]
+    assert set(first.prompted_slices) == {"1"}
+    assert sorted(set(zip(first.distance_slices, first.distance_mm, strict=True))) == [(0, 0), (1, 4), (2, 8)]
+    alike = {0: None, 1: iou(*case.mask("discs")[1:3]), 2: iou(*case.mask("discs")[2:4])}
+    for row in first.itertuples():  # the neighbour towards the prompt, on slice 1, lies below
+        assert (
+            pd.isna(row.neighbour_iou)
+            if not row.distance_slices
+            else row.neighbour_iou == alike[row.distance_slices]
+        )
+    assert slices.predicted_px.notna().all()
+    # |A and B| = IoU (|A| + |B|) / (1 + IoU) is a whole number of pixels
+    sizes = slices.value * (slices.truth_px + slices.predicted_px) / (1 + slices.value)
+    assert (sizes - sizes.round()).abs().max() < 1e-6
+    whole = table[table.metric == "volume_iou"]
+    assert len(whole) == 2 * len(designs) and whole.slice_index.isna().all()
+    assert set(table[table.metric == "volume_dice"].truth_px) == {
+        int(case.mask(n).sum()) for n in case.objects
+    }
+    assert table[table.metric == "hd95_mm"].backend.notna().all()
+
+
+def test_3d_without_whole_volume_scores_gives_the_same_slices(models, case):
+    design = [Design("centre_slice", "one_point", "bidirectional", "most_confident_mask")]
+    short = evaluate_3d(models["miniature_sam2"], case, design, seed=SEED)
+    long = evaluate_3d(models["miniature_sam2"], case, design, seed=SEED, volume_metrics="overlap")
+    assert short == [row for row in long if row["metric"] == "iou"]
+    with pytest.raises(StudyError, match="surfaces.*overlap"):
+        evaluate_3d(models["miniature_sam2"], case, design, seed=SEED, volume_metrics="surfaces")
+
+
+def test_a_choice_of_objects_that_the_case_lacks_is_named(models, case):
+    rows = evaluate_2d(models["miniature_sam2"], case, ["one_box"], seed=SEED, objects=["bar", "liver"])
+    assert {row["object"] for row in rows} == {"bar"}
+    with pytest.raises(InputError, match="none of the chosen objects liver.*discs, bar"):
+        evaluate_2d(models["miniature_sam2"], case, ["one_box"], seed=SEED, objects=["liver"])

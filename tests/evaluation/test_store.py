@@ -1,0 +1,85 @@
+"""The tidy table on disk: atomic, keyed, in one order."""
+
+import dataclasses
+
+import pandas as pd
+import pytest
+
+from medsam_nb.errors import InputError
+from medsam_nb.evaluation.store import COLUMNS, RunKey, Store, as_table, write_atomically
+
+
+def key(**changes):
+    base = RunKey("2d", "set", "case", "d" * 64, "model", "c" * 64, "cpu", "float32", 1, "{}", "f" * 64, "{}")
+    return dataclasses.replace(base, **changes)
+
+
+def rows(case="case", values=(0.5, 0.25)):
+    return [
+        {
+            "task": "2d",
+            "data_set": "set",
+            "case_id": case,
+            "object": "o",
+            "slice_index": i,
+            "metric": "iou",
+            "value": v,
+        }
+        for i, v in enumerate(values)
+    ]
+
+
+def test_every_field_changes_the_digest():
+    changed = {
+        field.name: key(**{field.name: 2 if field.name == "seed" else "other"}).digest
+        for field in dataclasses.fields(RunKey)
+    }
+    assert len({key().digest, *changed.values()}) == len(changed) + 1
+
+
+def test_rows_come_back_in_one_order_with_their_key(tmp_path):
+    store = Store(tmp_path)
+    first, second = key(case_id="a"), key(case_id="b")
+    store.write(second, rows("b"), {"seconds": 1})
+    store.write(first, rows("a")[::-1], {"seconds": 1})
+    table = store.read([second, first])
+    assert list(table.columns) == list(COLUMNS)
+    assert list(table.case_id) == ["a", "a", "b", "b"]
+    assert list(table.slice_index) == [0, 1, 0, 1]
+    assert set(table.run_key) == {first.digest, second.digest}
+    pd.testing.assert_frame_equal(table, store.read([first, second]))
+    assert store.records([first])[0]["key"]["case_id"] == "a"
+
+
+def test_a_unit_without_its_record_is_not_finished(tmp_path):
+    store = Store(tmp_path)
+    store.write(key(), rows(), {})
+    (tmp_path / f"{key().digest}.json").unlink()
+    assert not store.has(key())
+
+
+def test_a_damaged_file_is_named(tmp_path):
+    store = Store(tmp_path)
+    store.write(key(), rows(), {})
+    path = tmp_path / f"{key().digest}.parquet"
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(InputError, match=f"{path.name}.*Delete it"):
+        store.read([key()])
+
+
+def test_an_interrupted_write_leaves_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr("os.replace", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        write_atomically(tmp_path / "rows", b"data")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_results_have_the_permissions_of_any_other_file(tmp_path):
+    (tmp_path / "other").write_bytes(b"")
+    write_atomically(tmp_path / "rows", b"data")
+    assert (tmp_path / "rows").stat().st_mode == (tmp_path / "other").stat().st_mode
+
+
+def test_an_unknown_column_is_refused():
+    with pytest.raises(InputError, match="colour"):
+        as_table([{"colour": 1}])

@@ -1,0 +1,216 @@
+"""The feature cache: the same bits from memory, from disk and from the encoder, whatever happens to files."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from helpers import networks
+import numpy as np
+import pytest
+import torch
+
+from medsam_nb.models import features as features_module
+from medsam_nb.models.features import SliceFeatures, encoder_sha256
+
+SLICES = networks.textured_slices(5, 30, 36, seed=8)
+
+
+def same(left: list[torch.Tensor], right: list[torch.Tensor]) -> bool:
+    return all(
+        torch.equal(a, b) and a.dtype == b.dtype and a.stride() == b.stride()
+        for a, b in zip(left, right, strict=True)
+    )
+
+
+def files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+@pytest.fixture(params=["float32", "bfloat16"])
+def model(request):
+    return networks.small_model(request.param)
+
+
+def test_equals_the_encoder_of_the_package(model):
+    found = SliceFeatures(model, SLICES)
+    image = features_module.sam2_transforms(model.image_size)(features_module.as_rgb(SLICES[3]))[None]
+    with torch.inference_mode(), model.precision():
+        expected = model.network.forward_image(image)
+        backbone = found.backbone(3)
+    assert same(backbone["backbone_fpn"], expected["backbone_fpn"])
+    assert torch.equal(backbone["vision_pos_enc"][-1], expected["vision_pos_enc"][-1])
+    sizes = [level.shape[-2:] for level in expected["vision_pos_enc"]]
+    assert [level.shape[-2:] for level in backbone["vision_pos_enc"]] == sizes
+
+
+def test_the_budget_holds_and_the_bits_stay(model):
+    plain = SliceFeatures(model, SLICES)
+    size = sum(level.nbytes for level in plain[0])
+    tight = SliceFeatures(model, SLICES, budget_bytes=2 * size)
+    for index in (0, 1, 2, 2, 1, 0):
+        assert same(tight[index], plain[index])
+        assert len(tight._kept) <= 2
+    assert (plain.encoded, tight.encoded) == (3, 4)
+
+
+def test_a_later_run_reads_what_an_earlier_one_wrote(model, tmp_path):
+    plain = SliceFeatures(model, SLICES)
+    first = SliceFeatures(model, SLICES, folder=tmp_path, budget_bytes=0)
+    assert all(same(first[index], plain[index]) for index in range(5))
+    second = SliceFeatures(model, SLICES, folder=tmp_path, budget_bytes=0)
+    assert all(same(second[index], plain[index]) for index in range(5))
+    assert (first.encoded, second.encoded, len(files(tmp_path))) == (5, 0, 5)
+
+
+@pytest.mark.parametrize("other", ["weights", "pixels", "dtype", "size", "threads"])
+def test_what_features_depend_on_is_in_the_key(other, tmp_path):
+    SliceFeatures(networks.small_model(), SLICES[:1], folder=tmp_path)[0]
+    threads, slices, model = torch.get_num_threads(), SLICES[:1], networks.small_model()
+    if other == "weights":
+        model = networks.small_model(seed=1)
+    elif other == "dtype":
+        model = networks.small_model("bfloat16")
+    elif other == "size":
+        model = networks.small_model(image_size=128)
+    elif other == "pixels":
+        slices = slices.copy()
+        slices[0, 0, 0] ^= 1
+    try:
+        if other == "threads":
+            torch.set_num_threads(threads + 1)
+        again = SliceFeatures(model, slices, folder=tmp_path)
+        assert same(again[0], SliceFeatures(model, slices)[0])
+    finally:
+        torch.set_num_threads(threads)
+    assert again.encoded == 1
+    assert len(files(tmp_path)) == 2
+
+
+def test_the_key_follows_the_weights_not_their_name():
+    network = networks.small_model(seed=3).network
+    before = encoder_sha256(networks.small_model(seed=3))
+    bias = network.image_encoder.neck.convs[0].conv.bias
+    with torch.no_grad():
+        bias[0] += 1
+    after = encoder_sha256(networks.small_model(seed=3))
+    with torch.no_grad():
+        bias[0] -= 1
+    assert before != after
+
+
+@pytest.mark.parametrize("damage", ["truncated", "empty", "flipped bit", "another slice's", "not ours"])
+def test_a_damaged_file_is_noticed_and_replaced(damage, model, tmp_path):
+    first = SliceFeatures(model, SLICES, folder=tmp_path)
+    expected, _ = first[0], first[1]
+    key = first._folder.key(SLICES[0])
+    (path,) = [path for path in files(tmp_path) if path.stem == key]
+    (other,) = [path for path in files(tmp_path) if path.stem != key]
+    data = path.read_bytes()
+    flipped = bytearray(data)
+    flipped[len(data) // 2] ^= 4
+    path.write_bytes(
+        {
+            "truncated": data[: len(data) // 3],
+            "empty": b"",
+            "flipped bit": bytes(flipped),
+            "another slice's": other.read_bytes(),
+            "not ours": b"\x80\x04cos\nsystem\n",
+        }[damage]
+    )
+    again = SliceFeatures(model, SLICES, folder=tmp_path)
+    with pytest.warns(UserWarning, match=key):
+        assert same(again[0], expected)
+    assert path.read_bytes() == data
+
+
+def test_a_full_disk_is_said_once_and_the_run_goes_on(model, tmp_path, monkeypatch):
+    def no_space(path, data):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(features_module, "write_atomically", no_space)
+    found = SliceFeatures(model, SLICES, folder=tmp_path)
+    with pytest.warns(UserWarning, match="No space left") as caught:
+        assert same(found[0], SliceFeatures(model, SLICES)[0])
+        assert same(found[1], SliceFeatures(model, SLICES)[1])
+    assert len([one for one in caught if "No space" in str(one.message)]) == 1
+    assert files(tmp_path) == []
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of its own with room for two slices."""
+    size = sum(level.nbytes for level in SliceFeatures(networks.small_model(), SLICES)[0])
+    options = ["-t", "tmpfs", "-o", f"size={int(2.5 * size)}", "tmpfs", str(tmp_path)]
+    try:
+        mounted = subprocess.run(["mount", *options], capture_output=True, text=True, check=False)
+    except OSError as error:
+        pytest.skip(f"no file system can be mounted here: {error}")
+    if mounted.returncode:
+        pytest.skip(f"no file system can be mounted here: {mounted.stderr.strip()}")
+    yield tmp_path
+    subprocess.run(["umount", str(tmp_path)], check=True)
+
+
+def test_a_disk_that_is_really_full(small_disk):
+    plain, model = SliceFeatures(networks.small_model(), SLICES), networks.small_model()
+    found = SliceFeatures(model, SLICES, folder=small_disk, budget_bytes=0)
+    with pytest.warns(UserWarning, match="cannot be stored"):
+        assert all(same(found[index], plain[index]) for index in range(5))
+    stored = files(small_disk)
+    assert 1 <= len(stored) <= 2
+    assert not any(path.name.startswith(".partial") for path in stored)
+    later = SliceFeatures(model, SLICES, folder=small_disk, budget_bytes=0)
+    with pytest.warns(UserWarning, match="cannot be stored"):
+        assert all(same(later[index], plain[index]) for index in range(5))
+    assert later.encoded == 5 - len(stored)
+
+
+def test_the_folder_keeps_its_limit(tmp_path):
+    model = networks.small_model()
+    SliceFeatures(model, SLICES, folder=tmp_path / "one")[0]
+    size = files(tmp_path / "one")[0].stat().st_size
+    folder, limit = tmp_path / "limited", int(3.5 * size)
+    found = SliceFeatures(model, SLICES, folder=folder, folder_bytes=limit, budget_bytes=0)
+    for index in range(5):
+        found[index]
+        assert sum(path.stat().st_size for path in files(folder)) <= limit
+    again = SliceFeatures(model, SLICES, folder=folder, folder_bytes=limit)
+    assert same(again[4], SliceFeatures(model, SLICES)[4])  # the newest is there
+    assert again.encoded == 0
+    none = SliceFeatures(model, SLICES, folder=tmp_path / "none", folder_bytes=size - 1)
+    none[0]
+    assert files(tmp_path / "none") == []
+
+
+WRITER = """
+import sys
+import torch
+from helpers import networks
+from medsam_nb.models.features import SliceFeatures
+torch.set_num_threads(int(sys.argv[2]))
+slices = networks.textured_slices(5, 30, 36, seed=8)
+found = SliceFeatures(networks.small_model(), slices, folder=sys.argv[1], budget_bytes=0)
+for _ in range(3):
+    for index in range(5):
+        found[index]
+"""
+
+
+def test_two_processes_at_once(tmp_path):
+    paths = [str(Path(__file__).parent), str(Path(features_module.__file__).parents[1])]
+    command = [sys.executable, "-W", "error::UserWarning:medsam_nb", "-c", WRITER, str(tmp_path)]
+    command.append(str(torch.get_num_threads()))
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
+    writers = [subprocess.Popen(command, env=environment) for _ in range(2)]
+    assert [writer.wait() for writer in writers] == [0, 0]
+    assert len(files(tmp_path)) == 5
+    model = networks.small_model()
+    again = SliceFeatures(model, SLICES, folder=tmp_path)
+    assert all(same(again[index], SliceFeatures(model, SLICES)[index]) for index in range(5))
+    assert again.encoded == 0
+
+
+def test_slices_that_are_no_uint8_volume_are_refused():
+    with pytest.raises(ValueError, match="float32"):
+        SliceFeatures(networks.small_model(), SLICES.astype(np.float32))
