@@ -14,9 +14,9 @@ from torch import nn
 
 from benchmarks.inputs import Volume
 from benchmarks.measure import clock_of
-from medsam_nb.evaluation import propagation as engine
-from medsam_nb.protocol.designs import Design
+from medsam_nb.evaluation import propagation
 from medsam_nb.models.checkpoints import Model
+from medsam_nb.protocol.designs import Design
 
 BATCHES = (1, 4, 16)
 LEAST_SECONDS = 1.0  # of repeats, for each part and batch
@@ -35,7 +35,7 @@ def _inputs_of_last_slice(model: Model, volume: Volume) -> dict[str, tuple[tuple
         for name in AXES
     ]
     design = Design("first_slice", "mask", "front_to_end", "most_confident_mask")
-    for _ in engine.sweep(model, volume.slices, volume.objects, [design], volume.prompt_of):
+    for _ in propagation.sweep(model, volume.slices, volume.objects, [design], volume.prompt_of):
         pass
     for hook in hooks:
         hook.remove()

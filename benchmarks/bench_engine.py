@@ -29,12 +29,12 @@ from benchmarks.batching import batching
 from benchmarks.inputs import Volume, miniature_model, mni152, of_the_demo, official_model, simulated
 from benchmarks.measure import clock_of, flop_table, measured
 from benchmarks.study_loop import decode_all, track_all
-from medsam_nb.evaluation import single_slices as decode2d, propagation as engine
-from medsam_nb.protocol.designs import ALL_DESIGNS, PAPER_V1_DESIGNS, Design
-from medsam_nb.models.features import device_name
+from medsam_nb.evaluation import propagation, single_slices
+from medsam_nb.files import write_atomically
 from medsam_nb.models.checkpoints import Model
-from medsam_nb.protocol.prompts import KINDS_3D, MODES_2D, prompts_2d
-from medsam_nb.evaluation.store import write_atomically
+from medsam_nb.models.features import device_name
+from medsam_nb.protocol.designs import ALL_DESIGNS, PAPER_V1_DESIGNS, Design
+from medsam_nb.protocol.prompts import PROMPTS_2D, PROMPTS_3D, prompts_2d
 
 RESULTS = Path("runs/bench/results.json")
 
@@ -46,7 +46,7 @@ def peak_rss_mb() -> int:
 
 def run_engine(model: Model, volume: Volume, designs, **options) -> dict:
     """Run the engine and index its logits as `track_all` does."""
-    items = engine.sweep(model, volume.slices, volume.objects, designs, volume.prompt_of, **options)
+    items = propagation.sweep(model, volume.slices, volume.objects, designs, volume.prompt_of, **options)
     return {
         (item.object_name, design, item.slice_index): item.logits for item in items for design in item.designs
     }
@@ -56,7 +56,7 @@ def warm_up(model: Model, volume: Volume) -> None:
     """Let torch compile and allocate, and Python import, what it does once, outside the clock."""
     middle = {name: mask[2:4] for name, mask in volume.objects.items()}
     small = Volume(volume.folder, volume.slices[2:4], {n: m for n, m in middle.items() if m.any()})
-    designs = [Design("first_slice", kind, "front_to_end", "first_mask") for kind in KINDS_3D]
+    designs = [Design("first_slice", kind, "front_to_end", "first_mask") for kind in PROMPTS_3D]
     run_engine(model, small, designs)
 
 
@@ -144,13 +144,13 @@ def compare_2d(make_model: Callable[[], Model], make_volume: Callable[[int, Path
             (name, int(index), mode, number): (int(index), prompt)
             for name, mask in volume.objects.items()
             for index in np.flatnonzero(mask.any((1, 2)))
-            for mode in MODES_2D
+            for mode in PROMPTS_2D
             for number, prompt in enumerate(prompts_2d(mask[index], mode, ("bench", name, int(index))))
         }
-        list(decode2d.candidates(model, volume.slices, dict(list(prompts.items())[:1])))  # warm up
+        list(single_slices.candidates(model, volume.slices, dict(list(prompts.items())[:1])))  # warm up
         with measured(model.network) as (engine_counts, _):
             start = time.process_time()
-            found = {key: masks for key, masks, _ in decode2d.candidates(model, volume.slices, prompts)}
+            found = {key: masks for key, masks, _ in single_slices.candidates(model, volume.slices, prompts)}
             engine_s = time.process_time() - start
         peak = peak_rss_mb()
         with measured(model.network) as (loop_counts, _):
@@ -183,7 +183,7 @@ def memory_of(depth: int) -> list[dict]:
         for direction in ("front_to_end", "bidirectional")
     ]
     volume, start = Volume(Path(), slices, {"box": mask}), time.process_time()
-    sweep = engine.sweep(
+    sweep = propagation.sweep(
         miniature_model(), slices, volume.objects, designs, volume.prompt_of, until="volume_end"
     )
     for _ in sweep:

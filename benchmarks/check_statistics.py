@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from medsam_nb.statistics import paired as stats
 from medsam_nb.protocol.designs import FRAME_CHOICES
+from medsam_nb.statistics import paired
 from medsam_nb.statistics.pooling import Comparison
 
 
@@ -33,7 +33,7 @@ def coverage(data_sets: int, cases: int, repeats: int, between: float = 0.05, se
     as given, they are all alike, so that the true median is the same number.
     """
     rng = np.random.default_rng(seed)
-    outer = data_sets >= stats.FEWEST_DATA_SETS
+    outer = data_sets >= paired.FEWEST_DATA_SETS
     groups = np.repeat(np.arange(data_sets), cases).astype(str)
     if outer:
         pool = skewed(rng, (200_000,)) + rng.normal(0, between, 200_000)
@@ -45,7 +45,7 @@ def coverage(data_sets: int, cases: int, repeats: int, between: float = 0.05, se
         values = skewed(rng, (data_sets, cases))
         if outer:
             values = values + rng.normal(0, between, (data_sets, 1))
-        low, high, _ = stats.interval(values.ravel(), groups, resamples=1000, seed=repeat)
+        low, high, _ = paired.interval(values.ravel(), groups, resamples=1000, seed=repeat)
         hits += low <= truth <= high
     return hits / repeats
 
@@ -72,8 +72,8 @@ def rejections(effects: dict[str, float], cases: int, repeats: int, seed: int = 
         for a, b in pairs:
             values = pd.DataFrame({"data_set": "made up", "a": value[a], "b": value[b]})
             declared = Comparison(f"{a} against {b}", {"frame_choice": a}, {"frame_choice": b})
-            p.append(stats.compare_pairs(values, declared, resamples=2, seed=repeat)["p"])
-        found.append(stats.holm(np.array(p)) < stats.ALPHA)
+            p.append(paired.compare_pairs(values, declared, resamples=2, seed=repeat)["p"])
+        found.append(paired.holm(np.array(p)) < paired.ALPHA)
     return np.array(found)
 
 
@@ -83,8 +83,8 @@ def equivalences(effect: float, cases: int, repeats: int, seed: int = 0) -> floa
     Differences are normal with a standard deviation of 0.05.
     """
     rng = np.random.default_rng(seed)
-    p = [stats.equivalence(effect + rng.normal(0, 0.05, cases), 0.05, n)[0] for n in range(repeats)]
-    return float((np.array(p) < stats.ALPHA).mean())
+    p = [paired.equivalence(effect + rng.normal(0, 0.05, cases), 0.05, n)[0] for n in range(repeats)]
+    return float((np.array(p) < paired.ALPHA).mean())
 
 
 def results(repeats: int) -> list[dict]:

@@ -15,13 +15,13 @@ import torch
 from PIL import Image
 from sam2.build_sam import build_sam2_video_predictor
 
-from medsam_nb.data.simulated import anatomy as phantom
-from medsam_nb.models import miniature
-from medsam_nb.errors import InputError
-from medsam_nb.models.checkpoints import EMBEDDED_WEIGHTS, Model, file_sha256, read_weights
 from medsam_nb.data.prepare import case_folders, load_case
-from medsam_nb.provenance import project_root
+from medsam_nb.data.simulated import anatomy
+from medsam_nb.errors import InputError
+from medsam_nb.models import miniature
+from medsam_nb.models.checkpoints import EMBEDDED_WEIGHTS, Model, file_sha256, read_weights
 from medsam_nb.protocol.prompts import Prompt, prompt_3d
+from medsam_nb.provenance import project_root
 
 CPU = torch.device("cpu")
 DEMO_OBJECTS = ("brain", "organ", "paired_organ")
@@ -129,7 +129,7 @@ def simulated(
     """
 
     def make(side: int, folder: Path) -> Volume:
-        case = phantom.simulate_case("ct", seed, shape=(depth, 192, 192))
+        case = anatomy.simulate_case("ct", seed, shape=(depth, 192, 192))
         found = {}
         for name, value in case.objects.items():
             mask = case.labels == value

@@ -1,4 +1,4 @@
-"""The command line, `medsam-nb`: run a study, fetch data or weights, train, report on the miniature."""
+"""The command line, `medsam-nb`: run a study, fetch data or weights."""
 
 import sys
 from pathlib import Path
@@ -51,7 +51,7 @@ def fetch(
     """Download a data set or checkpoint, checked by SHA-256; or say which steps only you can take."""
     from medsam_nb.data.fetch import fetch as fetch_data_set
     from medsam_nb.data.fetch import fetch_checkpoint
-    from medsam_nb.manifest.rows import load_manifest
+    from medsam_nb.manifest.reading import load_manifest
     from medsam_nb.provenance import project_root
 
     root = project_root()
@@ -66,7 +66,7 @@ def fetch(
 @app.command()
 def data_sets() -> None:
     """List every data set of the manifest with its access, licence and state (the README's table)."""
-    from medsam_nb.manifest.rows import load_manifest
+    from medsam_nb.manifest.reading import load_manifest
     from medsam_nb.manifest.schema import state_table
     from medsam_nb.provenance import project_root
 
@@ -79,37 +79,6 @@ def schema() -> None:
     from medsam_nb.manifest.schema import schema_text
 
     print(schema_text(), end="")
-
-
-@app.command()
-def train(
-    study: Annotated[Path, typer.Argument(help="Such as studies/train_miniature.yaml.")],
-    out: Annotated[Path | None, typer.Option(help="Folder of state, logs and result.")] = None,
-    minutes: Annotated[
-        float | None,
-        typer.Option(
-            help="Total budget; stages keep their proportions. To see it learn, stop a whole run early."
-        ),
-    ] = None,
-) -> None:
-    """Train a miniature model from scratch, or go on where a run stopped."""
-    from training import run as training
-
-    print(training.train(study, out or Path("runs") / study.stem, minutes))
-
-
-@app.command()
-def model_report(
-    out: Annotated[Path, typer.Option(help="Folder of numbers, tables and overlays.")] = Path(
-        "runs/miniature"
-    ),
-    only: Annotated[str | None, typer.Option(help="One model: miniature_sam2 or miniature_sam.")] = None,
-    weights: Annotated[Path | None, typer.Option(help="Weights of that model, not the shipped ones.")] = None,
-) -> None:
-    """Measure the miniature models on data that their training never saw."""
-    from training import report as reporting
-
-    reporting.report(out, only=only, weights=weights)
 
 
 def main() -> None:

@@ -1,5 +1,8 @@
 """The errors a user can mend: each names the item, what is wrong with it, and what to do."""
 
+import difflib
+from collections.abc import Iterable
+
 
 class WorkbookError(Exception):
     """A problem that its reader can solve.
@@ -36,3 +39,35 @@ class CheckpointError(WorkbookError):
 
 class StudyError(WorkbookError):
     """A study file or a parameter of it is wrong."""
+
+
+def require_known(
+    item: object, value: object, known: Iterable[str], *, what: str = "value", error: type = StudyError
+) -> None:
+    """Raise if a name is not among the known ones; the message suggests the nearest.
+
+    Parameters
+    ----------
+    item : object
+        Where the name stands, for the message.
+    value : object
+        The name that was given.
+    known : iterable of str
+    what : str
+        What it names, such as "prompt".
+    error : type
+        A `WorkbookError`.
+
+    Examples
+    --------
+    >>> require_known("prompts", "one_bx", ["one_point", "one_box"], what="prompt")
+    Traceback (most recent call last):
+    ...
+    medsam_nb.errors.StudyError: prompts: 'one_bx' is no known prompt. Did you mean 'one_box'? Known: ...
+    """
+    names = list(known)
+    if value in names:
+        return
+    near = difflib.get_close_matches(str(value), names, n=1)
+    hint = f"Did you mean {near[0]!r}? " if near else ""
+    raise error(item, f"{value!r} is no known {what}.", f"{hint}Known: {', '.join(names)}.")

@@ -1,5 +1,7 @@
-"""Where the project lies and which code is running: its folder, commit, source hash, package versions."""
+"""What a result depends on besides its data: the code of folders, package versions, the commit."""
 
+import ast
+import json
 import subprocess
 from collections.abc import Sequence
 from functools import cache
@@ -9,17 +11,22 @@ from pathlib import Path
 
 from medsam_nb.errors import StudyError
 
+PACKAGE = Path(__file__).parent
+# The folders whose code decides a kind of result. What they import from others (rows of the manifest, paths,
+# errors, pictures) decides no value, or stands in the key by its content.
+ROWS = ("protocol", "models", "evaluation")
+PREPARED_CASES = ("protocol", "data")
+ENCODED_SLICES = ("models",)
 # Packages whose version can change a value, and so is a part of the key.
-COMPUTING_PACKAGES = ("numpy", "opencv-python-headless", "sam2", "scikit-image", "segment-anything", "torch")
-# Modules that only present results; every other module of the package is hashed into the key.
-PRESENTING_MODULES = (
-    "__init__", "claims", "cli", "contrasts", "errors", "examples", "fetch", "figures", "finetuning",
-    "gallery", "held_out", "kernels", "losses", "manifest_views", "model_cases", "model_report", "muon",
-    "overviews", "panels", "paper", "pooling", "project", "published", "quality", "rankings", "report",
-    "retention", "runner", "scoreboard", "sequence_steps", "stats", "study", "tables", "targets", "training",
-    "training_batches", "training_data", "training_log", "training_steps", "training_study",
-    "training_weights", "viewer",
-)  # fmt: skip
+COMPUTING_PACKAGES = (
+    *("numpy", "opencv-python-headless", "pymeshmetrics", "sam2", "scikit-image", "segment-anything"),
+    *("torch", "torchvision"),
+)
+# Packages that read images.
+READING_PACKAGES = (
+    *("highdicom", "nibabel", "nilearn", "numpy", "opencv-python-headless", "pillow", "pydicom", "scipy"),
+    "SimpleITK",
+)
 
 
 @cache
@@ -37,13 +44,38 @@ def project_root() -> Path:
     raise StudyError(Path.cwd(), "no data_manifest.yaml here or above.", "Start in the workbook's folder.")
 
 
+def _computing_part(source: str) -> str:
+    """Return a module's code without comments, docstrings and layout: what can change a value.
+
+    Examples
+    --------
+    >>> _computing_part("'A docstring.'\\nx = (1)  # one")
+    'x = 1'
+    """
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            continue
+        if ast.get_docstring(node, clean=False) is not None:
+            node.body = node.body[1:] or [ast.Pass()]
+    return ast.unparse(tree)
+
+
 @cache
-def code_sha256() -> str:
-    """Return the hash of the modules that can change a value."""
-    digest = sha256()
-    for path in sorted(Path(__file__).parent.glob("*.py")):
-        if path.stem not in PRESENTING_MODULES:
-            digest.update(path.name.encode() + b"\0" + path.read_bytes())
+def code_sha256(*folders: str, package: Path | None = None) -> str:
+    """Return the hash of the code in folders of the package, as far as it can change a value.
+
+    Parameters
+    ----------
+    *folders : str
+        Such as `ROWS`; subfolders count.
+    package : Path, optional
+        Another copy of the package (for tests).
+    """
+    root, digest = package or PACKAGE, sha256()
+    for path in sorted(path for folder in folders for path in (root / folder).rglob("*.py")):
+        code = _computing_part(path.read_text(encoding="utf-8"))
+        digest.update(f"{path.relative_to(root).as_posix()}\0{code}\0".encode())
     return digest.hexdigest()
 
 
@@ -52,9 +84,7 @@ def git_commit() -> str:
     """Return the commit of the working tree, with "+changes" if it differs; "unknown" without git."""
     try:
         run = [
-            subprocess.run(
-                ["git", *words], cwd=Path(__file__).parent, capture_output=True, text=True, check=True
-            )
+            subprocess.run(["git", *words], cwd=PACKAGE, capture_output=True, text=True, check=True)
             for words in (["rev-parse", "HEAD"], ["status", "--porcelain", "--untracked-files=no"])
         ]
     except (OSError, subprocess.CalledProcessError):
@@ -71,3 +101,8 @@ def package_versions(names: Sequence[str]) -> dict[str, str]:
         except PackageNotFoundError:
             found[name] = "absent"
     return found
+
+
+def as_json(value: object) -> str:
+    """Return plain values as JSON in one form: keys sorted, nothing that has no JSON form."""
+    return json.dumps(value, sort_keys=True, allow_nan=False)

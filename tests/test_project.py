@@ -10,10 +10,10 @@ import nbformat
 import pytest
 import yaml
 
-from medsam_nb.workbook import runner
-from medsam_nb.manifest.rows import load_manifest
+from medsam_nb.manifest.reading import load_manifest
 from medsam_nb.manifest.schema import state_table
 from medsam_nb.statistics.pooling import declare
+from medsam_nb.workbook import runner
 
 ROOT = Path(__file__).parents[1]
 CONDA_NAMES = {"torch": "pytorch"}

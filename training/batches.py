@@ -11,11 +11,10 @@ import cv2
 import numpy as np
 import torch
 
-from medsam_nb.data.simulated import appearance as rendering
 from medsam_nb.finetuning import targets
+from medsam_nb.finetuning.batches import PROMPT_KINDS
+from training import appearance
 from training.samples import Pool, SampleOptions, image_sample, open_pool, video_sample
-
-PROMPT_KINDS = ("box", "point", "mask")
 
 
 def random_pixel(images, masks, prompted: int, rng: np.random.Generator, options: SampleOptions):
@@ -26,7 +25,7 @@ def random_pixel(images, masks, prompted: int, rng: np.random.Generator, options
     if options.coarse == 0 or rng.random() >= options.coarse:
         return images, masks, 1.0
     cells = round(options.size / np.exp(rng.uniform(0, np.log(3))))
-    coarse_images, coarse_masks = rendering.coarsened(images, masks, cells)
+    coarse_images, coarse_masks = appearance.coarsened(images, masks, cells)
     if coarse_masks[:, prompted].sum(axis=(1, 2)).min() < options.rules.least(options.size):
         return images, masks, 1.0
     return coarse_images, coarse_masks, options.size / cells

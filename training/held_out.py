@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from medsam_nb.finetuning import losses, sequence_steps, targets
-from training import samples as data
-from medsam_nb.finetuning import steps
+from medsam_nb.finetuning import losses, sequence_steps, steps, targets
+from training import samples
 
 IMAGES = 48
 SEQUENCES = 36  # with 12, the mean moved by 0.04 where that of forty other objects rose by 0.015
@@ -19,13 +18,13 @@ def _exact_box(mask: np.ndarray) -> np.ndarray:
 
 
 @torch.no_grad()
-def image_scores(model, pool: data.Pool, size: int, items, device="cpu") -> dict[str, list[float]]:
+def image_scores(model, pool: samples.Pool, size: int, items, device="cpu") -> dict[str, list[float]]:
     """IoU per object of fixed held-out images, at the stride of the mask logits.
 
     Parameters
     ----------
     model : SAM2Base or Sam
-    pool : training_data.Pool
+    pool : samples.Pool
     size : int
     items : iterable of int
         Numbers of the fixed samples.
@@ -39,7 +38,7 @@ def image_scores(model, pool: data.Pool, size: int, items, device="cpu") -> dict
     found: dict[str, list[float]] = {k: [] for k in ("box", "point_first", "point_confident", "point_best")}
     for item in items:
         rng = np.random.default_rng([731, item])
-        image, masks, _ = data.image_sample(pool, rng, data.SampleOptions(size=size))
+        image, masks, _ = samples.image_sample(pool, rng, samples.SampleOptions(size=size))
         truth = torch.from_numpy(np.stack(masks)).to(device)
         boxes = torch.from_numpy(np.stack([_exact_box(m) for m in masks])).to(device)
         points = torch.from_numpy(np.stack([targets.sample_point(m, rng) for m in masks])).to(device)
@@ -57,7 +56,7 @@ def image_scores(model, pool: data.Pool, size: int, items, device="cpu") -> dict
 
 
 @torch.no_grad()
-def video_scores(model, pool: data.Pool, size: int, items, device="cpu") -> dict[str, list[float]]:
+def video_scores(model, pool: samples.Pool, size: int, items, device="cpu") -> dict[str, list[float]]:
     """IoU of propagated, non-empty slices and correctness of the presence answer, box on one slice.
 
     Returns
@@ -66,10 +65,10 @@ def video_scores(model, pool: data.Pool, size: int, items, device="cpu") -> dict
         "video" (IoU list) and "absent_found" (1.0 where an absent object was said to be absent).
     """
     found: dict[str, list[float]] = {"video": [], "absent_found": []}
-    options = data.SampleOptions(size=size, videos=1, slices=6)
+    options = samples.SampleOptions(size=size, videos=1, slices=6)
     for item in items:
         rng = np.random.default_rng([732, item])
-        images, masks, prompted = data.video_sample(pool, rng, options)
+        images, masks, prompted = samples.video_sample(pool, rng, options)
         truth = torch.from_numpy(np.ascontiguousarray(masks)).to(device)
         boxes = torch.from_numpy(np.stack([_exact_box(m[prompted]) for m in masks])).to(device)
         coordinates, labels = steps.box_prompt(boxes)

@@ -14,7 +14,7 @@ from training.samples import SampleOptions
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage of a training study (see `studies/train_miniature.yaml`).
+    """One stage of a training study (see `plans/sam2.yaml`).
 
     Attributes
     ----------
@@ -37,7 +37,7 @@ class Stage:
         Decay of the weight average, which is what is evaluated, carried on and saved.
     evaluations : int
     samples : dict
-        Fields of `training_data.SampleOptions`.
+        Fields of `samples.SampleOptions`.
     rules : dict
         Fields of `targets.Rules`; what is measured while training keeps the defaults.
     """

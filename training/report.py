@@ -15,19 +15,19 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from medsam_nb.figures import style as figures, slices as panels
-from medsam_nb.workbook import pictures as examples
-from training import report_cases as model_cases
-from medsam_nb.evaluation.single_slices import candidates
-from medsam_nb.protocol.designs import Design, prompted_slices
 from medsam_nb.errors import InputError
 from medsam_nb.evaluation.rows import evaluate_2d
-from medsam_nb.manifest.rows import load_manifest
-from medsam_nb.protocol.metrics import dice, iou
+from medsam_nb.evaluation.single_slices import candidates
+from medsam_nb.figures import slices, style
+from medsam_nb.manifest.reading import load_manifest
 from medsam_nb.models.checkpoints import Model, load_model, read_weights
-from medsam_nb.provenance import project_root
+from medsam_nb.protocol.designs import Design, prompted_slices
+from medsam_nb.protocol.metrics import dice, iou
 from medsam_nb.protocol.prompts import Prompt, tight_box
 from medsam_nb.protocol.volume import Case
+from medsam_nb.provenance import project_root
+from medsam_nb.workbook import pictures
+from training import report_cases
 
 SEED = 20240801
 DESIGN = Design("centre_slice", "one_box", "bidirectional", "most_confident_mask")
@@ -51,7 +51,7 @@ def _over_all(model: Model, case: Case) -> Iterator[dict]:
         "data_set": case.data_set,
         "case_id": case.case_id,
         "prompt": "box_over_all",
-        "mask_choice": "first",
+        "mask_choice": "first_mask",
     }
     for (name, z), masks, _ in candidates(model, case.slices_uint8(), calls):
         yield common | {"object": name, "slice_index": z, "value": iou(case.mask(name)[z], masks[0])}
@@ -65,7 +65,7 @@ def scores_2d(model: Model, cases: Sequence[Case], label: str) -> pd.DataFrame:
             [*evaluate_2d(model, case, ["one_box", "one_point"], seed=SEED), *_over_all(model, case)]
         )
         masks = [case.mask(row.object)[row.slice_index] for row in table.itertuples()]
-        tables.append(table.assign(compact=list(map(model_cases.is_compact, masks))))
+        tables.append(table.assign(compact=list(map(report_cases.is_compact, masks))))
     return pd.concat(tables, ignore_index=True)
 
 
@@ -82,8 +82,8 @@ def scores_3d(model: Model, cases: Sequence[Case], label: str) -> pd.DataFrame:
     for case in tqdm(cases, desc=f"{model.name}, {label}"):
         (name,) = case.objects
         truth = case.mask(name)
-        found = examples.predict_3d(model, case, name, DESIGN, seed=SEED)
-        one_way = examples.predict_3d(model, case, name, FRONT_TO_END, seed=SEED)
+        found = pictures.predict_3d(model, case, name, DESIGN, seed=SEED)
+        one_way = pictures.predict_3d(model, case, name, FRONT_TO_END, seed=SEED)
         (centre,) = prompted_slices(truth.sum((1, 2)), DESIGN.frame_choice)
         ious = {int(z): iou(truth[z], found[z]) for z in np.flatnonzero(truth.any((1, 2)))}
         others = {z: value for z, value in ious.items() if z != centre}
@@ -123,10 +123,11 @@ def summarise(tables: dict[str, pd.DataFrame]) -> dict[str, float]:
             continue
         cells = {
             "box over all first": table.prompt == "box_over_all",
-            "box first": (table.prompt == "one_box") & (table.mask_choice == "first"),
-            "point first": (table.prompt == "one_point") & (table.mask_choice == "first"),
-            "point most confident": (table.prompt == "one_point") & (table.mask_choice == "most_confident"),
-            "point best of three": (table.prompt == "one_point") & (table.mask_choice == "oracle"),
+            "box first": (table.prompt == "one_box") & (table.mask_choice == "first_mask"),
+            "point first": (table.prompt == "one_point") & (table.mask_choice == "first_mask"),
+            "point most confident": (table.prompt == "one_point")
+            & (table.mask_choice == "most_confident_mask"),
+            "point best of three": (table.prompt == "one_point") & (table.mask_choice == "oracle_mask"),
         }
         box = table[cells["box first"]]
         if name == "mni152":
@@ -145,19 +146,19 @@ def summarise(tables: dict[str, pd.DataFrame]) -> dict[str, float]:
     return {key: round(float(value), 4) for key, value in numbers.items()}
 
 
-def _pictures(model: Model, groups: dict[str, Sequence[Case]]) -> list[panels.Panel]:
+def _pictures(model: Model, groups: dict[str, Sequence[Case]]) -> list[slices.Panel]:
     """Return some panels of each group, spread over it: a box on a slice in 2D."""
     shown = []
     for cases in groups.values():
         spread = np.unique(np.linspace(0, len(cases) - 1, 10).round().astype(int)) if len(cases) else []
-        shown += [examples.panel_2d(model, cases[i], "one_box", seed=SEED) for i in spread]
+        shown += [pictures.panel_2d(model, cases[i], "one_box", seed=SEED) for i in spread]
     return shown
 
 
-def _save_pictures(pictures: Sequence[panels.Panel], out: Path, name: str) -> None:
-    with figures.style():
-        figure, plotted = panels.grid(pictures, columns=5)
-        figures.save(figure, out, name, plotted)
+def _save_pictures(pictures: Sequence[slices.Panel], out: Path, name: str) -> None:
+    with style.style():
+        figure, plotted = slices.grid(pictures, columns=5)
+        style.save(figure, out, name, plotted)
 
 
 def _measure(
@@ -169,7 +170,7 @@ def _measure(
     if model.family == "sam2":
         tables |= {group: scores_3d(model, cases, group) for group, cases in volumes.items()}
         shown = [cases[len(cases) // 2] for cases in volumes.values()]
-        tracked = [p for c in shown for p in examples.panels_3d(model, c, [*c.objects][0], DESIGN, seed=SEED)]
+        tracked = [p for c in shown for p in pictures.panels_3d(model, c, [*c.objects][0], DESIGN, seed=SEED)]
         _save_pictures(tracked, out, f"{model.name}_overlays_3d")
     for group, table in tables.items():
         table.to_csv(out / f"{model.name}_{group}.csv", index=False)
@@ -202,17 +203,17 @@ def report(
     root, out = project_root(), Path(out)
     out.mkdir(parents=True, exist_ok=True)
     torch.set_flush_denormal(True)  # as in training
-    pool = model_cases.held_out_pool(out / "pool_report.npy")
+    pool = report_cases.held_out_pool(out / "pool_report.npy")
     manifest = load_manifest(root / "data_manifest.yaml")
-    cases = model_cases.real_cases(manifest, root / "data" / "prepared")
+    cases = report_cases.real_cases(manifest, root / "data" / "prepared")
     slices = {
-        "simulated_2d": list(model_cases.simulated_slices(pool, images)),
-        "mni152": [model_cases.template()],
+        "simulated_2d": list(report_cases.simulated_slices(pool, images)),
+        "mni152": [report_cases.template()],
     }
-    volumes = {"simulated_3d": list(model_cases.simulated_volumes(pool, objects))}
+    volumes = {"simulated_3d": list(report_cases.simulated_volumes(pool, objects))}
     if cases:
-        slices["real_2d"] = list(model_cases.real_slices(cases))
-        volumes["real_3d"] = list(model_cases.real_volumes(cases))
+        slices["real_2d"] = list(report_cases.real_slices(cases))
+        volumes["real_3d"] = list(report_cases.real_volumes(cases))
     else:
         print("real cases: not measured; `medsam-nb run studies/samples.yaml` prepares them")
     results = {"date": time.strftime("%Y-%m-%d"), "real cases": len(cases), "models": {}}
@@ -220,7 +221,7 @@ def report(
         model = load_model(manifest.checkpoint(name), Path(), device="cpu")
         if weights:
             model.network.load_state_dict(read_weights(weights))
-        with examples.one_thread():
+        with pictures.one_thread():
             tables = _measure(model, slices, volumes, out)
         results["models"][name] = summarise(tables)
         print(f"\n{name}")

@@ -11,13 +11,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from medsam_nb.data.simulated import anatomy as phantom
-from training import samples as data
+from medsam_nb.data.prepare import case_folders, load_case
+from medsam_nb.manifest.rows import Manifest
 from medsam_nb.protocol.designs import prompted_slices
 from medsam_nb.protocol.intensity import Intensity
-from medsam_nb.manifest.rows import Manifest
-from medsam_nb.data.prepare import case_folders, load_case
 from medsam_nb.protocol.volume import Case, Volume
+from training import label_volumes
+from training import samples as data
 
 # Volumes 0..23 of the validation seeds are watched during training; the report starts here.
 FIRST_VOLUME = 1000
@@ -45,7 +45,7 @@ def _simulated(image: np.ndarray, mask: np.ndarray, data_set: str, case_id: str)
 
 def held_out_pool(path: Path) -> data.Pool:
     """Return the simulated volumes of the report, drawn and written to `path` where they are not yet."""
-    data.build_pool(path, phantom.VALIDATION_SEED_BASE + FIRST_VOLUME, VOLUMES)
+    data.build_pool(path, label_volumes.VALIDATION_SEED_BASE + FIRST_VOLUME, VOLUMES)
     return data.open_pool(path)
 
 

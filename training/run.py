@@ -1,6 +1,6 @@
 """Training from scratch by one command: stages with a time budget, resumable, on CPUs or a GPU.
 
-    python -m training.run studies/train_miniature.yaml --out runs/miniature/sam2
+    python -m training train training/plans/sam2.yaml --out runs/miniature/sam2
 
 A study file lists stages; each has a budget in minutes, and its learning rate falls with the used share of
 that budget, so a stage always ends with its decay.  State (weights, average, optimisers, stage, step, clock,
@@ -10,7 +10,6 @@ single-threaded ranks average their gradients; on a GPU one process takes larger
 
 from __future__ import annotations
 
-import argparse
 import multiprocessing
 import os
 import tempfile
@@ -25,13 +24,9 @@ import torch.distributed
 import yaml
 from tqdm import tqdm
 
-from medsam_nb.data.simulated import anatomy as phantom
-from medsam_nb.finetuning import sequence_steps, targets
+from medsam_nb.finetuning import sequence_steps, steps, targets
 from medsam_nb.models import miniature
-from training import held_out
-from training import batches
-from training import samples as data
-from medsam_nb.finetuning import steps
+from training import batches, held_out, initialisation, label_volumes, samples
 from training.curves import HELD_OUT_COLUMNS, LOSS_COLUMNS, Log, draw_curves
 from training.plan import Stage, Study, fading, learning_rate, read_study
 from training.weights import Averager, Trained, build, has_memory
@@ -54,7 +49,7 @@ class Trainer:
             self.state = self.saved["state"]
         self.losses = Log(out / "losses.csv", LOSS_COLUMNS)
         self.scores = Log(out / "held_out.csv", HELD_OUT_COLUMNS)
-        self.held = data.open_pool(Path(study.pool) / "pool_validation.npy")
+        self.held = samples.open_pool(Path(study.pool) / "pool_validation.npy")
 
     def run(self, rendezvous: str) -> None:
         """Run the stage at which the state stands (to its end)."""
@@ -66,21 +61,21 @@ class Trainer:
         self.state.update(stage=self.state["stage"] + 1, step=0, clock=0.0)
         self.save(average)
         if self.rank == 0 and self.state["stage"] == len(self.study.stages):
-            digest = miniature.save_state(average, self.out / "final.pt")
+            digest = initialisation.save_state(average, self.out / "final.pt")
             print(f"weights: {self.out / 'final.pt'} sha256 {digest}")
 
     def prepare_memory(self, model, source: batches.Batches) -> None:
         """Structured initialisation of the memory attention, from the same images on every rank."""
-        pool = data.open_pool(source.pool_path)
+        pool = samples.open_pool(source.pool_path)
         images = batches.image_batch(pool, np.random.default_rng(self.study.seed), source.options)["images"]
         with torch.no_grad():
-            miniature.initialise_memory(model, steps.encode(model, images.to(self.device)).embedding)
+            initialisation.initialise_memory(model, steps.encode(model, images.to(self.device)).embedding)
         self.state["memory_ready"] = True
 
     def run_stage(self, stage: Stage, average: dict, rendezvous: str) -> dict:
         """Train one stage (or what is left of it); returns the averaged weights."""
         state, saved = self.state, self.saved
-        options = data.SampleOptions(**stage.samples, rules=targets.Rules(**stage.rules))
+        options = samples.SampleOptions(**stage.samples, rules=targets.Rules(**stage.rules))
         model = build(self.study, options.size).to(self.device)
         model.load_state_dict(average)
         head = steps.metric_head(model).to(self.device)
@@ -177,7 +172,7 @@ class Trainer:
             correct=correct,
         )
 
-    def evaluate(self, stage: Stage, model, options: data.SampleOptions, clock: float) -> None:
+    def evaluate(self, stage: Stage, model, options: samples.SampleOptions, clock: float) -> None:
         """Held-out IoU, shared among the ranks, to `held_out.csv` and the figure."""
         model.eval()
         mine = range(self.rank, held_out.IMAGES, self.ranks)
@@ -247,8 +242,8 @@ def train(study_path: Path, out_dir: Path, minutes: float | None = None, device:
         yaml.safe_dump({**asdict(study), "stages": [asdict(s) for s in study.stages]}), encoding="utf-8"
     )
     pool = Path(study.pool)
-    data.build_pool(pool / "pool_train.npy", phantom.TRAIN_SEED_BASE, study.volumes)
-    data.build_pool(pool / "pool_validation.npy", phantom.VALIDATION_SEED_BASE, 24)
+    samples.build_pool(pool / "pool_train.npy", label_volumes.TRAIN_SEED_BASE, study.volumes)
+    samples.build_pool(pool / "pool_validation.npy", label_volumes.VALIDATION_SEED_BASE, 24)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     ranks = study.ranks if device == "cpu" else 1
     while (stage := _stages_done(out)) < len(study.stages):
@@ -260,18 +255,3 @@ def train(study_path: Path, out_dir: Path, minutes: float | None = None, device:
                 # Spawned: a caller that has used threads (a notebook, a test) must not be forked.
                 torch.multiprocessing.spawn(_work, args=(ranks, study, out, device, rendezvous), nprocs=ranks)
     return out / "final.pt"
-
-
-def main(arguments: list[str] | None = None) -> None:
-    """Command line of `python -m training.run`."""
-    parser = argparse.ArgumentParser(description="Train a miniature model from scratch (or continue).")
-    parser.add_argument("study", type=Path)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--minutes", type=float, help="total budget; stages keep their proportions")
-    parser.add_argument("--device", choices=("cpu", "cuda"))
-    options = parser.parse_args(arguments)
-    train(options.study, options.out, options.minutes, options.device)
-
-
-if __name__ == "__main__":
-    main()

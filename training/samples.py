@@ -17,8 +17,9 @@ import numpy as np
 from scipy import ndimage
 from tqdm import tqdm
 
-from medsam_nb.data.simulated import anatomy as phantom, appearance as rendering
+from medsam_nb.data.simulated.appearance import xray
 from medsam_nb.finetuning import targets
+from training import appearance, label_volumes
 
 
 @dataclass(frozen=True)
@@ -77,11 +78,13 @@ def build_pool(path: Path, first_seed: int, count: int, workers: int = 2) -> Non
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
-    store = np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=(count, *phantom.POOL_SHAPE))
+    store = np.lib.format.open_memmap(
+        partial, mode="w+", dtype=np.uint8, shape=(count, *label_volumes.POOL_SHAPE)
+    )
     objects = []
     seeds = range(first_seed, first_seed + count)
     with multiprocessing.get_context("spawn").Pool(workers) as workers_pool:
-        volumes = workers_pool.imap(phantom.random_label_volume, seeds, chunksize=4)
+        volumes = workers_pool.imap(label_volumes.random_label_volume, seeds, chunksize=4)
         for i, volume in enumerate(tqdm(volumes, total=count, desc=f"label volumes {path.stem}")):
             store[i] = volume.labels
             objects.append([list(map(int, labels)) for labels in volume.objects])
@@ -177,17 +180,15 @@ def image_sample(pool: Pool, rng: np.random.Generator, options: SampleOptions, h
         stack = crop(source, random_affine(rng, source.shape[-1], size), size)
         if len(stack) == 1:
             easy = rng.random() > hardness
-            image = rendering.render_random(stack, rng, "mri" if easy else None)[0]
+            image = appearance.render_random(stack, rng, "mri" if easy else None)[0]
             labels = stack[0].astype(np.int16)
         else:
             n = int(stack.max()) + 1
             dense = np.where(rng.random(n) < 0.35, rng.uniform(0.6, 1.6, n), rng.uniform(0, 0.35, n))
             dense[0] = 0
-            line = rendering.xray(
-                dense.astype(np.float32)[stack], rng, strength=1.0, sigma=rng.uniform(0, 0.02)
-            )
+            line = xray(dense.astype(np.float32)[stack], rng, strength=1.0, sigma=rng.uniform(0, 0.02))
             line = np.exp(-rng.uniform(0.5, 3) * line) if rng.random() < 0.5 else line
-            image = rendering.finish(line, rng)[0]
+            image = appearance.finish(line, rng)[0]
             labels = np.full(image.shape, -1, np.int16)
         masks = []
         for values in _objects_in_turn(pool.objects[volume], rng, options.whole_body):
@@ -239,7 +240,7 @@ def video_sample(pool: Pool, rng: np.random.Generator, options: SampleOptions, o
             if not targets.is_acceptable(whole[prompted], rng, rules):
                 continue
             if images is None:
-                images = rendering.render_random(stack, rng)
+                images = appearance.render_random(stack, rng)
             if targets.is_visible(images[prompted], whole[prompted]):
                 masks.append(whole)
             if len(masks) == objects:

@@ -10,6 +10,7 @@ import torch.distributed
 
 from medsam_nb.models import miniature
 from medsam_nb.models.checkpoints import read_weights
+from training import initialisation
 from training.muon import build_optimisers
 from training.plan import Stage, Study
 
@@ -17,12 +18,12 @@ from training.plan import Stage, Study
 def build(study: Study, size: int):
     """Network of the study at an input size, with structured initialisation (and warm start, if asked)."""
     model = miniature.build_sam2(size) if study.model == "sam2" else miniature.build_sam(size)
-    miniature.initialise_prompting(model)
+    initialisation.initialise_prompting(model)
     if study.start_from:
         given = read_weights(Path(study.start_from))
         own = model.state_dict()
         if study.model == "sam2":
-            given = miniature.deepened(given)
+            given = initialisation.deepened(given)
         else:  # where SAM 2 has the same part, its name begins with "sam_"
             given |= {name.removeprefix("sam_"): value for name, value in given.items()}
         own.update({k: v for k, v in given.items() if k in own and own[k].shape == v.shape})

@@ -19,8 +19,8 @@ import requests
 from tqdm import tqdm
 
 from medsam_nb.errors import CheckpointError, InputError
+from medsam_nb.files import unfinished
 from medsam_nb.manifest.rows import Checkpoint, DataSet, File
-from medsam_nb.evaluation.store import unfinished
 
 MIRROR_VARIABLE = "MEDSAM_NB_MIRROR"  # a folder, or an address, with the files under the same paths
 CHUNK_BYTES = 1 << 16  # what a cut connection can lose

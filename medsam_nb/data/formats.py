@@ -12,7 +12,7 @@ import nibabel as nib
 import numpy as np
 
 from medsam_nb.errors import InputError
-from medsam_nb.evaluation.store import write_atomically
+from medsam_nb.files import write_atomically
 from medsam_nb.protocol.volume import Volume, place
 
 NIFTI = (".nii", ".nii.gz")
@@ -28,6 +28,7 @@ UNEVEN_SLICES_MM = 0.01  # scanners round slice positions; a missing slice is or
 # (x, y, z) in ITK's world (left, posterior, head) against (z, y, x) in ours (right, front, head).
 TO_RAS = np.diag([-1.0, -1.0, 1.0])
 _REVERSED = [2, 1, 0, 3]
+HEADER_CHARACTERS = 1 << 20  # of a text header; the rest is no header
 
 
 def suffix_of(path: Path) -> str:
@@ -41,6 +42,35 @@ def suffix_of(path: Path) -> str:
     name = path.name.lower()
     stem = Path(name.removesuffix(".gz"))
     return stem.suffix + (".gz" if name.endswith(".gz") else "")
+
+
+def with_data(path: Path) -> list[Path]:
+    """Return a file and those in which a header says that its data lie (`.mhd` and `.nhdr` with `.raw`).
+
+    A header that cannot be read stands alone: reading the volume will say what is wrong with it.
+    """
+    found = [path]
+    key = {".mhd": "elementdatafile", ".nhdr": "datafile", ".hdr": None}.get(suffix_of(path), "")
+    if key is None:  # NIfTI and Analyze pairs
+        found += [
+            other for other in (path.with_suffix(".img"), path.with_suffix(".img.gz")) if other.exists()
+        ]
+    elif key and path.is_file():
+        lines = path.read_text(encoding="utf-8", errors="replace")[:HEADER_CHARACTERS].splitlines()
+        for number, line in enumerate(lines):
+            name, _, value = line.replace("=", ":", 1).partition(":")
+            if name.strip().lower().replace(" ", "") != key:
+                continue
+            words = value.split()
+            if words and words[0].upper() == "LIST":
+                names = [one.strip() for one in lines[number + 1 :] if one.strip()]
+            elif "%" in value:  # a pattern with first, last and step: everything beside the header counts
+                names = sorted(other.name for other in path.parent.iterdir() if other.is_file())
+            else:
+                names = [value.strip()]
+            found += [path.parent / one for one in names if (path.parent / one).is_file()]
+            break
+    return list(dict.fromkeys(found))
 
 
 def read_volume(path: Path, *, labels: bool = False, frame: int | None = None) -> Volume:

@@ -20,16 +20,17 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from medsam_nb.data import formats, quality, sources
-from medsam_nb.data.layouts import readers as layouts, images as layouts_2d, volumes as layouts_3d
-from medsam_nb.protocol import intensity, volume
-from medsam_nb.errors import InputError, WorkbookError
-from medsam_nb.protocol.intensity import Intensity
+from medsam_nb.data import formats, mosaics, quality
+from medsam_nb.data.fetch import fetch
 from medsam_nb.data.layouts.readers import find_cases, read_case
-from medsam_nb.manifest.rows import DataSet
 from medsam_nb.data.sources import RawCase, Source
-from medsam_nb.evaluation.store import unfinished, write_atomically
+from medsam_nb.errors import InputError, StudyError, WorkbookError
+from medsam_nb.files import unfinished, write_atomically
+from medsam_nb.manifest.rows import DataSet
+from medsam_nb.protocol import intensity
+from medsam_nb.protocol.intensity import Intensity
 from medsam_nb.protocol.volume import Case, Volume, canonical, reoriented
+from medsam_nb.provenance import PREPARED_CASES, READING_PACKAGES, code_sha256, package_versions
 
 # What decides a prepared case besides its files; the rest of a row may be edited freely.
 DECIDING_FIELDS = {
@@ -113,16 +114,10 @@ def _few_values(array: np.ndarray, most: int) -> list[float]:
     return found.tolist() if 2 <= len(found) <= most else []
 
 
-def _code_sha256() -> str:
-    """Hash of the modules that decide what a prepared case holds."""
-    modules = (formats, intensity, layouts, layouts_2d, layouts_3d, quality, sources, volume)
-    files = [__file__, *(module.__file__ for module in modules)]
-    return hashlib.sha256(b"".join(Path(file).read_bytes() for file in files)).hexdigest()
-
-
 def _fingerprint(row: DataSet, case_id: str, source: Source | None) -> str:
     """Hash of all that decides a case: row, code, and its files by name, size and time."""
-    parts: list = [row.model_dump(mode="json", include=DECIDING_FIELDS), case_id, _code_sha256()]
+    parts: list = [row.model_dump(mode="json", include=DECIDING_FIELDS), case_id]
+    parts += [code_sha256(*PREPARED_CASES), package_versions(READING_PACKAGES)]
     if source is None:
         parts.append(row.layout.model_dump(mode="json"))
     else:
@@ -205,7 +200,7 @@ def _write_case(folder: Path, case: Case, record: dict) -> None:
         partial.mkdir()
         formats.write_nifti(partial / "image.nii.gz", case.image)
         formats.write_nifti(partial / "labels.nii.gz", Volume(case.labels, case.image.affine))
-        write_atomically(partial / "mosaic.png", quality.mosaic_png(case))
+        write_atomically(partial / "mosaic.png", mosaics.mosaic_png(case))
         write_atomically(partial / "case.json", json.dumps(record, indent=1).encode())
         shutil.rmtree(target, ignore_errors=True)
         os.replace(partial, target)
@@ -377,3 +372,50 @@ def object_table(cases: pd.DataFrame) -> pd.DataFrame:
         "largest_area",
     ]
     return pd.DataFrame(lines, columns=columns)
+
+
+def prepare_data_sets(
+    data_sets: Sequence[DataSet],
+    raw_dir: Path,
+    prepared_dir: Path,
+    *,
+    workers: int = 1,
+    download: bool = False,
+) -> pd.DataFrame:
+    """Prepare several data sets; one that is not there or cannot be read does not stop the others.
+
+    Parameters
+    ----------
+    data_sets : sequence of DataSet
+    raw_dir, prepared_dir : Path
+        See `prepare`.
+    workers : int
+    download : bool
+        First fetch the open files that are missing, checked by SHA-256.
+
+    Returns
+    -------
+    DataFrame
+        The case tables of all, one below the other. A data set that failed as a whole is one line
+        with an empty `case_id`, status "failed" and the reason.
+    """
+    tables = []
+    for row in data_sets:
+        try:
+            if download and row.files:
+                fetch(row, raw_dir)
+            tables.append(prepare(row, raw_dir, prepared_dir, workers=workers))
+        except WorkbookError as error:
+            line = {"data_set": row.name, "modality": row.modality, "accuracy": row.accuracy}
+            tables.append(case_table([line | {"status": "failed", "error": str(error)}]))
+    return pd.concat(tables, ignore_index=True)
+
+
+def require_cases(cases: pd.DataFrame) -> None:
+    """Raise StudyError with the first reasons if no case of a case table can be used."""
+    if (cases["status"] == "ok").any():
+        return
+    reasons = cases.loc[cases["status"] == "failed", "error"].head(3)
+    raise StudyError(
+        "data", f"none of {len(cases)} cases can be used: {' | '.join(reasons)}", "Mend the files or the row."
+    )

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from medsam_nb.errors import InputError
 from medsam_nb.data.formats import DICOM, MISSING_FILE, TO_RAS, from_itk, guarded, suffix_of
+from medsam_nb.errors import InputError
 from medsam_nb.protocol.volume import Volume, place
 
 

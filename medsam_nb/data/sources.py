@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 
-from medsam_nb.errors import InputError
 from medsam_nb.data.formats import (
     PICTURES,
     as_labels,
@@ -15,9 +14,11 @@ from medsam_nb.data.formats import (
     read_mask_picture,
     read_volume,
     suffix_of,
+    with_data,
 )
-from medsam_nb.manifest.rows import DataSet
 from medsam_nb.data.segments import read_segments
+from medsam_nb.errors import InputError
+from medsam_nb.manifest.rows import DataSet
 from medsam_nb.protocol.volume import Volume, reoriented, require_same_grid
 
 RULES = ("labels", "any", "majority", "by_object", "segments")
@@ -53,7 +54,7 @@ class Source:
         """Return every file that decides the case, sorted."""
         found = []
         for path in (self.image, *self.masks):
-            found += sorted(p for p in path.iterdir() if p.is_file()) if path.is_dir() else [path]
+            found += sorted(p for p in path.iterdir() if p.is_file()) if path.is_dir() else with_data(path)
         return found
 
 

@@ -20,16 +20,22 @@ from functools import cache, partial
 
 import numpy as np
 import torch
-from torch import nn
 
-from medsam_nb.models.sharing import Answers, answering_once
 from medsam_nb.models.attention import attention_mode
-from medsam_nb.protocol.designs import MASK_SCOPES, Design
-from medsam_nb.models.features import SliceFeatures
-from medsam_nb.models.memory import MemoryWindow, looking_back
 from medsam_nb.models.checkpoints import Model
+from medsam_nb.models.features import SliceFeatures
+from medsam_nb.models.memory import looking_back
+from medsam_nb.models.predictor import (
+    CandidateChoice,
+    add_prompt,
+    candidates_of,
+    open_state,
+    sharing_features,
+)
+from medsam_nb.models.sharing import Answers, answering_once
+from medsam_nb.protocol.designs import Design
+from medsam_nb.protocol.options import PropagationOptions
 from medsam_nb.protocol.prompts import Prompt
-from medsam_nb.evaluation.reference import add_prompt, candidates_of, open_state, sharing_features
 from medsam_nb.protocol.tracks import SliceMask, Track, plan
 
 
@@ -99,14 +105,11 @@ class Steps:
     encoder's projection of the image.
     """
 
-    def __init__(
-        self, model: Model, features: SliceFeatures, window: MemoryWindow, attention: str, mask_scope: str
-    ) -> None:
+    def __init__(self, model: Model, features: SliceFeatures, options: PropagationOptions) -> None:
         self.model, self.network = model, model.network
-        self._features, self._window, self._attention = features, window, attention_mode(attention)
-        self._mask_scope = mask_scope
-        self._first = False
-        self._score, self._candidate = float("nan"), 0
+        self._features, self._options = features, options
+        self._attention = attention_mode(options.attention)
+        self._choice = CandidateChoice()
         self._answers: Answers = {}
         self._slice_answers: Answers = {}
         self._constants: Answers = {}
@@ -124,8 +127,8 @@ class Steps:
             stack.enter_context(torch.inference_mode())
             stack.enter_context(self.model.precision())
             stack.enter_context(sharing_features(network, self._features))
-            stack.enter_context(looking_back(network, self._window))
-            stack.enter_context(candidates_of(network, self._mask_scope))
+            stack.enter_context(looking_back(network, self._options.window))
+            stack.enter_context(candidates_of(network, self._options.mask_scope))
             stack.enter_context(answering_once(attention, "forward", self._answers, self._attention))
             stack.enter_context(answering_once(first_layer, "_forward_sa", self._slice_answers))
             queries = first_layer.cross_attn_image.q_proj
@@ -133,22 +136,12 @@ class Steps:
             project = network.memory_encoder.pix_feat_proj
             stack.enter_context(answering_once(project, "forward", self._slice_answers))
             stack.enter_context(answering_once(network.sam_mask_decoder, "forward", self._answers))
-            stack.callback(network.sam_mask_decoder.register_forward_hook(self._choose).remove)
+            stack.callback(network.sam_mask_decoder.register_forward_hook(self._choice).remove)
             stack.enter_context(answering_once(position, "forward", self._constants))
             stack.enter_context(answering_once(prompts, "get_dense_pe", self._constants))
             if tracking:  # every tracked slice gets the same "no prompt"
                 stack.enter_context(answering_once(prompts, "forward", self._constants))
             yield
-
-    def _choose(self, _decoder: nn.Module, _inputs: tuple, outputs: tuple) -> tuple:
-        """Make the predictor keep the first candidate if that is asked for; note what it keeps."""
-        masks, scores, tokens, presence = outputs
-        self._candidate = 0 if self._first else int(scores[0].argmax())
-        self._score = float(scores[0, self._candidate])
-        if self._first and scores.shape[1] == 3:
-            scores = torch.zeros_like(scores)
-            scores[:, 0] = 1
-        return masks, scores, tokens, presence
 
     def per_choice(
         self, choices: set[bool], step: Callable[[], tuple[torch.Tensor, dict]]
@@ -160,9 +153,9 @@ class Steps:
             if first and kept and kept[False].candidate == 0:
                 kept[True] = kept[False]
                 continue
-            self._first = first
+            self._choice.first = first
             logits, remembered = step()
-            kept[first] = Kept(self._candidate, self._score, logits, remembered)
+            kept[first] = Kept(self._choice.candidate, self._choice.score, logits, remembered)
         return kept
 
     def prompt(self, index: int, prompt: Prompt) -> tuple[torch.Tensor, dict]:
@@ -172,7 +165,7 @@ class Steps:
         self.network.propagate_in_video_preflight(self.state)
         remembered = self.state["output_dict_per_obj"][0]["cond_frame_outputs"][index]
         if prompt.mask is not None:
-            self._score = float("nan")
+            self._choice.score = float("nan")
         return remembered["pred_masks"], remembered
 
     def track(self, branch: Branch, index: int, reverse: bool) -> tuple[torch.Tensor, dict]:
@@ -231,27 +224,39 @@ def sweep(
     objects: Mapping[str, np.ndarray],
     designs: Sequence[Design],
     prompt_of: Callable[[str, int, str], Prompt],
+    options: PropagationOptions = PropagationOptions(),
     *,
-    mask_scope: str = "all",
-    protocol: str = "corrected",
-    until: str = "last_object_slice",
-    window: MemoryWindow | None = None,
     features: SliceFeatures | None = None,
-    attention: str = "exact",
 ) -> Iterator[SliceMask]:
     """Predict every design of every object of a volume, each distinct step once.
 
-    Parameters and what is yielded are those of `reference.sweep`; the order differs: prompted slices
-    first, then slice by slice forward, then backward. `attention` is a name of `attention.ATTENTION`;
-    all but "exact" change results slightly.
+    Parameters
+    ----------
+    model : Model
+        Of family "sam2".
+    slices : ndarray of uint8, shape (z, y, x)
+    objects : mapping of str to ndarray of bool, shape (z, y, x)
+        Tracked one by one; an object without a voxel yields nothing.
+    designs : sequence of Design
+    prompt_of : callable (object_name, slice_index, kind) -> Prompt
+        Asked once per object, slice and kind.
+    options : PropagationOptions
+    features : SliceFeatures, optional
+        Of these slices and this model, to share them with other runs.
+
+    Yields
+    ------
+    SliceMask
+        Each wanted slice of each design of each object once: prompted slices first, then slice by slice
+        forward, then backward.
     """
-    if mask_scope not in MASK_SCOPES:
-        raise ValueError(f"unknown mask scope {mask_scope!r}; known: {', '.join(MASK_SCOPES)}")
-    tracks = plan(objects, designs, protocol, until)
+    tracks = plan(objects, designs, options.protocol, options.until)
     if not tracks:
         return
-    window = window or MemoryWindow()
-    steps = Steps(model, features or SliceFeatures(model, slices), window, attention, mask_scope)
+    features = features or SliceFeatures(model, slices, frames=options.frames)
+    if features.frames != options.frames:
+        raise ValueError(f"features of frames {features.frames!r} given, {options.frames!r} asked for")
+    steps = Steps(model, features, options)
     prompt_of = cache(prompt_of)
 
     # The roots: every prompt on every slice, decoded once.
@@ -276,7 +281,7 @@ def sweep(
 
     # The branches: one sweep forward, one backward.
     wanted = {track.object_name: track.wanted for track in tracks}
-    reach = window.reach, model.network.max_obj_ptrs_in_encoder - 1
+    reach = options.window.reach, model.network.max_obj_ptrs_in_encoder - 1
     for reverse in (False, True):
         branches = _roots(tracks, kept, reverse)
         for index in sorted(set().union(*(branch.slices for branch in branches)), reverse=reverse):
@@ -287,7 +292,7 @@ def sweep(
                         grown.append(branch)
                         continue
                     choice_of = {
-                        design: mask_scope != "prompted" and design.mask_choice == "first_mask"
+                        design: options.mask_scope != "prompted" and design.mask_choice == "first_mask"
                         for design in branch.designs
                     }
                     step = partial(steps.track, branch, index, reverse)

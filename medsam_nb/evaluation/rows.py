@@ -2,19 +2,20 @@
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 
-from medsam_nb.protocol import metrics
-from medsam_nb.evaluation.single_slices import candidates
-from medsam_nb.protocol.designs import Design, prompted_slices
+from medsam_nb.errors import InputError, require_known
 from medsam_nb.evaluation.propagation import sweep
-from medsam_nb.errors import InputError, StudyError
-from medsam_nb.models.features import SliceFeatures
-from medsam_nb.protocol.metrics import iou
+from medsam_nb.evaluation.single_slices import candidates
 from medsam_nb.models.checkpoints import Model
-from medsam_nb.protocol.prompts import Prompt, largest_components, prompt_3d, prompts_2d
+from medsam_nb.models.features import SliceFeatures
+from medsam_nb.protocol import metrics
+from medsam_nb.protocol.designs import Design, prompted_slices
+from medsam_nb.protocol.metrics import iou
+from medsam_nb.protocol.options import PropagationOptions
+from medsam_nb.protocol.prompts import Prompt, largest_components, prompt_3d, prompt_seed, prompts_2d
 from medsam_nb.protocol.tracks import SliceMask
 from medsam_nb.protocol.volume import Case
 
@@ -63,7 +64,7 @@ def _case_facts(case: Case, model: Model, task: str, protocol: str) -> dict:
 def evaluate_2d(
     model: Model,
     case: Case,
-    modes: Sequence[str],
+    prompts: Sequence[str],
     *,
     seed: int,
     protocol: str = "corrected",
@@ -76,8 +77,8 @@ def evaluate_2d(
     ----------
     model : Model
     case : Case
-    modes : sequence of str
-        See `prompts.MODES_2D`.
+    prompts : sequence of str
+        See `prompts.PROMPTS_2D`.
     seed : int
         Of the study; ties between points are drawn from it.
     objects : sequence of str
@@ -88,18 +89,18 @@ def evaluate_2d(
     Returns
     -------
     list of dict
-        Rows of `store.COLUMNS`, metric "iou": for every object, slice and mode the first of the
+        Rows of `table.COLUMNS`, metric "iou": for every object, slice and prompt the first of the
         three candidate masks, the one with the highest score, and the best one by the ground truth
-        ("oracle"). Masks of several calls are united after the choice; the score is their mean.
+        ("oracle_mask"). Masks of several calls are united after the choice; the score is their mean.
     """
     truth = _chosen_masks(case, objects)
     facts = {name: _slice_facts(case, name) for name in truth}
     calls: dict[tuple, tuple[int, Prompt]] = {}
     for name in truth:
         for index in facts[name]:
-            for mode in modes:
-                parts = (seed, case.data_set, case.case_id, name, index)
-                for number, prompt in enumerate(prompts_2d(truth[name][index], mode, parts)):
+            for mode in prompts:
+                drawn = prompts_2d(truth[name][index], mode, prompt_seed(seed, case, name, index))
+                for number, prompt in enumerate(drawn):
                     calls[name, index, mode, number] = index, prompt
 
     chosen: dict[tuple, dict[str, tuple[np.ndarray, list[float]]]] = defaultdict(dict)
@@ -108,9 +109,9 @@ def evaluate_2d(
     ):
         target = truth[name][index]
         picks = {
-            "first": 0,
-            "most_confident": int(np.argmax(scores)),
-            "oracle": int(np.argmax([iou(target, mask) for mask in masks])),
+            "first_mask": 0,
+            "most_confident_mask": int(np.argmax(scores)),
+            "oracle_mask": int(np.argmax([iou(target, mask) for mask in masks])),
         }
         for choice, pick in picks.items():
             united, known = chosen[name, index, mode].get(choice, (np.zeros_like(target), []))
@@ -164,11 +165,9 @@ def evaluate_3d(
     designs: Sequence[Design],
     *,
     seed: int,
-    protocol: str = "corrected",
-    mask_scope: str = "all",
+    options: PropagationOptions = PropagationOptions(),
     volume_metrics: str = "none",
     objects: Sequence[str] = (),
-    attention: str = "exact",
     features: SliceFeatures | None = None,
 ) -> list[dict]:
     """Propagate prompts through the volume under every design and score the masks.
@@ -180,40 +179,41 @@ def evaluate_3d(
     case : Case
         With at least two slices.
     designs : sequence of Design
-    seed, protocol, objects
-        As for `evaluate_2d`; the protocol also decides which three slices are prompted.
-    mask_scope : {"all", "prompted", "all_with_boxes"}
-        Where the mask choice applies; elsewhere the most confident mask is kept. See `reference.sweep`.
+    seed, objects
+        As for `evaluate_2d`.
+    options : PropagationOptions
     volume_metrics : {"none", "overlap", "all"}
         Also propagate to the ends of the volume and score it as a whole, so that what is predicted
         beyond the object counts; "all" adds surface distances, which take about a second each.
-    attention : {"exact", "blocked"}
-        See `attention.attention_mode`: "blocked" is faster in bfloat16 on a CPU and not bit-identical.
     features : SliceFeatures, optional
         As for `evaluate_2d`.
 
     Returns
     -------
     list of dict
-        Rows of `store.COLUMNS`: metric "iou" for every object, design and slice that holds the
+        Rows of `table.COLUMNS`: metric "iou" for every object, design and slice that holds the
         object, prompted slices included, as in the study; whole-volume metrics without a slice.
         `neighbour_iou` says how alike the object's truth is on a slice and on its neighbour towards
         the nearest prompted slice; missing on prompted slices.
     """
-    if volume_metrics not in VOLUME_METRICS:
-        raise StudyError("volume_metrics", f"is {volume_metrics!r}.", f"Use {', '.join(VOLUME_METRICS)}.")
+    require_known("volume_metrics", volume_metrics, VOLUME_METRICS, what="choice of volume metrics")
     truth = _chosen_masks(case, objects)
     facts = {name: _slice_facts(case, name) for name in truth}
-    common = _case_facts(case, model, "3d", protocol) | {"mask_scope": mask_scope}
+    if volume_metrics != "none":
+        options = replace(options, until="volume_end")
+    common = _case_facts(case, model, "3d", options.protocol) | {
+        "mask_scope": options.mask_scope,
+        "frames": options.frames,
+    }
     frames = {design.frame_choice for design in designs}
     chosen = {
-        (name, frame): prompted_slices(mask.sum((1, 2)), frame, protocol)
+        (name, frame): prompted_slices(mask.sum((1, 2)), frame, options.protocol)
         for name, mask in truth.items()
         for frame in frames
     }
 
     def prompt_of(name: str, index: int, kind: str) -> Prompt:
-        return prompt_3d(truth[name][index], kind, (seed, case.data_set, case.case_id, name, index))
+        return prompt_3d(truth[name][index], kind, prompt_seed(seed, case, name, index))
 
     likeness = {name: metrics.adjacent_iou(mask) for name, mask in truth.items()}
 
@@ -230,9 +230,7 @@ def evaluate_3d(
 
     rows, volumes = [], _Volumes(case.labels.shape)
     whole = volume_metrics != "none"
-    until = "volume_end" if whole else "last_object_slice"
-    choices = {"mask_scope": mask_scope, "protocol": protocol, "until": until, "attention": attention}
-    for found in sweep(model, case.slices_uint8(), truth, designs, prompt_of, features=features, **choices):
+    for found in sweep(model, case.slices_uint8(), truth, designs, prompt_of, options, features=features):
         name, index = found.object_name, found.slice_index
         if whole:
             volumes.add(found)

@@ -16,9 +16,9 @@ import torch
 from sam2.sam2_image_predictor import SAM2ImagePredictor
 from segment_anything import SamPredictor
 
-from medsam_nb.models.sharing import Answers, answering_once
-from medsam_nb.models.features import SliceFeatures, quiet_transforms
 from medsam_nb.models.checkpoints import Model
+from medsam_nb.models.features import SliceFeatures, quiet_transforms
+from medsam_nb.models.sharing import Answers, answering_once
 from medsam_nb.protocol.prompts import Prompt
 
 

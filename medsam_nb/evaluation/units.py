@@ -15,56 +15,27 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import pandas as pd
-import torch
 from tqdm import tqdm
 
-from medsam_nb.evaluation import rows as evaluate
-from medsam_nb.protocol.designs import DESIGN_SETS
+from medsam_nb.data.prepare import load_case
 from medsam_nb.errors import StudyError, WorkbookError
-from medsam_nb.models.features import SliceFeatures
-from medsam_nb.data.fetch import fetch
-from medsam_nb.manifest.rows import Checkpoint, DataSet
-from medsam_nb.models.checkpoints import Model, choose_device, choose_dtype, load_model, verified_sha256, weights_path
-from medsam_nb.data.prepare import case_table, load_case, prepare
-from medsam_nb.provenance import COMPUTING_PACKAGES, code_sha256, git_commit, package_versions
-from medsam_nb.evaluation.store import RunKey, Store
-
-
-def prepare_data_sets(
-    data_sets: Sequence[DataSet],
-    raw_dir: Path,
-    prepared_dir: Path,
-    *,
-    workers: int = 1,
-    download: bool = False,
-) -> pd.DataFrame:
-    """Prepare several data sets; one that is not there or cannot be read does not stop the others.
-
-    Parameters
-    ----------
-    data_sets : sequence of DataSet
-    raw_dir, prepared_dir : Path
-        See `prepare.prepare`.
-    workers : int
-    download : bool
-        First fetch the open files that are missing, checked by SHA-256.
-
-    Returns
-    -------
-    DataFrame
-        The case tables of all, one below the other. A data set that failed as a whole is one line
-        with an empty `case_id`, status "failed" and the reason.
-    """
-    tables = []
-    for row in data_sets:
-        try:
-            if download and row.files:
-                fetch(row, raw_dir)
-            tables.append(prepare(row, raw_dir, prepared_dir, workers=workers))
-        except WorkbookError as error:
-            line = {"data_set": row.name, "modality": row.modality, "accuracy": row.accuracy}
-            tables.append(case_table([line | {"status": "failed", "error": str(error)}]))
-    return pd.concat(tables, ignore_index=True)
+from medsam_nb.evaluation.rows import evaluate_2d, evaluate_3d
+from medsam_nb.evaluation.store import Store
+from medsam_nb.manifest.rows import Checkpoint
+from medsam_nb.models.checkpoints import (
+    Model,
+    choose_device,
+    choose_dtype,
+    device_facts,
+    load_model,
+    verified_sha256,
+    weights_path,
+)
+from medsam_nb.models.features import SliceFeatures, device_name, one_thread
+from medsam_nb.protocol.designs import Design
+from medsam_nb.protocol.options import PropagationOptions
+from medsam_nb.protocol.table import RunKey
+from medsam_nb.provenance import COMPUTING_PACKAGES, ROWS, as_json, code_sha256, git_commit, package_versions
 
 
 @dataclass(frozen=True)
@@ -79,7 +50,7 @@ class Unit:
     checkpoint : Checkpoint
     weights_dir : Path
     parameters : tuple of (str, value)
-        Keyword arguments of `evaluate.evaluate_2d` or `evaluate_3d`; `designs` by the name of a set.
+        Keyword arguments of `rows.evaluate_2d` or `rows.evaluate_3d`.
     key : RunKey
     features : (Path, int) or None
         Folder where encoded slices are kept for later units, and how many bytes it may hold.
@@ -132,16 +103,27 @@ def plan_units(
                 data_sha256=case["data_sha256"],
                 model=checkpoint.name,
                 checkpoint_sha256=weights_sha256,
+                network=as_json(checkpoint.model_dump(include={"family", "config", "image_size"})),
                 device=place.type,
                 dtype=str(choose_dtype(place, dtype)).removeprefix("torch."),
+                device_facts=as_json(device_facts(place)),
                 seed=seed,
-                parameters=json.dumps(parameters, sort_keys=True),
-                code_sha256=code_sha256(),
-                packages=json.dumps(package_versions(COMPUTING_PACKAGES), sort_keys=True),
+                parameters=as_json({name: _plain(value) for name, value in parameters.items()}),
+                code_sha256=code_sha256(*ROWS),
+                packages=as_json(package_versions(COMPUTING_PACKAGES)),
             )
             values = tuple(parameters.items())
             units.append(Unit(task, folder, checkpoint, weights_dir, values, key, kept))
     return units
+
+
+def _plain(value: object) -> object:
+    """Return a parameter of a task as plain values, as it stands in the key."""
+    if isinstance(value, PropagationOptions):
+        return value.as_dict()
+    if isinstance(value, Design):
+        return value.name
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 @cache
@@ -160,19 +142,18 @@ def run_unit(unit: Unit) -> tuple[list[dict], dict]:
     arguments = dict(unit.parameters) | {"seed": unit.key.seed}
     if unit.features is not None:
         place, limit = unit.features
-        kept = SliceFeatures(model, case.slices_uint8(), folder=place, folder_bytes=limit)
-        arguments["features"] = kept
-    if unit.task == "2d":
-        rows = evaluate.evaluate_2d(model, case, **arguments)
-    else:
-        arguments["designs"] = DESIGN_SETS[arguments["designs"]]
-        rows = evaluate.evaluate_3d(model, case, **arguments)
+        frames = arguments["options"].frames if "options" in arguments else "image"
+        arguments["features"] = SliceFeatures(
+            model, case.slices_uint8(), frames=frames, folder=place, folder_bytes=limit
+        )
+    with one_thread():
+        rows = {"2d": evaluate_2d, "3d": evaluate_3d}[unit.task](model, case, **arguments)
     provenance = {
         "git_commit": git_commit(),
         "python": sys.version.split()[0],
         "started": started.isoformat(timespec="seconds"),
         "seconds": round((datetime.now(UTC) - started).total_seconds(), 2),
-        "device_name": torch.cuda.get_device_name() if model.device.type == "cuda" else model.device.type,
+        "device_name": device_name(model.device),
         "hole_filling": has_cuda_extension(),
     }
     return rows, provenance
@@ -187,10 +168,6 @@ def has_cuda_extension() -> bool:
     return True
 
 
-def _start_worker() -> None:
-    torch.set_num_threads(1)
-
-
 def run_units(units: Sequence[Unit], store: Store, *, workers: int = 2, label: str = "") -> pd.DataFrame:
     """Compute the units that the store lacks; keep going when one fails.
 
@@ -199,7 +176,8 @@ def run_units(units: Sequence[Unit], store: Store, *, workers: int = 2, label: s
     units : sequence of Unit
     store : Store
     workers : int
-        Processes; 0 computes here, with PyTorch's threads as they are. Use 1 with a GPU.
+        Processes; 0 computes here. Each computes with one thread, so that their number changes no bit.
+        Use 1 with a GPU.
     label : str
         Shown before the progress bar.
 
@@ -228,7 +206,7 @@ def run_units(units: Sequence[Unit], store: Store, *, workers: int = 2, label: s
         for unit in missing:
             finish(unit, lambda unit=unit: run_unit(unit))
     else:
-        with ProcessPoolExecutor(workers, get_context("spawn"), initializer=_start_worker) as pool:
+        with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
             futures = {pool.submit(run_unit, unit): unit for unit in missing}
             for future in as_completed(futures):
                 finish(futures[future], future.result)
@@ -246,16 +224,6 @@ def run_units(units: Sequence[Unit], store: Store, *, workers: int = 2, label: s
             for unit in units
         ],
         columns=["data_set", "case_id", "model", "task", "status", "error"],
-    )
-
-
-def require_cases(cases: pd.DataFrame) -> None:
-    """Raise StudyError with the first reasons if no case of a case table can be used."""
-    if (cases["status"] == "ok").any():
-        return
-    reasons = cases.loc[cases["status"] == "failed", "error"].head(3)
-    raise StudyError(
-        "data", f"none of {len(cases)} cases can be used: {' | '.join(reasons)}", "Mend the files or the row."
     )
 
 

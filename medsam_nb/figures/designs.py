@@ -1,6 +1,6 @@
-"""Figures that sum up the designs of a study: all at a glance, ranked, by depth and spacing.
+"""3D: the designs one by one, all at a glance, ranked, and which cannot be told apart.
 
-In the visual language of `figures`: functions draw on axes they are given and return what they drew.
+In the visual language of `style`: functions draw on axes they are given and return what they drew.
 """
 
 from textwrap import fill
@@ -9,27 +9,95 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from medsam_nb.protocol.designs import FRAME_CHOICES
 from medsam_nb.figures.style import (
     DIRECTION_COLOURS,
     DIRECTION_MARKERS,
     GREY,
     PROMPT_COLOURS,
     iou_axis,
-    label,
     legend,
     mark,
     nothing,
     point,
     readable_on,
-    summarise,
 )
+from medsam_nb.figures.words import counted, label
+from medsam_nb.protocol.designs import FRAME_CHOICES
+from medsam_nb.protocol.prompts import PROMPTS_3D
+from medsam_nb.statistics.paired import summarise
 from medsam_nb.statistics.pooling import case_means
-from medsam_nb.protocol.prompts import KINDS_3D
 from medsam_nb.statistics.rankings import DESIGN, Ranking, alike
-from medsam_nb.workbook.manuscript import counted
 
 MOST_BARS = 6
+
+
+def iou_by_design(table: pd.DataFrame, ax: Axes) -> pd.DataFrame:
+    """Draw the IoU of every 3D design: a row per prompt and frame choice, four marks per row.
+
+    Parameters
+    ----------
+    table : DataFrame
+        3D rows of one model; other rows are passed over.
+
+    Returns
+    -------
+    DataFrame
+        What is drawn: the four factors, `mean`, `ci_low`, `ci_high`, `n_cases`, `n_data_sets`.
+    """
+    rows = table[table["task"] == "3d"]
+    if rows.empty:
+        return nothing(ax, "no 3D rows")
+    factors = ["prompt", "frame_choice", "direction", "mask_choice"]
+    drawn = summarise(case_means(rows, factors), factors)
+    cells = [
+        (prompt, frame)
+        for prompt in PROMPTS_3D
+        for frame in FRAME_CHOICES
+        if ((drawn["prompt"] == prompt) & (drawn["frame_choice"] == frame)).any()
+    ]
+    ticks, place, previous = [], 0.0, None
+    for prompt, frame in cells:
+        if previous not in (None, prompt):
+            ax.axhline(place - 0.25, color=GREY, lw=0.4)
+            place += 0.5
+        previous = prompt
+        here = drawn[(drawn["prompt"] == prompt) & (drawn["frame_choice"] == frame)]
+        for _, row in here.iterrows():
+            offset = -0.3 + 0.4 * (row["direction"] == "front_to_end")
+            offset += 0.2 * (row["mask_choice"] == "most_confident_mask")
+            point(
+                ax,
+                row,
+                place + offset,
+                DIRECTION_COLOURS[row["direction"]],
+                DIRECTION_MARKERS[row["direction"]],
+                filled=row["mask_choice"] == "first_mask",
+            )
+        ticks.append((place, f"{label(prompt)}, {label(frame)}"))
+        place += 1
+    ax.set_yticks([t for t, _ in ticks], [text for _, text in ticks])
+    ax.set_ylim(place - 0.4, -0.6)
+    ax.tick_params(axis="y", length=0)
+    iou_axis(ax, f"mean IoU ({counted(drawn['n_cases'].max(), 'case')})")
+    marks = [
+        (direction, choice)
+        for direction in DIRECTION_COLOURS
+        for choice in ("first_mask", "most_confident_mask")
+        if ((drawn["direction"] == direction) & (drawn["mask_choice"] == choice)).any()
+    ]
+    legend(
+        ax,
+        [
+            mark(
+                DIRECTION_COLOURS[d],
+                f"{label(d)}, {label(c.removesuffix('_mask'))}",
+                DIRECTION_MARKERS[d],
+                filled=c == "first_mask",
+            )
+            for d, c in marks
+        ],
+    )
+    return drawn
 
 
 def design_heat_map(table: pd.DataFrame, ax: Axes) -> pd.DataFrame:
@@ -38,7 +106,7 @@ def design_heat_map(table: pd.DataFrame, ax: Axes) -> pd.DataFrame:
     if rows.empty:
         return nothing(ax, "no 3D rows")
     drawn = summarise(case_means(rows, DESIGN), DESIGN)
-    lines = [(p, f) for p in KINDS_3D for f in FRAME_CHOICES]
+    lines = [(p, f) for p in PROMPTS_3D for f in FRAME_CHOICES]
     columns = [(d, m) for d in DIRECTION_COLOURS for m in ("first_mask", "most_confident_mask")]
     cells = drawn.set_index(["prompt", "frame_choice", "direction", "mask_choice"])["mean"].to_dict()
     grid = np.array([[cells.get((*line, *column), np.nan) for column in columns] for line in lines], float)
@@ -91,7 +159,7 @@ def design_ranking(table: pd.DataFrame, ax: Axes, most: int = 24) -> pd.DataFram
     ax.set_ylim(max(place.values()) + 0.7, -0.7)
     ax.tick_params(axis="y", length=0)
     iou_axis(ax, f"mean IoU ({counted(int(drawn['n_cases'].max()), 'case')})")
-    present = [prompt for prompt in KINDS_3D if prompt in set(shown["prompt"])]
+    present = [prompt for prompt in PROMPTS_3D if prompt in set(shown["prompt"])]
     legend(ax, [mark(PROMPT_COLOURS[prompt], label(prompt)) for prompt in present])
     return drawn.assign(shown=drawn.index.isin(shown.index))
 
@@ -132,20 +200,3 @@ def critical_difference(ranking: Ranking, ax: Axes, most: int = 20) -> pd.DataFr
     width = f"CD = {ranking.critical_difference:.2f}, " if np.isfinite(ranking.critical_difference) else ""
     ax.set_title(fill(f"{test}{width}{counted(ranking.n_cases, 'case')}{shade}", 60), loc="right")
     return ranks.assign(critical_difference=ranking.critical_difference, p=ranking.p, n_cases=ranking.n_cases)
-
-
-def depth_and_spacing(table: pd.DataFrame, axes: np.ndarray) -> pd.DataFrame:
-    """Draw each case's mean 3D IoU against its number of slices and its slice spacing (two axes)."""
-    rows = table[(table["task"] == "3d") & (table["metric"] == "iou")]
-    if rows.empty:
-        return [nothing(ax, "no 3D rows") for ax in axes][0]
-    means = case_means(rows, [])
-    facts = rows.groupby(["data_set", "case_id"])[["n_slices", "spacing_z_mm"]].first().reset_index()
-    drawn = means.merge(facts, on=["data_set", "case_id"]).astype({"n_slices": float, "spacing_z_mm": float})
-    for ax, (column, name) in zip(
-        axes, (("n_slices", "slices of the volume"), ("spacing_z_mm", "slice spacing, mm")), strict=True
-    ):
-        ax.plot(drawn[column], drawn["value"], "o", color="#0072B2", ms=2.5, alpha=0.8, mew=0)
-        ax.set_xlabel(name)
-        iou_axis(ax, "mean IoU", "y")
-    return drawn

@@ -1,6 +1,6 @@
-"""Figures of one thing against another: SAM 2 against SAM, claims against zero, here against published.
+"""SAM 2 against SAM, and what is measured here against what was published.
 
-In the visual language of `figures`: functions draw on axes they are given and return what they drew.
+In the visual language of `style`: functions draw on axes they are given and return what they drew.
 """
 
 from textwrap import fill
@@ -10,33 +10,18 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from medsam_nb.statistics import paired as stats
-from medsam_nb.figures.style import (
-    GREY,
-    PROMPT_COLOURS,
-    iou_axis,
-    label,
-    legend,
-    mark,
-    nothing,
-    summarise,
-)
+from medsam_nb.figures.style import GREY, PROMPT_COLOURS, iou_axis, legend, mark, nothing
+from medsam_nb.figures.words import label, p_text
+from medsam_nb.protocol.prompts import PROMPTS_2D
+from medsam_nb.statistics.paired import compare_pairs, differences, summarise
 from medsam_nb.statistics.pooling import Comparison, check_table, paired_values
-from medsam_nb.protocol.prompts import MODES_2D
-from medsam_nb.workbook.manuscript import p_text
 
 MARGIN = 0.05  # IoU; "about as good"
-VERDICT_COLOURS = {
-    "supported": "#009E73",
-    "contradicted": "#D55E00",
-    "inconclusive": "#7a7a7a",
-    "not testable": "#bbbbbb",
-}
 
 
 def _both_models(table: pd.DataFrame, sam2: str, sam: str) -> pd.DataFrame:
     """Return the first-mask 2D rows of both models; empty where one of them has none."""
-    rows = table[(table["task"] == "2d") & (table["mask_choice"] == "first")]
+    rows = table[(table["task"] == "2d") & (table["mask_choice"] == "first_mask")]
     rows = rows[rows["model"].isin([sam2, sam])]
     return check_table(rows if rows["model"].nunique() == 2 else rows[:0])
 
@@ -83,7 +68,7 @@ def sam2_against_sam(
     iou_axis(ax, f"IoU, {label(sam)}")
     iou_axis(ax, f"IoU, {label(sam2)}", "y")
     ax.set_aspect("equal")
-    present = [mode for mode in MODES_2D if mode in set(drawn["prompt"])]
+    present = [mode for mode in PROMPTS_2D if mode in set(drawn["prompt"])]
     legend(ax, [mark(PROMPT_COLOURS[mode], label(mode)) for mode in present], columns=4)
     return drawn
 
@@ -112,10 +97,10 @@ def sam2_minus_sam(
     for (data_set, name), group in groups:
         pairs = _pairs(group, sam2, sam)
         if len(pairs):
-            item = stats.compare_pairs(pairs, test)
+            item = compare_pairs(pairs, test)
             kept = ("n", "mean_a", "mean_b", "median_difference", "ci_low", "ci_high", "ci_level", "p")
             found.append({"data_set": data_set, "object": name} | {k: item[k] for k in kept})
-            dots.append(stats.differences(pairs["a"], pairs["b"]))
+            dots.append(differences(pairs["a"], pairs["b"]))
     drawn = pd.DataFrame(found)
     if drawn.empty:
         return nothing(ax, f"no slice that both {label(sam2)} and {label(sam)} were given")
@@ -143,47 +128,13 @@ def sam2_minus_sam(
     return drawn
 
 
-def claims_forest(board: pd.DataFrame, ax: Axes, margin: float = 0.05) -> pd.DataFrame:
-    """Draw every test of the scoreboard: estimate and interval, coloured by its finding.
-
-    The shaded half is the claimed direction; equivalence and "not worse" have the margin shaded.
-    Rank correlations are drawn on the same axis and marked with a diamond.
-    """
-    shown = board[board["n"] > 0]
-    if shown.empty:
-        return nothing(ax, "no claim can be tested with this table")
-    limit = float(np.nanmax(np.abs(shown[["ci_low", "ci_high", "median_difference"]].to_numpy(float)))) * 1.1
-    limit = max(limit, 0.1)
-    claimed = {">": (0, limit), "<": (-limit, 0), ">=": (-margin, limit), "=": (-margin, margin)}
-    for y, row in enumerate(shown.itertuples()):
-        colour = VERDICT_COLOURS[row.finding]
-        edges = claimed[row.relation]
-        ax.fill_between(edges, y - 0.45, y + 0.45, color="#f0f0f0", lw=0)
-        if np.isfinite(row.ci_low):
-            ax.plot([row.ci_low, row.ci_high], [y, y], color=colour, lw=1.2)
-        ax.plot(row.median_difference, y, "o" if row.scale == "IoU" else "D", color=colour, ms=3.5)
-    ax.axvline(0, color="black", lw=0.5)
-    names = [
-        f"{r.claim}  {label(r.test.split(', ')[0] + ', best design' if r.claim == 'H13' else r.test)} ({r.n})"
-        for r in shown.astype({"n": int}).itertuples()
-    ]
-    ax.set_yticks(range(len(shown)), [fill(name, 72) for name in names], size=6)
-    ax.set_ylim(len(shown) - 0.4, -0.6)
-    ax.set_xlim(-limit, limit)
-    ax.tick_params(axis="y", length=0)
-    ax.set_xlabel("median paired difference of IoU\n(diamonds: rank correlation; cases in brackets)")
-    found = [verdict for verdict in VERDICT_COLOURS if verdict in set(shown["finding"])]
-    legend(ax, [mark(VERDICT_COLOURS[verdict], verdict) for verdict in found], columns=4)
-    return shown
-
-
-def measured_and_published(joined: pd.DataFrame, ax: Axes, mask_choice: str = "first") -> pd.DataFrame:
+def measured_and_published(joined: pd.DataFrame, ax: Axes, mask_choice: str = "first_mask") -> pd.DataFrame:
     """Draw measured beside SAM's published IoU for every object both have (`published` module)."""
     shown = joined[joined["mask_choice"] == mask_choice].reset_index(drop=True)
     if shown.empty:
         return nothing(ax, "no object of this table is among the published ones")
     names = sorted(shown["published_object"].unique())
-    modes = [mode for mode in MODES_2D if mode in set(shown["prompt"])]
+    modes = [mode for mode in PROMPTS_2D if mode in set(shown["prompt"])]
     for row in shown.itertuples():
         y = names.index(row.published_object) + (modes.index(row.prompt) - (len(modes) - 1) / 2) * 0.18
         colour = PROMPT_COLOURS[row.prompt]

@@ -45,9 +45,8 @@ class Panel:
     spacing_mm: tuple[float, float] = (1.0, 1.0)
 
 
-def _outline(
-    ax: Axes, mask: np.ndarray | None, colour: str, style: str = "solid", width: float = 0.8
-) -> None:
+def outline(ax: Axes, mask: np.ndarray | None, colour: str, style: str = "solid", width: float = 0.8) -> None:
+    """Draw the border of a mask, bool (y, x); of None or an empty one nothing."""
     if mask is not None and np.any(mask):
         padded = np.pad(np.asarray(mask, float), 1)  # objects at the border get a closed outline
         y, x = (np.arange(-1, size + 1) for size in np.shape(mask))
@@ -65,7 +64,7 @@ def _prompt(ax: Axes, prompt: Prompt) -> None:
         )
         box.set_path_effects(RIM)
         ax.add_patch(box)
-    _outline(ax, prompt.mask, PROMPT, "dotted")
+    outline(ax, prompt.mask, PROMPT, "dotted")
 
 
 def draw(ax: Axes, panel: Panel) -> None:
@@ -73,8 +72,8 @@ def draw(ax: Axes, panel: Panel) -> None:
     height, width = panel.image.shape[:2]
     aspect = panel.spacing_mm[0] / panel.spacing_mm[1]
     ax.imshow(panel.image, cmap="gray", aspect=aspect, interpolation="nearest")
-    _outline(ax, panel.truth, TRUTH, width=1.7)  # wider: seen also where both agree
-    _outline(ax, panel.prediction, PREDICTION)
+    outline(ax, panel.truth, TRUTH, width=1.7)  # wider: seen also where both agree
+    outline(ax, panel.prediction, PREDICTION)
     prompts = [panel.prompt] if isinstance(panel.prompt, Prompt) else (panel.prompt or [])
     for prompt in prompts:
         _prompt(ax, prompt)

@@ -6,19 +6,17 @@ slices), or low-rank adapters (LoRA, Hu et al. 2022) in the image encoder with t
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 import torch
 from tqdm import tqdm
 
-from medsam_nb.finetuning import sequence_steps, targets
-from medsam_nb.finetuning import steps
 from medsam_nb.errors import InputError, StudyError
-from training.batches import PROMPT_KINDS
+from medsam_nb.finetuning import sequence_steps, steps
+from medsam_nb.finetuning.adapters import add_lora, merge_lora
+from medsam_nb.finetuning.batches import image_batch, resize, to_device, video_batch
 
 PARAMETERS = ("mask_decoder", "memory", "lora")
 
@@ -40,48 +38,6 @@ class FineTuned:
     model: torch.nn.Module
     losses: tuple[float, ...]
     trained: int
-
-
-class LoraLinear(torch.nn.Module):
-    """A frozen linear layer plus a trained low-rank correction (zero at the start)."""
-
-    def __init__(self, linear: torch.nn.Linear, rank: int = 4):
-        super().__init__()
-        self.linear = linear.requires_grad_(False)
-        weight = linear.weight
-        self.down = torch.nn.Parameter(
-            torch.randn(rank, weight.shape[1], device=weight.device) / math.sqrt(rank)
-        )
-        self.up = torch.nn.Parameter(torch.zeros(weight.shape[0], rank, device=weight.device))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.linear(x) + x @ self.down.T @ self.up.T
-
-    @torch.no_grad()
-    def merged(self) -> torch.nn.Linear:
-        """The plain linear layer with the correction added to its weight."""
-        self.linear.weight.add_(self.up @ self.down)
-        return self.linear
-
-
-def add_lora(model, rank: int = 4) -> list[LoraLinear]:
-    """Replace the attention projections of the image encoder by `LoraLinear`, in place."""
-    added = []
-    for block in model.image_encoder.trunk.blocks:
-        for name in ("qkv", "proj"):
-            layer = LoraLinear(getattr(block.attn, name), rank)
-            setattr(block.attn, name, layer)
-            added.append(layer)
-    return added
-
-
-def merge_lora(model) -> None:
-    """Undo `add_lora`, keeping what was learned, so that the state dict has its official keys again."""
-    for block in model.image_encoder.trunk.blocks:
-        for name in ("qkv", "proj"):
-            layer = getattr(block.attn, name)
-            if isinstance(layer, LoraLinear):
-                setattr(block.attn, name, layer.merged())
 
 
 def choose_parameters(model, parameters: str, rank: int = 4) -> list[torch.nn.Parameter]:
@@ -152,7 +108,7 @@ def finetune(
     """
     rng = np.random.default_rng(seed)
     size, device = model.image_size, next(model.parameters()).device
-    prepared = [_resize(image, label, size) for image, label in cases]
+    prepared = [resize(image, label, size) for image, label in cases]
     spots = [
         (c, z, int(value))
         for c, (_, label) in enumerate(prepared)
@@ -177,10 +133,10 @@ def finetune(
         ]
         if parameters == "memory":
             loss, _ = sequence_steps.video_step(
-                model, _to(_video_batch(prepared, chosen[0], slices, rng), device)
+                model, to_device(video_batch(prepared, chosen[0], slices, rng), device)
             )
         else:
-            loss, _ = steps.image_step(model, None, _to(_image_batch(prepared, chosen, rng), device))
+            loss, _ = steps.image_step(model, None, to_device(image_batch(prepared, chosen, rng), device))
         optimiser.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
@@ -190,54 +146,3 @@ def finetune(
     if parameters == "lora":
         merge_lora(model)
     return FineTuned(model.eval(), tuple(losses), count)
-
-
-def _resize(image: np.ndarray, label: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-    planes = [
-        cv2.resize(np.asarray(s, np.float32), (size, size), interpolation=cv2.INTER_AREA) for s in image
-    ]
-    masks = [
-        cv2.resize(np.asarray(s, np.uint8), (size, size), interpolation=cv2.INTER_NEAREST) for s in label
-    ]
-    return np.stack(planes), np.stack(masks)
-
-
-def _to(batch: dict, device) -> dict:
-    return {k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
-
-
-def _prompts(masks: np.ndarray, rng: np.random.Generator) -> dict:
-    return {
-        "boxes": torch.from_numpy(np.stack([targets.sample_box(m, rng, targets.Rules()) for m in masks])),
-        "points": torch.from_numpy(np.stack([targets.sample_point(m, rng) for m in masks])),
-    }
-
-
-def _image_batch(prepared, chosen, rng: np.random.Generator) -> dict:
-    images = np.stack([prepared[c][0][z] for c, z, _ in chosen])
-    masks = np.stack([prepared[c][1][z] == value for c, z, value in chosen])
-    return {
-        "kind": "image",
-        "images": torch.from_numpy(images),
-        "masks": torch.from_numpy(masks),
-        "index": torch.arange(len(chosen)),
-        **_prompts(masks, rng),
-    }
-
-
-def _video_batch(prepared, spot, slices: int, rng: np.random.Generator) -> dict:
-    case, z, value = spot
-    image, label = prepared[case]
-    n = min(slices, len(image))
-    start = int(np.clip(z - rng.integers(n), 0, len(image) - n))
-    masks = (label[start : start + n] == value)[None]
-    prompted = z - start
-    return {
-        "kind": "video",
-        "images": torch.from_numpy(image[start : start + n])[None],
-        "masks": torch.from_numpy(masks),
-        "index": torch.zeros(1, dtype=torch.long),
-        "prompted": prompted,
-        "prompt": str(rng.choice(PROMPT_KINDS)),
-        **_prompts(masks[:, prompted], rng),
-    }

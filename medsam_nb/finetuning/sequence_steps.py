@@ -7,8 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from medsam_nb.finetuning import losses
-from medsam_nb.finetuning import steps
+from medsam_nb.finetuning import losses, steps
 
 # Sequences are announced to the tracker with this length (temporal codes are relative to it).
 ANNOUNCED_SLICES = 16

@@ -14,10 +14,16 @@ import torch.nn.functional as F
 from segment_anything.modeling import Sam
 
 from medsam_nb.finetuning import losses
-from medsam_nb.models.miniature import prompt_parts
 
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
+
+
+def prompt_parts(model) -> tuple[torch.nn.Module, torch.nn.Module]:
+    """Prompt encoder and mask decoder of either model."""
+    if isinstance(model, Sam):
+        return model.prompt_encoder, model.mask_decoder
+    return model.sam_prompt_encoder, model.sam_mask_decoder
 
 
 @dataclass(frozen=True)
@@ -166,7 +172,7 @@ def image_step(
     model, head
         `head` is `metric_head(model)` or None.
     batch : dict
-        From `training_batches.image_batch`, on the model's device.
+        From `batches.image_batch`, on the model's device.
     balanced, aux_weight : float
     correct : numpy.random.Generator, optional
         When given, a correction step follows.

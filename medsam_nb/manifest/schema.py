@@ -9,7 +9,8 @@ from typing import Any
 
 from medsam_nb.manifest.rows import Checkpoint, DataSet, Manifest
 
-GROUPED = ("sample_", "example_")  # rows that the table of states counts instead of naming
+# Groups of rows that the table of states counts instead of naming.
+COUNTED = {"sample": "real samples", "example": "format examples, not measured"}
 ATTRIBUTE = re.compile(r"(?P<names>\w+(?:, \w+)*) : (?P<text>.*(?:\n {4}.*)*)")
 
 
@@ -49,20 +50,20 @@ def state_table(manifest: Manifest) -> str:
         "|---|---|---|---|---|---|---|---|",
     ]
     for name, row in manifest.data_sets.items():
-        if not name.startswith(GROUPED):
+        if row.group not in COUNTED:
             cases = "?" if row.expected.cases is None else str(row.expected.cases)
             by_hand = ", by hand" if row.access == "open" and not row.files else ""
             cells = [f"`{name}`", row.paper_name or "", row.modality, f"{row.dimension}D"]
             cells += [row.access + by_hand, cases]
             lines.append(_line([*cells, row.licence, _state(row)]))
-    for prefix, meaning in zip(GROUPED, ("real samples", "format examples, not measured"), strict=True):
-        rows = [row for name, row in manifest.data_sets.items() if name.startswith(prefix)]
+    for group, meaning in COUNTED.items():
+        rows = [row for row in manifest.data_sets.values() if row.group == group]
         if rows:
             access = ", ".join(sorted({row.access for row in rows}))
             counted = f"{sum(row.ready for row in rows)} of {len(rows)} rows ready"
             cases = str(sum(row.expected.cases or 0 for row in rows))
             lines.append(
-                _line([f"`{prefix}*`", "", meaning, "2D, 3D", access, cases, "see the manifest", counted])
+                _line([f"group `{group}`", "", meaning, "2D, 3D", access, cases, "see the manifest", counted])
             )
     return "\n".join(lines) + "\n"
 

@@ -7,7 +7,9 @@ import torch
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-ATTENTION = ("exact", "blocked")
+from medsam_nb.errors import require_known
+from medsam_nb.protocol.options import ATTENTION
+
 BLOCK_QUERIES = 128  # their weights fit into a core's cache
 
 
@@ -46,6 +48,5 @@ def attention_mode(name: str) -> Callable[[], AbstractContextManager]:
     name : {"exact", "blocked"}
         "blocked" changes results in bfloat16 only, and is meant for a CPU; whoever uses it records it.
     """
-    if name not in ATTENTION:
-        raise ValueError(f"unknown attention {name!r}; known: {', '.join(ATTENTION)}")
+    require_known("attention", name, ATTENTION, what="attention")
     return _Blocked if name == "blocked" else nullcontext

@@ -12,9 +12,9 @@ from sam2.build_sam import build_sam2_video_predictor
 from segment_anything import sam_model_registry
 from torch import nn
 
-from medsam_nb.models import miniature
 from medsam_nb.errors import CheckpointError
 from medsam_nb.manifest.rows import Checkpoint
+from medsam_nb.models import miniature
 
 EMBEDDED_WEIGHTS = Path(__file__).parent / "weights"
 
@@ -131,12 +131,50 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
     return {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in state.items()}
 
 
+def device_facts(device: torch.device) -> dict[str, object]:
+    """Return what decides how a GPU rounds: its name, the libraries, and their settings; nothing on a CPU."""
+    if device.type != "cuda":
+        return {}
+    return {
+        "name": torch.cuda.get_device_name(device),
+        "cuda": torch.version.cuda,
+        "cudnn": torch.backends.cudnn.version(),
+        "tf32": [torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32],
+        "cudnn_deterministic": torch.backends.cudnn.deterministic,
+        "cudnn_benchmark": torch.backends.cudnn.benchmark,
+        "attention": [
+            name
+            for name, enabled in {
+                "flash": torch.backends.cuda.flash_sdp_enabled(),
+                "memory_efficient": torch.backends.cuda.mem_efficient_sdp_enabled(),
+                "math": torch.backends.cuda.math_sdp_enabled(),
+            }.items()
+            if enabled
+        ],
+    }
+
+
 def _build(checkpoint: Checkpoint) -> nn.Module:
+    """Return the network of a row with random weights, at the row's input size."""
+    size = checkpoint.image_size
     if checkpoint.config == "miniature":
-        return {"sam2": miniature.build_sam2, "sam": miniature.build_sam}[checkpoint.family]()
+        return {"sam2": miniature.build_sam2, "sam": miniature.build_sam}[checkpoint.family](size)
     if checkpoint.family == "sam":
-        return sam_model_registry[checkpoint.config]()
-    return build_sam2_video_predictor(checkpoint.config, device="cpu")
+        network = sam_model_registry[checkpoint.config]()
+        own = network.image_encoder.img_size
+        if own != size:
+            raise CheckpointError(
+                checkpoint.name,
+                f"image_size is {size}, but SAM's {checkpoint.config} has an input of {own} pixels.",
+                f"Write `image_size: {own}`.",
+            )
+        return network
+    side = size // 16  # cells of the memory attention's grid
+    overrides = [f"++model.image_size={size}"] + [
+        f"++model.memory_attention.layer.{name}.feat_sizes=[{side},{side}]"
+        for name in ("self_attention", "cross_attention")
+    ]
+    return build_sam2_video_predictor(checkpoint.config, device="cpu", hydra_overrides_extra=overrides)
 
 
 def load_model(

@@ -1,8 +1,8 @@
 """Image features of a volume's slices: each slice is encoded once, for 2D and 3D, all objects and designs.
 
 One resize feeds everything: `SAM2Transforms`, the transform of SAM 2's image predictor (torchvision's
-antialiased bilinear filter on floats). The package's video loader would use PIL's bicubic filter on
-uint8 instead, so the two predictors would see different pixels and could not share a feature.
+antialiased bilinear filter on floats). The package's video loader uses PIL's bicubic filter on uint8 instead,
+so its two predictors see different pixels; frames of "video" are resized as that loader does.
 
 Features stay in memory within a budget. Beyond it they come back from a folder, if one is given, or are
 encoded again. A file is used only if its key says that it was made by these weights from these pixels
@@ -21,13 +21,19 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 from sam2.utils.transforms import SAM2Transforms
 from segment_anything.utils.transforms import ResizeLongestSide
 from torch import nn
 
+from medsam_nb.errors import require_known
+from medsam_nb.files import write_atomically
 from medsam_nb.models.checkpoints import Model
-from medsam_nb.evaluation.store import write_atomically
+from medsam_nb.models.sharing import replaced
+from medsam_nb.protocol.options import FRAMES
+from medsam_nb.provenance import ENCODED_SLICES, code_sha256, package_versions
 
+ENCODING_PACKAGES = ("numpy", "pillow", "sam2", "segment-anything", "torch", "torchvision")
 BUDGET_BYTES = 256 << 20
 BUDGET_SLICES = 64  # at least; a slice of SAM 2 at 1024 pixels takes 16.8 MB in float32, 10.5 in bfloat16
 MAGIC = b"medsam-nb features 1\n"
@@ -50,6 +56,20 @@ def quiet_transforms() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Compute with one thread: the order of sums on a CPU, and so the last bits, depend on their number.
+
+    It is also faster where other processes use the cores.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 @cache
 def sam2_transforms(image_size: int) -> SAM2Transforms:
     """Return the package's own transform; making one takes longer than using it."""
@@ -60,28 +80,47 @@ def sam2_transforms(image_size: int) -> SAM2Transforms:
 @contextmanager
 def without_positions(neck: nn.Module) -> Iterator[None]:
     """Leave out the position encodings, which are the same for every slice; see `SliceFeatures.backbone`."""
-    neck.position_encoding.forward = lambda level: level[:, :1]
-    try:
+    with replaced(neck.position_encoding, "forward", lambda level: level[:, :1]):
         yield
-    finally:
-        del neck.position_encoding.forward
 
 
-def encoder_of(model: Model) -> tuple[str, Encode]:
+def as_video_frame(grey: np.ndarray, image_size: int) -> torch.Tensor:
+    """Return a slice as SAM 2's loader of video folders prepares a frame, shape (3, image_size, image_size).
+
+    PIL's resize of 8-bit pictures (bicubic), then the mean and spread of ImageNet; but for JPEG, through
+    which the loader would read it.
+    """
+    picture = Image.fromarray(grey).convert("RGB").resize((image_size, image_size))
+    frame = torch.from_numpy(np.asarray(picture) / 255.0).permute(2, 0, 1).float()
+    transforms = sam2_transforms(image_size)
+    mean, spread = (torch.tensor(value)[:, None, None] for value in (transforms.mean, transforms.std))
+    return (frame - mean) / spread
+
+
+def encoder_of(model: Model, frames: str = "image") -> tuple[str, Encode]:
     """Return how a model sees a slice: the name of its preprocessing, and the function that encodes.
 
     The function takes a slice, uint8 (y, x), and returns its features, finest level first: what the
     official image predictor computes in `set_image`, before anything that depends on a prompt.
+
+    Parameters
+    ----------
+    model : Model
+    frames : {"image", "video"}
+        How slices are resized; see `options.PropagationOptions`. SAM has one way only, "image".
     """
     network, size = model.network, model.image_size
+    require_known("frames", frames, FRAMES if model.family == "sam2" else FRAMES[:1], what="way to resize")
     if model.family == "sam2":
+        as_input = {"image": lambda grey: sam2_transforms(size)(as_rgb(grey))}
+        as_input["video"] = lambda grey: as_video_frame(grey, size)
 
         def encode(grey: np.ndarray) -> list[torch.Tensor]:
-            image = sam2_transforms(size)(as_rgb(grey))[None].to(model.device)
+            image = as_input[frames](grey)[None].to(model.device)
             with torch.inference_mode(), model.precision(), without_positions(network.image_encoder.neck):
                 return network.forward_image(image)["backbone_fpn"]
 
-        return f"SAM2Transforms, square of {size}", encode
+        return f"{'SAM2Transforms' if frames == 'image' else 'video frames'}, square of {size}", encode
     resize = ResizeLongestSide(size)
 
     def encode(grey: np.ndarray) -> list[torch.Tensor]:
@@ -213,6 +252,8 @@ class SliceFeatures:
     ----------
     model : Model
     slices : ndarray of uint8, shape (z, y, x)
+    frames : {"image", "video"}
+        How slices are resized; see `encoder_of`.
     budget_bytes : int, optional
         Of memory; those used longest ago go first. Without one: 256 MiB, or 64 slices where that is more.
     folder : Path, optional
@@ -231,14 +272,15 @@ class SliceFeatures:
         model: Model,
         slices: np.ndarray,
         *,
+        frames: str = "image",
         budget_bytes: int | None = None,
         folder: Path | None = None,
         folder_bytes: int | None = None,
     ) -> None:
         if slices.dtype != np.uint8 or slices.ndim != 3:
             raise ValueError(f"slices are uint8 (z, y, x), not {slices.dtype} with {slices.ndim} axes")
-        self.model, self.slices, self.encoded = model, slices, 0
-        preprocessing, self._encode = encoder_of(model)
+        self.model, self.slices, self.frames, self.encoded = model, slices, frames, 0
+        preprocessing, self._encode = encoder_of(model, frames)
         self._budget, self._used = budget_bytes, 0
         self._kept: OrderedDict[int, list[torch.Tensor]] = OrderedDict()
         self._position: torch.Tensor | None = None
@@ -250,7 +292,8 @@ class SliceFeatures:
                 "dtype": str(model.dtype),
                 "device": device_name(model.device),
                 "threads": torch.get_num_threads(),  # the order of sums on a CPU depends on it
-                "torch": torch.__version__,
+                "code": code_sha256(*ENCODED_SLICES),
+                "packages": package_versions(ENCODING_PACKAGES),
             }
             self._folder = FeatureFolder(folder, json.dumps(origin, sort_keys=True), folder_bytes)
 

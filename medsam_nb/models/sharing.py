@@ -1,4 +1,4 @@
-"""Work that several questions share: a module's method computes once, and its answer serves the others."""
+"""Patches that leave no trace: methods replaced for the time being, and work that several questions share."""
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -6,6 +6,24 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from torch import nn
 
 Answers = dict[tuple[int, str], object]
+
+
+@contextmanager
+def replaced(owner: object, name: str, value: object) -> Iterator[None]:
+    """Give an object another attribute for the time being; afterwards it has what it had.
+
+    An attribute of the object itself (a compiled `forward`, say) is put back, not only uncovered.
+    """
+    own = vars(owner)
+    had, before = name in own, own.get(name)
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        if had:
+            setattr(owner, name, before)
+        else:
+            delattr(owner, name)
 
 
 @contextmanager
@@ -27,8 +45,5 @@ def answering_once(
                 answers[key] = compute(*inputs, **named_inputs)
         return answers[key]
 
-    setattr(module, method, answer)
-    try:
+    with replaced(module, method, answer):
         yield
-    finally:
-        delattr(module, method)

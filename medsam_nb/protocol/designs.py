@@ -1,18 +1,20 @@
 """The experimental grid of 3D prompting: which slice, which prompt, which direction, which mask."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
 
-from medsam_nb.protocol.prompts import KINDS_3D
+from medsam_nb.errors import StudyError, require_known
+from medsam_nb.protocol.prompts import PROMPTS_3D
 
+DESIGN_FACTORS = ("frame_choice", "prompt", "direction", "mask_choice")  # columns of the tidy table
 FRAME_CHOICES = ("first_slice", "centre_slice", "largest_slice", "three_slices")
 DIRECTIONS = ("front_to_end", "bidirectional")
-MASK_CHOICES_2D = ("first", "most_confident", "oracle")
+MASK_CHOICES_2D = ("first_mask", "most_confident_mask", "oracle_mask")
 MASK_CHOICES_3D = ("first_mask", "most_confident_mask")
-MASK_SCOPES = ("all", "prompted", "all_with_boxes")
-PROTOCOLS = ("corrected", "released")
+LEVELS = dict(zip(DESIGN_FACTORS, (FRAME_CHOICES, PROMPTS_3D, DIRECTIONS, MASK_CHOICES_3D), strict=True))
 
 
 @dataclass(frozen=True, order=True)
@@ -36,21 +38,16 @@ class Design:
     mask_choice: str
 
     def __post_init__(self) -> None:
-        for value, known in (
-            (self.frame_choice, FRAME_CHOICES),
-            (self.prompt, KINDS_3D),
-            (self.direction, DIRECTIONS),
-            (self.mask_choice, MASK_CHOICES_3D),
-        ):
-            if value not in known:
-                raise ValueError(f"{value!r} is not a part of a design; known: {', '.join(known)}")
+        for factor, known in LEVELS.items():
+            require_known("design", getattr(self, factor), known, what=factor.replace("_", " "))
 
     @property
     def name(self) -> str:
-        return "/".join((self.frame_choice, self.prompt, self.direction, self.mask_choice))
+        """The four parts, joined by "/": what `parse_design` reads."""
+        return "/".join(getattr(self, factor) for factor in DESIGN_FACTORS)
 
 
-ALL_DESIGNS = tuple(Design(*cell) for cell in product(FRAME_CHOICES, KINDS_3D, DIRECTIONS, MASK_CHOICES_3D))
+ALL_DESIGNS = tuple(Design(*cell) for cell in product(*LEVELS.values()))
 
 # The paper's first version has 24 designs: 3 frame choices x 2 prompts x 2 directions x 2 mask
 # choices. Which three and which two it does not say in what is at hand; these are assumed.
@@ -60,6 +57,56 @@ PAPER_V1_DESIGNS = tuple(
     if design.frame_choice != "three_slices" and design.prompt in ("one_point", "one_box")
 )
 DESIGN_SETS = {"all": ALL_DESIGNS, "paper_v1": PAPER_V1_DESIGNS}
+
+
+def parse_design(name: str) -> Design:
+    """Return the design of a name such as "centre_slice/one_box/bidirectional/first_mask".
+
+    Raises
+    ------
+    StudyError
+        If the name has not four parts, or a part is unknown.
+    """
+    parts = name.split("/")
+    if len(parts) != len(DESIGN_FACTORS):
+        raise StudyError(name, "is no design.", f"Write {'/'.join(DESIGN_FACTORS)}.")
+    return Design(*parts)
+
+
+def chosen_designs(choice: str | Sequence[str] | Mapping[str, str | Sequence[str]]) -> tuple[Design, ...]:
+    """Return the designs that a study asks for, in the order of the grid.
+
+    Parameters
+    ----------
+    choice : str, sequence of str, or mapping
+        The name of a set ("all", "paper_v1") or of a design; names of designs; or the wanted levels of
+        some factors, such as ``{"prompt": "one_box", "frame_choice": ["first_slice", "centre_slice"]}``.
+
+    Raises
+    ------
+    StudyError
+        If a name is unknown; the message suggests the nearest known one.
+
+    Examples
+    --------
+    >>> len(chosen_designs("all")), len(chosen_designs({"prompt": "one_box", "direction": "bidirectional"}))
+    (64, 8)
+    """
+    if isinstance(choice, str) and "/" not in choice:
+        require_known("designs", choice, DESIGN_SETS, what="set of designs")
+        return DESIGN_SETS[choice]
+    if isinstance(choice, Mapping):
+        wanted = {}
+        for factor, levels in choice.items():
+            require_known("designs", factor, DESIGN_FACTORS, what="factor of a design")
+            wanted[factor] = [levels] if isinstance(levels, str) else list(levels)
+            for level in wanted[factor]:
+                require_known("designs", level, LEVELS[factor], what=factor.replace("_", " "))
+        return tuple(d for d in ALL_DESIGNS if all(getattr(d, f) in w for f, w in wanted.items()))
+    named = {parse_design(name) for name in ([choice] if isinstance(choice, str) else choice)}
+    if not named:
+        raise StudyError("designs", "none is named.", "Write all, paper_v1, or names of designs.")
+    return tuple(design for design in ALL_DESIGNS if design in named)
 
 
 def prompted_slices(areas: np.ndarray, frame_choice: str, protocol: str = "corrected") -> tuple[int, ...]:

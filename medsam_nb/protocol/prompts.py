@@ -11,10 +11,12 @@ import cv2
 import numpy as np
 from skimage.measure import label
 
+from medsam_nb.errors import require_known
 from medsam_nb.protocol.seeds import generator
+from medsam_nb.protocol.volume import Case
 
-MODES_2D = ("one_point", "point_per_component", "one_box", "box_per_component")
-KINDS_3D = ("one_point", "point_per_component", "one_box", "mask")
+PROMPTS_2D = ("one_point", "point_per_component", "one_box", "box_per_component")
+PROMPTS_3D = ("one_point", "point_per_component", "one_box", "mask")
 MAX_COMPONENTS = 3
 
 
@@ -84,6 +86,14 @@ def tight_box(component: np.ndarray) -> tuple[int, int, int, int]:
     return int(columns.min()), int(rows.min()), int(columns.max()), int(rows.max())
 
 
+def prompt_seed(seed: int, case: Case, object_name: str, slice_index: int) -> tuple[object, ...]:
+    """Return what identifies the prompts of one slice of one object: their `seed_parts`.
+
+    Tables, figures and the explorer draw the same prompt because all of them take it from here.
+    """
+    return seed, case.data_set, case.case_id, object_name, slice_index
+
+
 def prompts_2d(mask: np.ndarray, mode: str, seed_parts: Sequence[object]) -> tuple[Prompt, ...]:
     """Return the model calls of one slice; the masks of several calls are united.
 
@@ -110,7 +120,7 @@ def prompts_2d(mask: np.ndarray, mode: str, seed_parts: Sequence[object]) -> tup
     if mode == "one_point":
         components = components[:1]
     elif mode != "point_per_component":
-        raise ValueError(f"unknown prompt mode {mode!r}; known: {', '.join(MODES_2D)}")
+        require_known("prompts", mode, PROMPTS_2D, what="prompt in 2D")
     points = [central_point(component, *seed_parts, rank) for rank, component in enumerate(components)]
     return (Prompt(points=tuple(points)),)
 
@@ -124,6 +134,5 @@ def prompt_3d(mask: np.ndarray, kind: str, seed_parts: Sequence[object]) -> Prom
     """
     if kind == "mask":
         return Prompt(mask=mask)
-    if kind not in KINDS_3D:
-        raise ValueError(f"unknown prompt kind {kind!r}; known: {', '.join(KINDS_3D)}")
+    require_known("prompts", kind, PROMPTS_3D, what="prompt in 3D")
     return prompts_2d(mask, kind, seed_parts)[0]

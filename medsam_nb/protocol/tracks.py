@@ -1,6 +1,6 @@
 """What a 3D run has to predict: for every design of an object, which slices, from which prompts.
 
-`engine.sweep` and `reference.sweep` both take a plan from here and return `SliceMask`; they differ
+`propagation.sweep` and `reference.sweep` both take a plan from here and return `SliceMask`; they differ
 in how often they do the same work, not in what they predict.
 """
 
@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from medsam_nb.errors import require_known
 from medsam_nb.protocol.designs import Design, prompted_slices, start_slice
-
-UNTIL = ("last_object_slice", "volume_end")
+from medsam_nb.protocol.options import ENDS
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,8 +123,7 @@ def plan(
         Predict the slices that hold the object, and stop after the last of them in each direction;
         or predict every slice.
     """
-    if until not in UNTIL:
-        raise ValueError(f"unknown end of the run {until!r}; known: {', '.join(UNTIL)}")
+    require_known("until", until, ENDS, what="end of a run")
     tracks = []
     for name, mask in objects.items():
         areas = np.count_nonzero(mask, axis=(1, 2))

@@ -11,7 +11,9 @@ import numpy as np
 import pandas as pd
 from scipy import stats as scipy_stats
 
-from medsam_nb.statistics.pooling import FACTORS, Comparison, case_means, paired_values, select
+from medsam_nb.protocol.designs import DESIGN_FACTORS, MASK_CHOICES_3D
+from medsam_nb.protocol.table import FACTORS
+from medsam_nb.statistics.pooling import NEVER_MIXED, Comparison, case_means, paired_values, select
 
 FAR_SLICES = 8  # the length of the clips on which SAM 2 was trained
 HIGH_IOU = 0.8
@@ -56,7 +58,7 @@ def _versus(a: Mapping, b: Mapping, where: Mapping | None = None, model: str = "
 
 
 def _flat(a: str, b: str, model: str) -> Callable:
-    return _versus({"prompt": a}, {"prompt": b}, {"task": "2d", "mask_choice": "first"}, model)
+    return _versus({"prompt": a}, {"prompt": b}, {"task": "2d", "mask_choice": "first_mask"}, model)
 
 
 def _deep(column: str, a: str, b: str, **where) -> Callable:
@@ -67,7 +69,10 @@ def _models(table: pd.DataFrame, models: Mapping[str, str]) -> pd.DataFrame:
     if not {"sam2", "sam"} <= set(models):
         return pd.DataFrame(columns=["data_set", "a", "b"])
     comparison = Comparison(
-        "claim", {"model": models["sam2"]}, {"model": models["sam"]}, {"task": "2d", "mask_choice": "first"}
+        "claim",
+        {"model": models["sam2"]},
+        {"model": models["sam"]},
+        {"task": "2d", "mask_choice": "first_mask"},
     )
     return paired_values(table, comparison).values
 
@@ -75,8 +80,8 @@ def _models(table: pd.DataFrame, models: Mapping[str, str]) -> pd.DataFrame:
 def _deep_against_flat(table: pd.DataFrame, models: Mapping[str, str]) -> pd.DataFrame:
     """3D against 2D on propagated slices, for the prompts that both have, mask choices alike."""
     found = []
-    for deep, flat in (("first_mask", "first"), ("most_confident_mask", "most_confident")):
-        a, b = {"task": "3d", "mask_choice": deep}, {"task": "2d", "mask_choice": flat}
+    for choice in MASK_CHOICES_3D:
+        a, b = {"task": "3d", "mask_choice": choice}, {"task": "2d", "mask_choice": choice}
         fixed = {"prompt": ["one_point", "point_per_component", "one_box"]}
         found.append(_versus(a, b, fixed, slices="propagated")(table, models))
     both = pd.concat(found)
@@ -92,8 +97,8 @@ def deep_rows(table: pd.DataFrame, models: Mapping[str, str]) -> pd.DataFrame:
 def _best_design(table: pd.DataFrame, models: Mapping[str, str]) -> pd.DataFrame:
     """Mean over all designs against the best one, which is chosen on the other cases only."""
     rows = deep_rows(table, models).drop(columns="failed")
-    design = ["frame_choice", "prompt", "direction", "mask_choice"]
-    means = case_means(rows, [*design, "task", "model", "mask_scope", "protocol"])
+    design = list(DESIGN_FACTORS)
+    means = case_means(rows, [*design, *NEVER_MIXED])
     wide = means.pivot_table(index=["data_set", "case_id"], columns=design, values="value").dropna()
     if len(wide) < 2 or wide.shape[1] < 2:
         return pd.DataFrame(columns=["data_set", "a", "b"])

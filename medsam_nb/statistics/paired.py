@@ -14,11 +14,12 @@ from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.weightstats import ttost_paired
 
 from medsam_nb.errors import InputError
-from medsam_nb.statistics.pooling import Comparison, check_table, declare, paired_values
 from medsam_nb.protocol.seeds import generator
+from medsam_nb.statistics.pooling import Comparison, check_table, declare, paired_values
 
 ALPHA = 0.05
 RESAMPLES = 4000
+FIGURE_RESAMPLES = 1000  # of each of the many intervals in a figure
 FEWEST_DATA_SETS = 5  # data sets themselves are resampled from this number on
 FEWEST_FOR_TEST = 6  # below it no two-sided signed-rank test can reach p < 0.05
 ROUND = 12  # decimals; differences of equal IoUs must tie, not differ by rounding errors
@@ -336,3 +337,36 @@ def compare(
         result.loc[family.index, "p_holm"] = holm(family["p"].to_numpy(float))
         result.loc[family.index, "n_tests"] = int(family["p"].notna().sum())
     return result.astype({"p_holm": float, "n_tests": "Int64"})
+
+
+def summarise(cases: pd.DataFrame, by: list[str], resamples: int = FIGURE_RESAMPLES) -> pd.DataFrame:
+    """Return mean over cases, 95 % cluster-bootstrap interval and number of cases of every cell.
+
+    Parameters
+    ----------
+    cases : DataFrame
+        One row per case and cell: `data_set`, `value` and the columns of `by`.
+
+    Returns
+    -------
+    DataFrame
+        Columns of `by`, `mean`, `ci_low`, `ci_high` (missing for one case), `n_cases`, `n_data_sets`.
+    """
+    found = []
+    for key, cell in cases.groupby(by, dropna=False, sort=False):
+        values = cell["value"].to_numpy(float)
+        low = high = float("nan")
+        if len(values) > 1:
+            draws = bootstrap_draws(values, cell["data_set"].to_numpy(str), np.nanmean, resamples)
+            low, high = np.quantile(draws, [0.025, 0.975])
+        found.append(
+            {
+                **dict(zip(by, key if isinstance(key, tuple) else (key,), strict=True)),
+                "mean": values.mean(),
+                "ci_low": low,
+                "ci_high": high,
+                "n_cases": len(values),
+                "n_data_sets": cell["data_set"].nunique(),
+            }
+        )
+    return pd.DataFrame(found, columns=[*by, "mean", "ci_low", "ci_high", "n_cases", "n_data_sets"])

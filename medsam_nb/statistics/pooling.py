@@ -13,14 +13,12 @@ import numpy as np
 import pandas as pd
 
 from medsam_nb.errors import InputError, StudyError
-from medsam_nb.evaluation.store import COLUMNS, KEY_COLUMNS, as_table
+from medsam_nb.protocol.table import COLUMNS, FACTORS, KEY_COLUMNS, as_table
 
 # Metrics between 0 and 1 in which a failed mask is a 0.
 OVERLAPS = ("iou", "volume_iou", "volume_dice", "dice", "nsd")
-# What tells one cell of the experiment from another, beside the unit itself.
-FACTORS = ("task", "model", "prompt", "mask_choice", "frame_choice", "direction", "mask_scope", "protocol")
 # Averaging over these by accident would mix experiments: a selection has to name them if they vary.
-NEVER_MIXED = ("task", "model", "mask_scope", "protocol")
+NEVER_MIXED = ("task", "model", "mask_scope", "protocol", "frames")
 UNITS = {"case": ["data_set", "case_id"], "object": ["data_set", "object"], "data_set": ["data_set"]}
 SLICES = ("all", "propagated", "prompted")
 

@@ -9,9 +9,9 @@ from importlib.resources import files
 
 import pandas as pd
 
-from medsam_nb.statistics.released_scripts import paper_means
+from medsam_nb.protocol.table import as_table
 from medsam_nb.statistics.paired import compare
-from medsam_nb.evaluation.store import as_table
+from medsam_nb.statistics.released_scripts import paper_means
 
 CITATION = (
     "Mazurowski et al., Segment anything model for medical image analysis: an experimental study, "
@@ -78,7 +78,7 @@ def sam_table() -> pd.DataFrame:
     )
 
 
-_FIRST = {"mask_choice": "first"}
+_FIRST = {"mask_choice": "first_mask"}
 PUBLISHED_COMPARISONS = [
     {
         "name": "one box against one point",
@@ -119,8 +119,8 @@ PUBLISHED_COMPARISONS = [
         {
             "name": f"oracle against first mask, {prompt.replace('_', ' ')}",
             "vary": "mask_choice",
-            "a": "oracle",
-            "b": "first",
+            "a": "oracle_mask",
+            "b": "first_mask",
             "where": {"prompt": prompt},
         }
         for prompt in ("one_point", "point_per_component", "one_box", "box_per_component")
@@ -175,7 +175,9 @@ def measured_against_published(
 
     columns = ["published_object", "data_set", "object", "model", "prompt", "mask_choice", "measured"]
     columns += ["published", "difference", "n_cases", "n_slices"]
-    means = paper_means(table[(table["task"] == "2d") & table["mask_choice"].isin(["first", "oracle"])])
+    means = paper_means(
+        table[(table["task"] == "2d") & table["mask_choice"].isin(["first_mask", "oracle_mask"])]
+    )
     alone = (means.groupby("data_set")["object"].nunique() <= 1).to_dict()
     means["published_object"] = [
         match(d, o) for d, o in zip(means["data_set"], means["object"].fillna(""), strict=True)

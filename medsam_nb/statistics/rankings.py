@@ -9,10 +9,11 @@ from scipy import stats as scipy_stats
 from statsmodels.formula.api import mixedlm
 
 from medsam_nb.errors import InputError
-from medsam_nb.statistics.pooling import case_means
+from medsam_nb.protocol.designs import DESIGN_FACTORS
 from medsam_nb.statistics.paired import ALPHA
+from medsam_nb.statistics.pooling import case_means
 
-DESIGN = ["frame_choice", "prompt", "direction", "mask_choice"]
+DESIGN = list(DESIGN_FACTORS)
 
 
 @dataclass(frozen=True, eq=False)

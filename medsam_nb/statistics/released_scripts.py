@@ -11,9 +11,10 @@ from collections.abc import Collection
 import numpy as np
 import pandas as pd
 
-from medsam_nb.protocol.designs import start_slice
 from medsam_nb.errors import InputError, StudyError
-from medsam_nb.statistics.pooling import FACTORS, case_means, check_table
+from medsam_nb.protocol.designs import DESIGN_FACTORS, start_slice
+from medsam_nb.protocol.table import FACTORS
+from medsam_nb.statistics.pooling import case_means, check_table
 
 SWITCHES = {
     # The list of scores is extended by itself after each pass: the backward pass ends up counted
@@ -39,7 +40,7 @@ NOT_REPLAYED = (
     "the order of the files; ours depend on the case alone.",
 )
 MOST_SCORES = 1000
-DESIGN = ["frame_choice", "prompt", "direction", "mask_choice"]
+DESIGN = list(DESIGN_FACTORS)
 
 
 def chosen_switches(protocol: str, switches: Collection[str] | None = None) -> frozenset[str]:

@@ -7,7 +7,8 @@ ratio separates it from objects that are hard already on the prompted slice.
 import numpy as np
 import pandas as pd
 
-from medsam_nb.statistics.pooling import FACTORS, check_table, refuse_mixture
+from medsam_nb.protocol.table import FACTORS
+from medsam_nb.statistics.pooling import check_table, refuse_mixture
 
 LEAST = 0.1  # IoU on the prompted slice under which there is nothing to retain, and a ratio explodes
 STEPS = (1, 2, 4, 8, 16)  # slices at which a table states the retention

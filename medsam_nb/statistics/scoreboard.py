@@ -14,9 +14,10 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from medsam_nb.statistics import paired as stats
+from medsam_nb.protocol.designs import DESIGN_FACTORS
+from medsam_nb.statistics import paired
 from medsam_nb.statistics.claims import CLAIMS, H13, HIGH_IOU, deep_rows
-from medsam_nb.statistics.pooling import Comparison, case_means, check_table
+from medsam_nb.statistics.pooling import NEVER_MIXED, Comparison, case_means, check_table
 from medsam_nb.statistics.published import MODEL as PUBLISHED_MODEL
 from medsam_nb.statistics.published import sam_table
 
@@ -47,7 +48,7 @@ def _agreement(relation: str, estimate: float, low: float, high: float, p: float
     """Return the verdict of one test, given its corrected p value and interval."""
     if not np.isfinite(p):
         return "inconclusive"
-    significant = p < stats.ALPHA
+    significant = p < paired.ALPHA
     if relation in ("=", ">="):
         return "supported" if significant else "inconclusive"
     agrees = estimate > 0 if relation == ">" else estimate < 0
@@ -62,22 +63,13 @@ def _high_objects(table: pd.DataFrame, models: Mapping[str, str], resamples: int
     rows = rows[rows["prompt"].isin(["one_box", "mask"])].drop(columns="failed")
     found = []
     for (data_set, name), group in rows.groupby(["data_set", "object"], dropna=False):
-        cells = [
-            "frame_choice",
-            "prompt",
-            "direction",
-            "mask_choice",
-            "task",
-            "model",
-            "mask_scope",
-            "protocol",
-        ]
+        cells = [*DESIGN_FACTORS, *NEVER_MIXED]
         means = case_means(group, cells)
         best = means.groupby(cells[:4])["value"].mean().idxmax()
         values = means[(means[cells[:4]] == list(best)).all(axis=1)]["value"].to_numpy(float)
         pairs = pd.DataFrame({"data_set": data_set, "a": values, "b": HIGH_IOU})
         one_sided = Comparison("claim", {}, {}, alternative="greater")
-        item = stats.compare_pairs(pairs, one_sided, resamples, seed)
+        item = paired.compare_pairs(pairs, one_sided, resamples, seed)
         item["note"] = "; ".join(filter(None, [item["note"], "design chosen on the same cases: optimistic"]))
         found.append(
             {"test": f"{data_set}: {name}, {'/'.join(best)}, against {HIGH_IOU}", "scale": "IoU", **item}
@@ -90,7 +82,7 @@ def scoreboard(
     sam2: str = "",
     sam: str = "",
     margin: float = 0.05,
-    resamples: int = stats.RESAMPLES,
+    resamples: int = paired.RESAMPLES,
     seed: int = 0,
 ) -> pd.DataFrame:
     """Return what the table says of every claim.
@@ -108,7 +100,7 @@ def scoreboard(
     -------
     DataFrame
         One row per test: the claim (`claim`, `sentence`, `source`, `relation`, `needs`), the test, its
-        `scale` ("IoU" or "rank correlation"), effects and interval as in `stats.compare`, `finding`
+        `scale` ("IoU" or "rank correlation"), effects and interval as in `paired.compare`, `finding`
         (of the test), `verdict` (of the claim) and `because` (which of its tests say what, and what is
         needed for those that cannot be made). The case is the unit. For H13 a single object above the
         bar is enough.
@@ -128,11 +120,11 @@ def scoreboard(
         declared = Comparison("claim", {}, {}, test=kind, margin=margin)
         for name, pairs in claim.tests:
             values = pairs(checked, models)
-            item = stats.compare_pairs(values, declared, resamples, seed) if len(values) else {"n": 0}
+            item = paired.compare_pairs(values, declared, resamples, seed) if len(values) else {"n": 0}
             if claim.relation == ">=" and item["n"]:
                 # the other side of the claim: shown lower than its rival, and by more than the margin
-                worse = stats.compare_pairs(values, replace(declared, test="difference"), resamples, seed)
-                item["worse"] = worse["p"] < stats.ALPHA and item["ci_high"] < -margin
+                worse = paired.compare_pairs(values, replace(declared, test="difference"), resamples, seed)
+                item["worse"] = worse["p"] < paired.ALPHA and item["ci_high"] < -margin
             elif claim.relation == "=" and item["n"]:
                 item["worse"] = item["ci_high"] < -margin or item["ci_low"] > margin
             scale = "rank correlation" if "rank correlation" in name else "IoU"
@@ -164,7 +156,7 @@ def scoreboard(
     board = pd.DataFrame(rows).reindex(columns=[*columns, "worse"])
     board["p"] = board["p"].astype(float)
     board["family"] = np.where(board["claim"] == H13.number, "objects", "claims")
-    board["p_holm"] = board.groupby("family")["p"].transform(lambda p: stats.holm(p.to_numpy(float)))
+    board["p_holm"] = board.groupby("family")["p"].transform(lambda p: paired.holm(p.to_numpy(float)))
     board["n_tests"] = board.groupby("family")["p"].transform("count").astype(int)
     board["finding"] = [
         "not testable"
@@ -179,7 +171,7 @@ def scoreboard(
     )
     reasons = {claim: _because(tests) for claim, tests in board.groupby("claim", sort=False)}
     board["because"] = board["claim"].map(reasons)
-    few = board["n"].between(1, stats.FEWEST_FOR_TEST - 1)
+    few = board["n"].between(1, paired.FEWEST_FOR_TEST - 1)
     board["note"] = board["note"].astype(object).fillna("").astype(str)
     board.loc[few & (board["note"] == ""), "note"] = "few cases"
     tiny = board["finding"].isin(["supported", "contradicted"]) & board["relation"].isin([">", "<"])
@@ -215,7 +207,7 @@ def _because(tests: pd.DataFrame) -> str:
     return "; ".join(parts)
 
 
-def published_scoreboard(resamples: int = stats.RESAMPLES, seed: int = 0) -> pd.DataFrame:
+def published_scoreboard(resamples: int = paired.RESAMPLES, seed: int = 0) -> pd.DataFrame:
     """Return the claims that SAM's published results can test: H2 and H3, the object as unit."""
     table = sam_table().assign(case_id=lambda t: t["data_set"] + ": " + t["object"])
     board = scoreboard(

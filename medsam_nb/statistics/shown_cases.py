@@ -7,7 +7,8 @@ mask fails follows from its IoU and the sizes of object and prediction.
 import numpy as np
 import pandas as pd
 
-from medsam_nb.statistics.pooling import FACTORS, case_means, check_table
+from medsam_nb.protocol.table import FACTORS
+from medsam_nb.statistics.pooling import case_means, check_table
 
 FAILED_BELOW = 0.1  # IoU
 REASONS = {

@@ -10,8 +10,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
+from medsam_nb.figures.slices import PREDICTION, TRUTH, outline
 from medsam_nb.protocol.metrics import iou
-from medsam_nb.figures.slices import PREDICTION, TRUTH
 
 
 def draw_slice(
@@ -42,8 +42,7 @@ def draw_slice(
             (truth[slice_index], TRUTH, "solid"),
             (prediction[slice_index], PREDICTION, "dashed"),
         ):
-            if mask.any():
-                ax.contour(mask, levels=[0.5], colors=[colour], linewidths=1.2, linestyles=style)
+            outline(ax, mask, colour, style, 1.2)
         score = iou(truth[slice_index], prediction[slice_index])
         ax.set_title(
             f"{name}\nslice {slice_index}: " + ("empty" if np.isnan(score) else f"IoU {score:.2f}"),

@@ -5,43 +5,14 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
+from medsam_nb.figures.words import counted, interval_text, p_text
+
 COMPARISON_COLUMNS = ["comparison", "n", "mean a", "mean b", "median difference (95 % CI)", "r", "p (Holm)"]
 _SPECIAL = {"\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{"}
 _SPECIAL |= {"}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": "$<$", ">": "$>$"}
 
 
 LONG = 36  # characters; longer text gets a column that breaks lines
-
-
-def counted(number: int, noun: str) -> str:
-    """Return a number with its noun, in the plural where it needs one."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
-def p_text(p: float) -> str:
-    """Return a p value as it is printed; "-" where there was no test.
-
-    Examples
-    --------
-    >>> p_text(0.0312), p_text(0.00001), p_text(float("nan"))
-    ('0.031', '<0.001', '-')
-    """
-    if not np.isfinite(p):
-        return "-"
-    return "<0.001" if p < 0.001 else f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
-
-
-def interval_text(estimate: float, low: float, high: float) -> str:
-    """Return an estimate with its interval; only the estimate where there is no interval.
-
-    Examples
-    --------
-    >>> interval_text(0.1378, 0.1129, 0.1717)
-    '0.138 (0.113 to 0.172)'
-    """
-    if not np.isfinite(estimate):
-        return "-"
-    return f"{estimate:.3f} ({low:.3f} to {high:.3f})" if np.isfinite(low) else f"{estimate:.3f}"
 
 
 def comparison_table(result: pd.DataFrame) -> pd.DataFrame:
@@ -66,7 +37,7 @@ def comparison_table(result: pd.DataFrame) -> pd.DataFrame:
 
 
 def means_table(summary: pd.DataFrame, by: list[str]) -> pd.DataFrame:
-    """Return means over cases as printed, from `figures.summarise`: what tells cells apart, mean, n."""
+    """Return means over cases as printed, from `paired.summarise`: what tells cells apart, mean, n."""
     printed = {c.replace("_", " "): [str(v).replace("_", " ") for v in summary[c]] for c in by}
     means = [interval_text(r.mean, r.ci_low, r.ci_high) for r in summary.itertuples()]
     counts = {"cases": summary["n_cases"].to_list(), "data sets": summary["n_data_sets"].to_list()}

@@ -4,38 +4,22 @@ The results table holds numbers only. A mask that a figure shows is computed ane
 case, prompt and seed, so its IoU is that of the table.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
 
-from medsam_nb.evaluation.single_slices import candidates
-from medsam_nb.protocol.designs import Design, prompted_slices
-from medsam_nb.evaluation.propagation import sweep
-from medsam_nb.errors import StudyError
-from medsam_nb.protocol.metrics import iou
-from medsam_nb.models.checkpoints import Model
-from medsam_nb.figures.slices import Panel
 from medsam_nb.data.prepare import load_case
-from medsam_nb.protocol.prompts import Prompt, prompt_3d, prompts_2d
+from medsam_nb.errors import StudyError
+from medsam_nb.evaluation.propagation import sweep
+from medsam_nb.evaluation.single_slices import candidates
+from medsam_nb.figures.slices import Panel
+from medsam_nb.models.checkpoints import Model
+from medsam_nb.models.features import one_thread
+from medsam_nb.protocol.designs import Design, prompted_slices
+from medsam_nb.protocol.metrics import iou
+from medsam_nb.protocol.prompts import Prompt, prompt_3d, prompt_seed, prompts_2d
 from medsam_nb.protocol.volume import Case
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Compute as the processes of a study do: the order of sums, and so the last bits, depend on it.
-
-    It is also faster where other processes use the cores.
-    """
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def largest_slice(case: Case, object_name: str) -> int:
@@ -63,7 +47,7 @@ def predict_2d(
     mask : ndarray of bool, shape (y, x)
     prompts : tuple of Prompt
     """
-    parts = (seed, case.data_set, case.case_id, object_name, slice_index)
+    parts = prompt_seed(seed, case, object_name, slice_index)
     prompts = prompts_2d(case.mask(object_name)[slice_index], mode, parts)
     calls = {number: (slice_index, prompt) for number, prompt in enumerate(prompts)}
     with one_thread():
@@ -102,7 +86,7 @@ def predict_3d(model: Model, case: Case, object_name: str, design: Design, *, se
     prediction = np.zeros_like(truth)
 
     def prompt_of(name: str, index: int, kind: str) -> Prompt:
-        return prompt_3d(truth[index], kind, (seed, case.data_set, case.case_id, name, index))
+        return prompt_3d(truth[index], kind, prompt_seed(seed, case, name, index))
 
     objects, until = {object_name: truth}, "volume_end"
     with one_thread():
@@ -128,7 +112,7 @@ def panels_3d(
     for index in shown:
         distance = min((index - p for p in prompted), key=abs)
         prompt = (
-            prompt_3d(truth[index], design.prompt, (seed, case.data_set, case.case_id, object_name, index))
+            prompt_3d(truth[index], design.prompt, prompt_seed(seed, case, object_name, index))
             if index in prompted
             else None
         )
@@ -165,7 +149,7 @@ def panels_of_row(
     truth, grey, spacing = case.mask(name), case.slices_uint8(), case.image.spacing_mm[1:]
     title = f"{heading}{case.data_set} {case.case_id}: {name}"
     if row["task"] == "2d":
-        if row["mask_choice"] != "first":
+        if row["mask_choice"] != "first_mask":
             raise StudyError("picture", f"of 2D masks by {row['mask_choice']!r}.", "Choose first masks.")
         mask, prompts = predict_2d(model, case, name, index, row["prompt"], seed=seed)
         shown = [(index, mask, prompts, f", {row['prompt']}")]
@@ -175,7 +159,7 @@ def panels_of_row(
         near = index - distance
 
         def prompt_of(name: str, index: int, kind: str) -> Prompt:
-            return prompt_3d(truth[index], kind, (seed, case.data_set, case.case_id, name, index))
+            return prompt_3d(truth[index], kind, prompt_seed(seed, case, name, index))
 
         how = {"protocol": row["protocol"], "mask_scope": row["mask_scope"]}
         masks = {}

@@ -15,7 +15,7 @@ from PIL import Image
 from traitlets.config import Config
 
 from medsam_nb.errors import StudyError
-from medsam_nb.evaluation.store import write_atomically
+from medsam_nb.files import write_atomically
 
 ROWS_SHOWN = 40
 LONG_TEXT = 30  # characters of a cell

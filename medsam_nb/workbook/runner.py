@@ -16,10 +16,10 @@ import yaml
 from papermill.exceptions import PapermillExecutionError
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from medsam_nb.workbook import kernels
 from medsam_nb.errors import StudyError
-from medsam_nb.manifest.rows import load_manifest
+from medsam_nb.manifest.reading import load_manifest
 from medsam_nb.provenance import project_root
+from medsam_nb.workbook import kernels
 from medsam_nb.workbook.report import NotebookRun, write_report
 
 

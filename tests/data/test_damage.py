@@ -16,10 +16,10 @@ import SimpleITK as sitk
 from PIL import Image
 
 from medsam_nb.data import fetch as fetching
-from medsam_nb.errors import InputError
 from medsam_nb.data.fetch import MIRROR_VARIABLE, fetch, unpack
-from medsam_nb.manifest.rows import DataSet
 from medsam_nb.data.prepare import case_folders, load_case, prepare
+from medsam_nb.errors import InputError
+from medsam_nb.manifest.rows import DataSet
 
 VOLUMES = (".nii", ".nii.gz", ".nrrd", ".mha", ".mhd", ".gipl")
 PICTURES = (".png", ".jpg", ".tif", ".bmp")

@@ -10,8 +10,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from medsam_nb.data import fetch as fetching
-from medsam_nb.errors import CheckpointError, InputError
 from medsam_nb.data.fetch import MIRROR_VARIABLE, fetch, fetch_checkpoint, unpack
+from medsam_nb.errors import CheckpointError, InputError
 from medsam_nb.manifest.rows import Checkpoint, DataSet
 
 CONTENT = bytes(range(256)) * 4000

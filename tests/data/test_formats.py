@@ -6,7 +6,6 @@ import pytest
 import SimpleITK as sitk
 from PIL import Image
 
-from medsam_nb.errors import InputError
 from medsam_nb.data.formats import (
     as_labels,
     read_mask_picture,
@@ -15,6 +14,7 @@ from medsam_nb.data.formats import (
     write_on_source_grid,
 )
 from medsam_nb.data.segments import read_segments
+from medsam_nb.errors import InputError
 from medsam_nb.protocol.volume import Volume, canonical, place, reoriented, require_same_grid, slice_plane
 
 ARRAY = np.random.default_rng(0).integers(-900, 900, (5, 6, 7)).astype(np.int16)  # (z, y, x)

@@ -3,20 +3,20 @@
 import json
 from pathlib import Path
 
-from helpers import networks
 import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
 import SimpleITK as sitk
+from helpers import networks
 from PIL import Image
 
+from medsam_nb.data.prepare import case_folders, load_case, prepare
 from medsam_nb.errors import InputError
 from medsam_nb.evaluation.rows import evaluate_2d
-from medsam_nb.manifest.rows import load_manifest
-from medsam_nb.data.prepare import case_folders, load_case, prepare
+from medsam_nb.manifest.reading import load_manifest
 
-MANIFEST = load_manifest(Path(__file__).parents[1] / "data_manifest.yaml")
+MANIFEST = load_manifest(Path(__file__).parents[2] / "data_manifest.yaml")
 SHAPE = (24, 20, 8)
 
 

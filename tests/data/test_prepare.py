@@ -10,12 +10,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from medsam_nb.errors import InputError
-from medsam_nb.protocol.intensity import Intensity
-from medsam_nb.manifest.rows import DataSet, load_manifest
 from medsam_nb.data.prepare import case_folders, load_case, object_table, prepare, write_result
+from medsam_nb.errors import InputError
+from medsam_nb.manifest.reading import load_manifest
+from medsam_nb.manifest.rows import DataSet
+from medsam_nb.protocol.intensity import Intensity
 
-SHIPPED = Path(__file__).parents[1] / "data_manifest.yaml"
+SHIPPED = Path(__file__).parents[2] / "data_manifest.yaml"
 AFFINE = np.array([[-0.8, 0, 0, 60], [0, 0.8, 0, -50], [0, 0, 5.0, 10], [0, 0, 0, 1]])  # LAS, thick slices
 
 

@@ -3,10 +3,11 @@
 import numpy as np
 import pandas as pd
 
-from medsam_nb.protocol.intensity import Intensity
-from medsam_nb.manifest.rows import DataSet
+from medsam_nb.data.mosaics import copy_mosaics, mosaic
 from medsam_nb.data.prepare import case_table
-from medsam_nb.data.quality import against_expected, case_warnings, gallery, mosaic, object_facts
+from medsam_nb.data.quality import against_expected, case_warnings, object_facts
+from medsam_nb.manifest.rows import DataSet
+from medsam_nb.protocol.intensity import Intensity
 from medsam_nb.protocol.volume import Case, Volume
 
 
@@ -91,7 +92,7 @@ def test_gallery_is_bounded_and_shows_the_unusual_first(tmp_path):
         (tmp_path / "prepared" / "set" / name / "mosaic.png").write_bytes(name.encode())
     cases = case_table([line(n, warnings="tiny" if n == "case3" else "") for n in names])
     cases = pd.concat([cases, case_table([line("bad", "failed")])])
-    found = gallery(cases, tmp_path / "prepared", tmp_path / "run", most=2)
+    found = copy_mosaics(cases, tmp_path / "prepared", tmp_path / "run", most=2)
     assert found == {
         "set (5 cases, 2 shown; all are prepared/set/*/mosaic.png)": [
             ("figures/mosaics/set/case0.png", ""),

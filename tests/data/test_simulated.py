@@ -6,19 +6,22 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from medsam_nb.data.simulated import anatomy as phantom, appearance as rendering
+from medsam_nb.data.simulated import anatomy
+from training import appearance, label_volumes
 
 MODALITIES = ("mri", "ct", "pet", "ultrasound", "xray")
 
 
 def test_the_seed_ranges_are_disjoint():
-    bases = sorted((phantom.TRAIN_SEED_BASE, phantom.VALIDATION_SEED_BASE, phantom.DEMO_SEED_BASE))
-    assert all(b - a >= phantom.SEEDS_PER_RANGE for a, b in zip(bases, bases[1:], strict=False))
+    bases = sorted(
+        (label_volumes.TRAIN_SEED_BASE, label_volumes.VALIDATION_SEED_BASE, anatomy.DEMO_SEED_BASE)
+    )
+    assert all(b - a >= anatomy.SEEDS_PER_RANGE for a, b in zip(bases, bases[1:], strict=False))
 
 
 @pytest.mark.parametrize("modality", MODALITIES)
 def test_a_case_is_a_function_of_its_seed(modality):
-    first, again, other = (phantom.simulate_case(modality, seed, shape=(8, 64, 64)) for seed in (4, 4, 5))
+    first, again, other = (anatomy.simulate_case(modality, seed, shape=(8, 64, 64)) for seed in (4, 4, 5))
     assert np.array_equal(first.image, again.image) and np.array_equal(first.labels, again.labels)
     assert not np.array_equal(first.image, other.image)
     assert first.image.dtype == np.float32 and first.labels.dtype == np.uint8
@@ -32,7 +35,7 @@ def test_a_case_is_a_function_of_its_seed(modality):
 )
 def test_objects_begin_and_end_inside_the_volume(modality, shape, spacing):
     for seed in range(4):
-        case = phantom.simulate_case(modality, seed, shape=shape, spacing_mm=spacing)
+        case = anatomy.simulate_case(modality, seed, shape=shape, spacing_mm=spacing)
         assert set(case.objects) == {"organ", "lesion", "paired_organ", "vessel", "shell"}
         assert case.spacing_mm == spacing
         for name, value in case.objects.items():
@@ -43,7 +46,7 @@ def test_objects_begin_and_end_inside_the_volume(modality, shape, spacing):
 
 def test_the_lesion_lies_in_the_organ_and_the_pair_has_two_components():
     for seed in range(4):
-        case = phantom.simulate_case("ct", seed)
+        case = anatomy.simulate_case("ct", seed)
         lesion, organ = case.labels == case.objects["lesion"], case.labels == case.objects["organ"]
         rim = ndimage.binary_dilation(lesion) & ~lesion
         assert organ[rim].mean() > 0.5
@@ -53,17 +56,17 @@ def test_the_lesion_lies_in_the_organ_and_the_pair_has_two_components():
 
 
 def test_ct_is_in_hounsfield_units_and_pet_is_positive():
-    ct = phantom.simulate_case("ct", 1)
+    ct = anatomy.simulate_case("ct", 1)
     assert abs(np.median(ct.image[ct.labels == 0]) + 1000) < 15
     assert 60 < ct.image[ct.labels == ct.objects["organ"]].mean() < 150
-    pet = phantom.simulate_case("pet", 1)
+    pet = anatomy.simulate_case("pet", 1)
     assert pet.image.min() >= 0
     hot, cold = (pet.image[pet.labels == pet.objects[n]].mean() for n in ("lesion", "organ"))
     assert hot > 1.5 * cold
 
 
 def test_an_xray_is_one_slice():
-    assert phantom.simulate_case("xray", 2).image.shape == (1, 192, 192)
+    assert anatomy.simulate_case("xray", 2).image.shape == (1, 192, 192)
 
 
 @pytest.mark.parametrize(
@@ -71,29 +74,29 @@ def test_an_xray_is_one_slice():
     [
         (("mr", 0), "unknown modality 'mr'"),
         (("ct", -1), "outside 0"),
-        (("ct", phantom.SEEDS_PER_RANGE), "outside 0"),
+        (("ct", anatomy.SEEDS_PER_RANGE), "outside 0"),
     ],
 )
 def test_wrong_requests_are_refused(arguments, words):
     with pytest.raises(ValueError, match=words):
-        phantom.simulate_case(*arguments)
+        anatomy.simulate_case(*arguments)
     with pytest.raises(ValueError, match="fewer than 6 slices"):
-        phantom.simulate_case("ct", 0, shape=(5, 64, 64))
+        anatomy.simulate_case("ct", 0, shape=(5, 64, 64))
 
 
 def test_label_volumes_hold_their_objects():
     for seed in range(6):
-        volume = phantom.random_label_volume(seed, shape=(8, 64, 64))
-        again = phantom.random_label_volume(seed, shape=(8, 64, 64))
+        volume = label_volumes.random_label_volume(seed, shape=(8, 64, 64))
+        again = label_volumes.random_label_volume(seed, shape=(8, 64, 64))
         assert hashlib.sha256(volume.labels).digest() == hashlib.sha256(again.labels).digest()
         assert volume.objects == again.objects and volume.objects
         assert all(value > 0 for labels in volume.objects for value in labels)
 
 
-@pytest.mark.parametrize("style", rendering.STYLE_WEIGHTS)
+@pytest.mark.parametrize("style", appearance.STYLE_WEIGHTS)
 def test_every_style_renders_the_whole_range(style):
     rng = np.random.default_rng(3)
-    labels = phantom.random_label_volume(11, shape=(4, 96, 96)).labels
-    image = rendering.render_random(labels, rng, style)
+    labels = label_volumes.random_label_volume(11, shape=(4, 96, 96)).labels
+    image = appearance.render_random(labels, rng, style)
     assert image.shape == labels.shape and image.dtype == np.float32
     assert image.min() >= 0 and image.max() <= 1 and image.std() > 0.02

@@ -5,22 +5,22 @@ from collections import Counter
 from contextlib import contextmanager
 from pathlib import Path
 
-from helpers import networks
 import numpy as np
 import pytest
 import torch
+from helpers import networks
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from medsam_nb.data.simulated import anatomy as phantom
-from medsam_nb.evaluation import single_slices as decode2d, propagation as engine, reference
-from medsam_nb.protocol.designs import ALL_DESIGNS, PAPER_V1_DESIGNS, Design
-from medsam_nb.models.features import SliceFeatures
-from medsam_nb.manifest.rows import load_manifest
-from medsam_nb.models.memory import MemoryWindow
+from medsam_nb.data.simulated import anatomy
+from medsam_nb.evaluation import propagation, reference, single_slices
+from medsam_nb.manifest.reading import load_manifest
 from medsam_nb.models.checkpoints import load_model
+from medsam_nb.models.features import SliceFeatures
+from medsam_nb.models.memory import MemoryWindow
+from medsam_nb.protocol.designs import ALL_DESIGNS, PAPER_V1_DESIGNS, Design
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 HEIGHT, WIDTH = 40, 52
 POINT = Design("centre_slice", "one_point", "bidirectional", "most_confident_mask")
 SETTINGS = settings(
@@ -47,7 +47,7 @@ def assert_same(model, slices, objects, designs, **options):
     """Compare the two paths on every prediction; return how many there were."""
     prompt_of = networks.drawn_prompt(objects)
     expected = networks.predictions(reference.sweep, model, slices, objects, designs, prompt_of, **options)
-    found = networks.predictions(engine.sweep, model, slices, objects, designs, prompt_of, **options)
+    found = networks.predictions(propagation.sweep, model, slices, objects, designs, prompt_of, **options)
     assert found.keys() == expected.keys()
     for key, (logits, score, prompted) in expected.items():
         np.testing.assert_array_equal(found[key][0], logits, err_msg=str(key))
@@ -128,7 +128,7 @@ def test_cases_that_are_easily_wrong(depth, filled, dtype):
 def test_the_shipped_weights(dtype):
     checkpoint = load_manifest(ROOT / "data_manifest.yaml").checkpoint("miniature_sam2")
     model = load_model(checkpoint, ROOT / "weights", device="cpu", dtype=dtype)
-    simulated = phantom.simulate_case("ct", 3, shape=(8, 64, 64))
+    simulated = anatomy.simulate_case("ct", 3, shape=(8, 64, 64))
     low, high = np.percentile(simulated.image, (1, 99))
     slices = (np.clip((simulated.image - low) / (high - low), 0, 1) * 255).astype(np.uint8)
     objects = {"organ": simulated.labels == simulated.objects["organ"]}
@@ -170,9 +170,9 @@ def test_a_shorter_pointer_horizon_is_the_package_own_where_it_has_one():
     objects = {"organ": blob(14, list(range(14)), 3)}
     designs, prompt_of = [POINT], networks.drawn_prompt(objects)
     cut = networks.predictions(
-        engine.sweep, model, slices, objects, designs, prompt_of, window=MemoryWindow(pointers=3)
+        propagation.sweep, model, slices, objects, designs, prompt_of, window=MemoryWindow(pointers=3)
     )
-    whole = networks.predictions(engine.sweep, model, slices, objects, designs, prompt_of)
+    whole = networks.predictions(propagation.sweep, model, slices, objects, designs, prompt_of)
     model.network.max_obj_ptrs_in_encoder = 3
     try:
         official = networks.predictions(reference.sweep, model, slices, objects, designs, prompt_of)
@@ -208,7 +208,7 @@ def test_every_distinct_step_is_made_once():
     ]
     with counted(model.network) as counts:
         items = list(
-            engine.sweep(
+            propagation.sweep(
                 model, slices, objects, designs, networks.drawn_prompt(objects), mask_scope="prompted"
             )
         )
@@ -227,7 +227,7 @@ def test_features_are_shared_between_runs():
     features = SliceFeatures(model, slices)
     for window in (MemoryWindow(2), MemoryWindow(7)):
         prompt_of = networks.drawn_prompt(objects)
-        for sweep in (engine.sweep, reference.sweep):
+        for sweep in (propagation.sweep, reference.sweep):
             list(sweep(model, slices, objects, [POINT], prompt_of, window=window, features=features))
     assert features.encoded == 5
 
@@ -238,7 +238,7 @@ def test_an_abandoned_sweep_leaves_the_network_as_it_was():
     modules = dict(model.network.named_modules())
     before = {name: set(vars(module)) for name, module in modules.items()}
     hooks = {name: len(m._forward_hooks) + len(m._forward_pre_hooks) for name, m in modules.items()}
-    run = engine.sweep(
+    run = propagation.sweep(
         model, slices, objects, PAPER_V1_DESIGNS, networks.drawn_prompt(objects), window=MemoryWindow(3)
     )
     for _ in range(9):
@@ -255,22 +255,22 @@ def test_blocked_attention_is_close_and_only_on_request():
     slices, objects = networks.textured_slices(6, HEIGHT, WIDTH, 5), {"organ": blob(6, [1, 2, 3, 4], 6)}
     prompt_of = networks.drawn_prompt(objects)
     front = dataclasses.replace(POINT, frame_choice="first_slice", prompt="mask")
-    exact = networks.predictions(engine.sweep, model, slices, objects, [front], prompt_of)
+    exact = networks.predictions(propagation.sweep, model, slices, objects, [front], prompt_of)
     blocked = networks.predictions(
-        engine.sweep, model, slices, objects, [front], prompt_of, attention="blocked"
+        propagation.sweep, model, slices, objects, [front], prompt_of, attention="blocked"
     )
     first_tracked = "organ", front, 2
     assert not np.array_equal(blocked[first_tracked][0], exact[first_tracked][0])
     spread = exact[first_tracked][0].std()
     assert np.abs(blocked[first_tracked][0] - exact[first_tracked][0]).max() < 0.5 * spread
     single = networks.small_model("float32", seed=2)
-    exact = networks.predictions(engine.sweep, single, slices, objects, [front], prompt_of)
+    exact = networks.predictions(propagation.sweep, single, slices, objects, [front], prompt_of)
     same = networks.predictions(
-        engine.sweep, single, slices, objects, [front], prompt_of, attention="blocked"
+        propagation.sweep, single, slices, objects, [front], prompt_of, attention="blocked"
     )
     assert all(np.array_equal(same[key][0], exact[key][0]) for key in exact)
     with pytest.raises(ValueError, match="sparse"):
-        next(engine.sweep(model, slices, objects, [front], prompt_of, attention="sparse"))
+        next(propagation.sweep(model, slices, objects, [front], prompt_of, attention="sparse"))
 
 
 def test_boxes_have_candidates_where_the_scope_says_so():
@@ -284,7 +284,7 @@ def test_boxes_have_candidates_where_the_scope_says_so():
     masks = {}
     for scope in ("all", "all_with_boxes"):
         found = networks.predictions(
-            engine.sweep, model, slices, objects, designs, prompt_of, mask_scope=scope
+            propagation.sweep, model, slices, objects, designs, prompt_of, mask_scope=scope
         )
         masks[scope] = [found["organ", design, 3][0] for design in designs]
         assert model.network.multimask_max_pt_num == 1
@@ -292,7 +292,7 @@ def test_boxes_have_candidates_where_the_scope_says_so():
     assert not np.array_equal(*masks["all_with_boxes"])
     # The image predictor gives a box the same three candidates.
     prompt = prompt_of("organ", 3, "one_box")
-    ((_, candidates, scores),) = decode2d.candidates(model, slices, {"box": (3, prompt)})
+    ((_, candidates, scores),) = single_slices.candidates(model, slices, {"box": (3, prompt)})
     first, confident = (logits > 0 for logits in masks["all_with_boxes"])
     assert np.array_equal(first, candidates[0])
     assert np.array_equal(confident, candidates[np.argmax(scores)])

@@ -2,15 +2,15 @@
 
 import dataclasses
 
-from helpers import networks
 import numpy as np
 import pytest
 import torch
+from helpers import networks
 from sam2.utils.transforms import SAM2Transforms
 
 from medsam_nb.evaluation import reference
-from medsam_nb.protocol.designs import Design
 from medsam_nb.models.memory import MemoryWindow
+from medsam_nb.protocol.designs import Design
 from medsam_nb.protocol.tracks import passes, plan
 
 DEPTH, HEIGHT, WIDTH = 9, 40, 52

@@ -9,18 +9,18 @@ import torch
 from sam2.sam2_image_predictor import SAM2ImagePredictor
 from segment_anything import SamPredictor
 
-from medsam_nb.protocol.designs import Design
 from medsam_nb.errors import InputError, StudyError
 from medsam_nb.evaluation.rows import evaluate_2d, evaluate_3d
-from medsam_nb.protocol.intensity import Intensity
-from medsam_nb.manifest.rows import load_manifest
-from medsam_nb.protocol.metrics import iou
+from medsam_nb.manifest.reading import load_manifest
 from medsam_nb.models.checkpoints import load_model
-from medsam_nb.protocol.prompts import MODES_2D, central_point, largest_components, tight_box
-from medsam_nb.evaluation.store import as_table
+from medsam_nb.protocol.designs import Design
+from medsam_nb.protocol.intensity import Intensity
+from medsam_nb.protocol.metrics import iou
+from medsam_nb.protocol.prompts import PROMPTS_2D, central_point, largest_components, tight_box
+from medsam_nb.protocol.table import as_table
 from medsam_nb.protocol.volume import Case, Volume
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 SEED = 5
 
 
@@ -78,14 +78,16 @@ def recomputed(predictor, case, name, index, mode, choice):
         masks, scores, _ = predictor.predict(**call, multimask_output=True)
         masks = masks.astype(bool)
         best = int(np.argmax([iou(truth, mask) for mask in masks]))
-        united |= masks[{"first": 0, "most_confident": int(np.argmax(scores)), "oracle": best}[choice]]
+        united |= masks[
+            {"first_mask": 0, "most_confident_mask": int(np.argmax(scores)), "oracle_mask": best}[choice]
+        ]
     return iou(truth, united)
 
 
 @pytest.mark.parametrize("name", ["miniature_sam2", "miniature_sam"])
 def test_2d_rows_equal_the_official_predictor(models, case, name):
-    rows = evaluate_2d(models[name], case, MODES_2D, seed=SEED)
-    assert len(rows) == (3 + 2) * len(MODES_2D) * 3
+    rows = evaluate_2d(models[name], case, PROMPTS_2D, seed=SEED)
+    assert len(rows) == (3 + 2) * len(PROMPTS_2D) * 3
     predictor = official_predictor(models[name])
     with torch.inference_mode():
         for row in rows:
@@ -100,7 +102,7 @@ def test_2d_rows_fit_the_table_and_count_only_slices_with_the_object(models, cas
     assert set(table[table.object == "bar"].slice_index) == {2, 3}
     assert set(table[table.object == "discs"].n_components) == {2}
     wide = table.pivot_table("value", ["object", "slice_index"], "mask_choice")
-    assert (wide.oracle >= wide[["first", "most_confident"]].max(axis=1)).all()
+    assert (wide.oracle_mask >= wide[["first_mask", "most_confident_mask"]].max(axis=1)).all()
 
 
 def test_3d_rows_have_distances_and_whole_volume_scores(models, case):

@@ -1,9 +1,9 @@
 """2D decoding equals the official image predictors, bit for bit, with less encoding."""
 
-from helpers import networks
 import numpy as np
 import pytest
 import torch
+from helpers import networks
 from sam2.sam2_image_predictor import SAM2ImagePredictor
 from segment_anything import SamPredictor
 

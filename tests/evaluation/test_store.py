@@ -6,7 +6,9 @@ import pandas as pd
 import pytest
 
 from medsam_nb.errors import InputError
-from medsam_nb.evaluation.store import COLUMNS, RunKey, Store, as_table, write_atomically
+from medsam_nb.evaluation.store import Store
+from medsam_nb.files import write_atomically
+from medsam_nb.protocol.table import COLUMNS, RunKey, as_table
 
 
 def key(**changes):

@@ -9,12 +9,12 @@ import pandas as pd
 import pytest
 from helpers.made_up import made_up_table
 
-from medsam_nb.figures import models as contrasts, style as figures, designs as overviews, slices as panels
-from medsam_nb.statistics import pooling, published, rankings, paired as stats
-from medsam_nb.workbook import manuscript as tables
+from medsam_nb.figures import claims, designs, distance, models, prompts, slices, style, words
 from medsam_nb.protocol.designs import ALL_DESIGNS
 from medsam_nb.protocol.prompts import Prompt
+from medsam_nb.statistics import paired, pooling, published, rankings
 from medsam_nb.statistics.scoreboard import scoreboard
+from medsam_nb.workbook import manuscript
 
 mpl.use("agg")
 LONG = ("CT-Hepaticvessel with a very long name of its own", "MRI-Heart", "simulated_ultrasound_thick_slices")
@@ -39,27 +39,27 @@ def both_models(draw):
 
 
 DRAWN = {
-    "iou_by_design": (110, of_sam2(figures.iou_by_design)),
-    "iou_by_distance": (62, of_sam2(figures.iou_by_distance)),
-    "retention": (62, of_sam2(figures.retention_by_distance)),
-    "retention_by_prompt": (62, of_sam2(lambda t, ax: figures.retention_by_distance(t, ax, "prompt"))),
-    "prompts_2d": (75, of_sam2(figures.iou_by_prompt_2d)),
-    "design_heat_map": (95, of_sam2(overviews.design_heat_map)),
-    "design_ranking": (100, of_sam2(overviews.design_ranking)),
+    "iou_by_design": (110, of_sam2(designs.iou_by_design)),
+    "iou_by_distance": (62, of_sam2(distance.iou_by_distance)),
+    "retention": (62, of_sam2(distance.retention_by_distance)),
+    "retention_by_prompt": (62, of_sam2(lambda t, ax: distance.retention_by_distance(t, ax, "prompt"))),
+    "prompts_2d": (75, of_sam2(prompts.iou_by_prompt_2d)),
+    "design_heat_map": (95, of_sam2(designs.design_heat_map)),
+    "design_ranking": (100, of_sam2(designs.design_ranking)),
     "critical_difference": (
         95,
-        of_sam2(lambda t, ax: overviews.critical_difference(rankings.rank_designs(t), ax)),
+        of_sam2(lambda t, ax: designs.critical_difference(rankings.rank_designs(t), ax)),
     ),
     "critical_difference_of_a_factor": (
         50,
-        of_sam2(lambda t, ax: overviews.critical_difference(rankings.rank_designs(t, ["prompt"]), ax)),
+        of_sam2(lambda t, ax: designs.critical_difference(rankings.rank_designs(t, ["prompt"]), ax)),
     ),
-    "sam2_against_sam": (95, both_models(contrasts.sam2_against_sam)),
-    "sam2_minus_sam": (75, both_models(contrasts.sam2_minus_sam)),
-    "claims": (170, lambda t, ax: contrasts.claims_forest(boards(t), ax)),
+    "sam2_against_sam": (95, both_models(models.sam2_against_sam)),
+    "sam2_minus_sam": (75, both_models(models.sam2_minus_sam)),
+    "claims": (170, lambda t, ax: claims.claims_forest(boards(t), ax)),
     "published": (
         70,
-        lambda t, ax: contrasts.measured_and_published(published.measured_against_published(t), ax),
+        lambda t, ax: models.measured_and_published(published.measured_against_published(t), ax),
     ),
 }
 BOARDS = {}
@@ -107,12 +107,12 @@ def overlapping(fig):
 @pytest.mark.parametrize("name", DRAWN)
 def test_every_figure_fits_its_page(kind, name, made, tmp_path):
     height, draw = DRAWN[name]
-    with figures.style():
-        fig, ax = figures.canvas(WIDTHS.get(name, 120), ROOMY.get(name, height) if kind == "many" else height)
+    with style.style():
+        fig, ax = style.canvas(WIDTHS.get(name, 120), ROOMY.get(name, height) if kind == "many" else height)
         plotted = draw(made[kind], ax)
         assert not is_cut(fig)
         assert overlapping(fig) == []
-        paths = figures.save(fig, tmp_path, name, plotted)
+        paths = style.save(fig, tmp_path, name, plotted)
         plt.close(fig)
     assert paths["pdf"].read_bytes().startswith(b"%PDF") and paths["csv"].is_file()
     if name != "published":
@@ -124,11 +124,11 @@ def test_every_figure_fits_its_page(kind, name, made, tmp_path):
 def test_two_panels_side_by_side_fit_their_page(kind, made):
     table = made[kind]
     for draw in (
-        lambda axes: overviews.depth_and_spacing(table[table["model"] == "miniature_sam2"], axes),
-        lambda axes: both_models(contrasts.sam2_against_sam)(table, axes[0]),
+        lambda axes: distance.depth_and_spacing(table[table["model"] == "miniature_sam2"], axes),
+        lambda axes: both_models(models.sam2_against_sam)(table, axes[0]),
     ):
-        with figures.style():
-            fig, axes = figures.canvas(figures.PAGE_MM, 88, columns=2)
+        with style.style():
+            fig, axes = style.canvas(style.PAGE_MM, 88, columns=2)
             assert (len(draw(axes)) == 0) == (kind == "zero")
             assert not is_cut(fig) and overlapping(fig) == []
             plt.close(fig)
@@ -145,7 +145,7 @@ def test_the_numbers_of_the_heat_map_can_be_read_on_every_colour():
 
     for value in np.linspace(0, 1, 101):
         colour = mpl.colormaps["cividis"](value)
-        text = {"black": 0.0, "white": 1.0}[figures.readable_on(colour)]
+        text = {"black": 0.0, "white": 1.0}[style.readable_on(colour)]
         light, dark = max(luminance(colour), text) + 0.05, min(luminance(colour), text) + 0.05
         assert light / dark >= 4.5  # WCAG 2, level AA
 
@@ -153,13 +153,13 @@ def test_the_numbers_of_the_heat_map_can_be_read_on_every_colour():
 def test_many_designs_are_drawn_from_both_ends_and_the_resolution_is_said(made):
     table = made_up_table(("MRI-Heart",), 4)
     ranking = rankings.rank_designs(table[table["model"] == "miniature_sam2"])
-    with figures.style():
-        fig, ax = figures.canvas(180, 95)
-        overviews.critical_difference(ranking, ax, most=10)
+    with style.style():
+        fig, ax = style.canvas(180, 95)
+        designs.critical_difference(ranking, ax, most=10)
         shown = [text.get_text() for text in ax.get_yticklabels()]
         assert "54 designs between" in [text.get_text() for text in ax.texts]
         plt.close(fig)
-    names = [figures.label(name).replace("/", ", ") for name in ranking.ranks["design"]]
+    names = [words.label(name).replace("/", ", ") for name in ranking.ranks["design"]]
     assert shown == names[:5] + names[-5:]
     words = rankings.resolution(ranking)
     assert words.startswith("With 64 designs and 4 cases") and f"{ranking.critical_difference:.1f}" in words
@@ -170,15 +170,15 @@ def test_sam2_minus_sam_draws_the_paired_differences(made):
     table = made_up_table(("MRI-Heart", "CT-Spleen"), 6)
     shift = table["model"].eq("miniature_sam2") & table["task"].eq("2d")
     value = table["value"].astype(float).clip(0, 0.9) + 0.02 * shift.to_numpy(float)
-    with figures.style():
-        fig, ax = figures.canvas()
-        drawn = contrasts.sam2_minus_sam(
+    with style.style():
+        fig, ax = style.canvas()
+        drawn = models.sam2_minus_sam(
             table.assign(value=pd.array(value, "Float64")), ax, "miniature_sam2", "miniature_sam"
         )
         plt.close(fig)
     assert drawn["object"].tolist() == ["organ", "organ", "all cases"] and drawn["n"].tolist() == [6, 6, 12]
     rows = table.assign(value=value)
-    rows = rows[(rows["task"] == "2d") & (rows["mask_choice"] == "first")]
+    rows = rows[(rows["task"] == "2d") & (rows["mask_choice"] == "first_mask")]
     wide = (
         rows.groupby(["data_set", "case_id", "prompt", "model"])["value"]
         .mean()
@@ -194,10 +194,10 @@ def test_fonts_are_embedded_as_truetype_and_bytes_repeat(tmp_path):
     table = made_up_table(("MRI-Heart",), 2, designs=ALL_DESIGNS[:4])
     found = []
     for name in ("a", "b"):
-        with figures.style():
-            fig, ax = figures.canvas()
-            plotted = figures.iou_by_distance(table, ax)
-            found.append(figures.save(fig, tmp_path, name, plotted)["pdf"].read_bytes())
+        with style.style():
+            fig, ax = style.canvas()
+            plotted = distance.iou_by_distance(table, ax)
+            found.append(style.save(fig, tmp_path, name, plotted)["pdf"].read_bytes())
             plt.close(fig)
     assert b"/FontFile2" in found[0] and b"/Type3" not in found[0]
     assert found[0] == found[1]
@@ -205,11 +205,13 @@ def test_fonts_are_embedded_as_truetype_and_bytes_repeat(tmp_path):
 
 def test_what_is_drawn_is_the_mean_over_cases():
     table = made_up_table(("MRI-Heart",), 3)
-    with figures.style():
-        fig, ax = figures.canvas()
-        drawn = figures.iou_by_prompt_2d(table[table["model"] == "miniature_sam2"], ax)
+    with style.style():
+        fig, ax = style.canvas()
+        drawn = prompts.iou_by_prompt_2d(table[table["model"] == "miniature_sam2"], ax)
         plt.close(fig)
-    rows = table[(table["task"] == "2d") & (table["mask_choice"] == "first") & (table["prompt"] == "one_box")]
+    rows = table[
+        (table["task"] == "2d") & (table["mask_choice"] == "first_mask") & (table["prompt"] == "one_box")
+    ]
     rows = rows[rows["model"] == "miniature_sam2"].astype({"value": float})
     expected = rows.groupby("case_id")["value"].mean().mean()
     assert drawn.set_index("prompt").loc["one_box", "mean"] == pytest.approx(expected)
@@ -219,11 +221,11 @@ def test_image_panels_of_no_one_and_several_cases():
     image = np.random.default_rng(0).random((40, 30))
     truth, prediction = np.zeros((2, 40, 30), bool)
     truth[:20, :15] = True  # at the border
-    shown = panels.Panel(image, truth, prediction, Prompt(points=((3, 4),)), 0.0, "a/very_long_title " * 4)
-    boxed = panels.Panel(image, truth, truth, Prompt(box=(0, 0, 14, 19)), float("nan"))
+    shown = slices.Panel(image, truth, prediction, Prompt(points=((3, 4),)), 0.0, "a/very_long_title " * 4)
+    boxed = slices.Panel(image, truth, truth, Prompt(box=(0, 0, 14, 19)), float("nan"))
     for some in ([], [shown], [shown, None, boxed, shown, boxed]):
-        with figures.style():
-            fig, plotted = panels.grid(some, columns=3)
+        with style.style():
+            fig, plotted = slices.grid(some, columns=3)
             assert len(plotted) == len([panel for panel in some if panel is not None])
             assert not is_cut(fig)
             plt.close(fig)
@@ -232,18 +234,20 @@ def test_image_panels_of_no_one_and_several_cases():
 def test_tables_and_text_of_a_paper():
     table = made_up_table(("MRI-Heart",), 6, designs=ALL_DESIGNS[:4])
     declared = {"name": "box_50 %", "task": "2d", "vary": "prompt", "a": "one_box", "b": "one_point"}
-    declared |= {"where": {"mask_choice": "first"}, "each": "model"}
-    result = stats.compare(table, [declared], resamples=100)
-    text = tables.latex(tables.comparison_table(result), "Effects & tests", "effects")
+    declared |= {"where": {"mask_choice": "first_mask"}, "each": "model"}
+    result = paired.compare(table, [declared], resamples=100)
+    text = manuscript.latex(manuscript.comparison_table(result), "Effects & tests", "effects")
     assert r"\toprule" in text and r"box\_50 \%" in text and r"Effects \& tests" in text
-    assert tables.latex(tables.claims_table(scoreboard(table, resamples=50)), "Claims", "claims").count("H13")
+    assert manuscript.latex(
+        manuscript.claims_table(scoreboard(table, resamples=50)), "Claims", "claims"
+    ).count("H13")
     record = {
         "checkpoints": {"m": "ab" * 32},
         "packages": {"torch": "2.5"},
         "seed": ["7"],
         "git_commit": None,
     }
-    words = tables.methods_paragraph(record, table, result)
+    words = manuscript.methods_paragraph(record, table, result)
     assert "6 cases of 1 data set (" in words and "Of 2 comparisons declared beforehand, 2 could" in words
     assert "in 1 family" in words and "0 masks failed" in words
     assert "m (SHA-256 abababababab)" in words and "torch 2.5" in words and "None" not in words
@@ -258,17 +262,17 @@ def test_latex_is_balanced_and_escaped(made):
     table = made_up_table(LONG, 2, designs=ALL_DESIGNS[:4])
     flat = table[(table["task"] == "2d") & (table["model"] == "miniature_sam2")]
     by = ["data_set", "prompt", "mask_choice"]
-    means = figures.summarise(pooling.case_means(flat, [*pooling.NEVER_MIXED, *by[1:]]), by)
+    means = paired.summarise(pooling.case_means(flat, [*pooling.NEVER_MIXED, *by[1:]]), by)
     awkward = pd.DataFrame({"a_b {c} 100 %": ["x & y", "~^\\", "<0.001 #1 $"], "n": [1, 2, 3]})
     printed = {
-        "means": tables.means_table(means, by),
-        "claims": tables.claims_table(boards(table)),
-        "comparisons": tables.comparison_table(published.compare_published(resamples=50)),
-        "none": tables.comparison_table(stats.compare(made["zero"], [])),
+        "means": manuscript.means_table(means, by),
+        "claims": manuscript.claims_table(boards(table)),
+        "comparisons": manuscript.comparison_table(published.compare_published(resamples=50)),
+        "none": manuscript.comparison_table(paired.compare(made["zero"], [])),
         "awkward": awkward,
     }
     for name, shown in printed.items():
-        text = tables.latex(shown, f"{name}: 100 % of_it", name)
+        text = manuscript.latex(shown, f"{name}: 100 % of_it", name)
         assert text.count(r"\begin{") == text.count(r"\end{") == 2
         depth = np.cumsum([{"{": 1, "}": -1}.get(c, 0) for c in re.sub(r"\\[{}]", "", text)])
         assert depth.min() >= 0 and depth[-1] == 0
@@ -286,17 +290,17 @@ def test_latex_is_balanced_and_escaped(made):
 
 
 def test_long_text_breaks_its_lines_in_latex():
-    text = tables.latex(pd.DataFrame({"claim": ["word " * 30], "n": [3], "p": ["0.03"]}), "c", "t")
+    text = manuscript.latex(pd.DataFrame({"claim": ["word " * 30], "n": [3], "p": ["0.03"]}), "c", "t")
     assert r"\begin{tabular}{p{0.60\linewidth}rl}" in text
 
 
 def test_methods_say_equivalence_exclusions_and_protocol():
     table = made_up_table(("MRI-Heart",), 6, designs=ALL_DESIGNS[:4])
     declared = {"name": "alike", "task": "2d", "vary": "model", "a": "miniature_sam2", "b": "miniature_sam"}
-    declared |= {"where": {"mask_choice": "first"}, "test": "equivalence", "margin": 0.05}
-    result = stats.compare(table, [declared], resamples=50)
+    declared |= {"where": {"mask_choice": "first_mask"}, "test": "equivalence", "margin": 0.05}
+    result = paired.compare(table, [declared], resamples=50)
     cases = pd.DataFrame({"status": ["ok"] * 6 + ["failed", "no_object"], "accuracy": True})
-    words = tables.methods_paragraph({}, table, result, cases)
+    words = manuscript.methods_paragraph({}, table, result, cases)
     assert "Equivalence within 0.05 IoU: two one-sided tests" in words
     assert "1 case could not be used" in words and "no object: 1 case." in words
     assert "Protocol: corrected." in words

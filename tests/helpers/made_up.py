@@ -4,22 +4,22 @@ import numpy as np
 import pandas as pd
 
 from medsam_nb.protocol.designs import ALL_DESIGNS, MASK_CHOICES_2D
-from medsam_nb.protocol.prompts import MODES_2D
-from medsam_nb.evaluation.store import as_table
+from medsam_nb.protocol.prompts import PROMPTS_2D
+from medsam_nb.protocol.table import as_table
 
 PROMPT_EFFECT = {"one_point": 0.0, "point_per_component": 0.02, "one_box": 0.15, "box_per_component": 0.18}
 PROMPT_EFFECT |= {"mask": 0.25}
 FRAME_EFFECT = {"first_slice": -0.1, "centre_slice": 0.03, "largest_slice": 0.05, "three_slices": 0.12}
 
 
-def rows_2d(cases, rng, models=("miniature_sam2", "miniature_sam"), modes=MODES_2D, slices=6):
+def rows_2d(cases, rng, models=("miniature_sam2", "miniature_sam"), modes=PROMPTS_2D, slices=6):
     """2D rows: a base per case, an effect per prompt, noise per slice."""
     for data_set, case_id, base in cases:
         for model in models:
             for mode in modes:
                 for choice in MASK_CHOICES_2D:
                     for z in range(slices):
-                        value = base + PROMPT_EFFECT[mode] + 0.03 * (choice == "oracle")
+                        value = base + PROMPT_EFFECT[mode] + 0.03 * (choice == "oracle_mask")
                         yield {
                             "task": "2d",
                             "data_set": data_set,

@@ -8,8 +8,8 @@ from sam2.build_sam import build_sam2_video_predictor
 from sam2.sam2_video_predictor import SAM2VideoPredictor
 from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
 
-from medsam_nb.protocol.designs import Design
 from medsam_nb.models.checkpoints import Model
+from medsam_nb.protocol.designs import Design
 from medsam_nb.protocol.prompts import Prompt, prompt_3d
 
 SIZE = 64

@@ -7,10 +7,10 @@ import pytest
 import yaml
 
 from medsam_nb.errors import ManifestError
-from medsam_nb.manifest.rows import load_manifest
+from medsam_nb.manifest.reading import load_manifest
 from medsam_nb.manifest.schema import schema, schema_text
 
-SHIPPED = Path(__file__).parents[1] / "data_manifest.yaml"
+SHIPPED = Path(__file__).parents[2] / "data_manifest.yaml"
 OWN = """\
 data_sets:
   my_spleens:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from medsam_nb.errors import CheckpointError
-from medsam_nb.manifest.rows import load_manifest
+from medsam_nb.manifest.reading import load_manifest
 from medsam_nb.models.checkpoints import (
     choose_device,
     choose_dtype,
@@ -18,7 +18,7 @@ from medsam_nb.models.checkpoints import (
     weights_path,
 )
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")

@@ -5,12 +5,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-from helpers import networks
 import numpy as np
 import pytest
 import torch
+from helpers import networks
 
-from medsam_nb.models import features as features_module
+from medsam_nb.models import features
 from medsam_nb.models.features import SliceFeatures, encoder_sha256
 
 SLICES = networks.textured_slices(5, 30, 36, seed=8)
@@ -34,7 +34,7 @@ def model(request):
 
 def test_equals_the_encoder_of_the_package(model):
     found = SliceFeatures(model, SLICES)
-    image = features_module.sam2_transforms(model.image_size)(features_module.as_rgb(SLICES[3]))[None]
+    image = features.sam2_transforms(model.image_size)(features.as_rgb(SLICES[3]))[None]
     with torch.inference_mode(), model.precision():
         expected = model.network.forward_image(image)
         backbone = found.backbone(3)
@@ -128,7 +128,7 @@ def test_a_full_disk_is_said_once_and_the_run_goes_on(model, tmp_path, monkeypat
     def no_space(path, data):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(features_module, "write_atomically", no_space)
+    monkeypatch.setattr(features, "write_atomically", no_space)
     found = SliceFeatures(model, SLICES, folder=tmp_path)
     with pytest.warns(UserWarning, match="No space left") as caught:
         assert same(found[0], SliceFeatures(model, SLICES)[0])
@@ -198,7 +198,7 @@ for _ in range(3):
 
 
 def test_two_processes_at_once(tmp_path):
-    paths = [str(Path(__file__).parent), str(Path(features_module.__file__).parents[1])]
+    paths = [str(Path(__file__).parents[1]), str(Path(features.__file__).parents[2])]
     command = [sys.executable, "-W", "error::UserWarning:medsam_nb", "-c", WRITER, str(tmp_path)]
     command.append(str(torch.get_num_threads()))
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}

@@ -5,15 +5,17 @@ import pandas as pd
 import pytest
 import torch
 
-from medsam_nb.data.simulated import anatomy as phantom
-from medsam_nb.models import miniature
-from training import report_cases as model_cases, report as model_report
+from medsam_nb.data.simulated import anatomy
 from medsam_nb.errors import InputError
-from medsam_nb.protocol.intensity import Intensity
-from medsam_nb.manifest.rows import load_manifest
+from medsam_nb.finetuning import steps
+from medsam_nb.manifest.reading import load_manifest
+from medsam_nb.models import miniature
 from medsam_nb.models.checkpoints import load_model, read_weights
-from medsam_nb.provenance import project_root
+from medsam_nb.protocol.intensity import Intensity
 from medsam_nb.protocol.volume import Case, Volume
+from medsam_nb.provenance import project_root
+from training import initialisation, report_cases
+from training import report as model_report
 
 
 def shipped(name):
@@ -39,18 +41,18 @@ def test_one_state_fits_every_input_size():
 def test_a_deepened_encoder_predicts_the_same_at_first():
     shallow = miniature.build_sam2(128, (1, 2, 4, 1))
     deep = miniature.build_sam2(128)
-    state = miniature.deepened(shallow.state_dict())
+    state = initialisation.deepened(shallow.state_dict())
     deep.load_state_dict(state)
     image = torch.rand(1, 3, 128, 128)
     with torch.inference_mode():
         before, after = (model.forward_image(image)["backbone_fpn"] for model in (shallow, deep))
     assert all(torch.equal(one, other) for one, other in zip(before, after, strict=True))
     assert sum(map(torch.numel, state.values())) > sum(map(torch.numel, shallow.state_dict().values()))
-    again = miniature.deepened(state)
+    again = initialisation.deepened(state)
     assert all(torch.equal(again[name], value) for name, value in state.items())
     for other in (miniature.build_sam2(128, (3, 4, 6, 1)), miniature.build_sam(128)):
         with pytest.raises(ValueError, match="encoder blocks are not of a miniature SAM 2"):
-            miniature.deepened(other.state_dict())
+            initialisation.deepened(other.state_dict())
 
 
 def test_the_flags_are_those_of_the_published_configuration():
@@ -68,8 +70,8 @@ def test_the_flags_are_those_of_the_published_configuration():
 @pytest.mark.parametrize("build", [miniature.build_sam2, miniature.build_sam])
 def test_keys_equal_queries_after_initialisation(build):
     model = build()
-    miniature.initialise_prompting(model)
-    _, decoder = miniature.prompt_parts(model)
+    initialisation.initialise_prompting(model)
+    _, decoder = steps.prompt_parts(model)
     attention = decoder.transformer.layers[0].cross_attn_token_to_image
     assert torch.equal(attention.q_proj.weight, attention.k_proj.weight)
     assert not attention.q_proj.bias.any()
@@ -77,7 +79,7 @@ def test_keys_equal_queries_after_initialisation(build):
 
 def test_saved_weights_are_plain_half_precision_tensors(tmp_path):
     model = miniature.build_sam2()
-    digest = miniature.save_state(model, tmp_path / "model.pt")
+    digest = initialisation.save_state(model, tmp_path / "model.pt")
     assert len(digest) == 64
     state = torch.load(tmp_path / "model.pt", weights_only=True)
     assert all(v.dtype == torch.float16 for v in state.values() if v.is_floating_point())
@@ -86,7 +88,7 @@ def test_saved_weights_are_plain_half_precision_tensors(tmp_path):
 
 
 def simulated_organ(modality, seed, slices):
-    made = phantom.simulate_case(modality, seed, shape=(slices, 256, 256))
+    made = anatomy.simulate_case(modality, seed, shape=(slices, 256, 256))
     value = {"organ": (made.objects["organ"],)}
     policy = Intensity("window", -160, 240) if modality == "ct" else Intensity("percentile", 0.5, 99.5)
     volume = Volume(np.asarray(made.image, np.float32), np.eye(4))
@@ -96,15 +98,15 @@ def simulated_organ(modality, seed, slices):
 @pytest.mark.parametrize(("name", "least"), [("miniature_sam2", 0.8), ("miniature_sam", 0.4)])
 def test_shipped_weights_segment_simulated_organs_from_a_box(name, least):
     cases = [simulated_organ(modality, 77, 24) for modality in ("mri", "ct", "pet")]
-    largest = [list(model_cases.real_slices([case]))[0] for case in cases]
+    largest = [list(report_cases.real_slices([case]))[0] for case in cases]
     table = model_report.scores_2d(shipped(name), largest, "organs")
-    first = table[(table.prompt == "one_box") & (table.mask_choice == "first")]
+    first = table[(table.prompt == "one_box") & (table.mask_choice == "first_mask")]
     assert set(first.data_set) == {"simulated_mri", "simulated_ct", "simulated_pet"}
     assert first.value.mean() > least, first.groupby("data_set").value.mean()
 
 
 def test_the_shipped_tracker_follows_an_organ():
-    (case,) = list(model_cases.real_volumes([simulated_organ("ct", 5, 12)]))
+    (case,) = list(report_cases.real_volumes([simulated_organ("ct", 5, 12)]))
     line = model_report.scores_3d(shipped("miniature_sam2"), [case], "organ").iloc[0]
     assert line.prompted > 0.6 and line.propagated > 0.4 and line.front_to_end > 0.3, line
 
@@ -115,11 +117,11 @@ def test_the_report_measures_what_was_asked_for(tmp_path, monkeypatch, capsys):
     manifest = project_root() / "data_manifest.yaml"
     (root / "data_manifest.yaml").write_bytes(manifest.read_bytes())
     monkeypatch.setattr(model_report, "project_root", lambda: root)
-    monkeypatch.setattr(model_cases, "VOLUMES", 2)
+    monkeypatch.setattr(report_cases, "VOLUMES", 2)
     found = model_report.report(tmp_path / "out", images=1, objects=1, only="miniature_sam2")
     numbers = found["models"]["miniature_sam2"]
     table = pd.read_csv(tmp_path / "out" / "miniature_sam2_simulated_2d.csv")
-    box = table[(table.prompt == "one_box") & (table.mask_choice == "first")]
+    box = table[(table.prompt == "one_box") & (table.mask_choice == "first_mask")]
     assert numbers["simulated_2d masks"] == len(box)
     assert numbers["simulated_2d box first"] == pytest.approx(box.value.mean(), abs=1e-4)
     assert {"mni152 brain box first", "simulated_3d propagated"} <= set(numbers)

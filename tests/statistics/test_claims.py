@@ -6,11 +6,11 @@ import pytest
 from helpers.made_up import made_up_table
 from scipy import stats as scipy_stats
 
-from medsam_nb.statistics import claims, released_scripts as paper, published, rankings, paired as stats
-from medsam_nb.protocol.designs import ALL_DESIGNS
 from medsam_nb.errors import InputError
+from medsam_nb.protocol.designs import ALL_DESIGNS
+from medsam_nb.protocol.table import as_table
+from medsam_nb.statistics import claims, paired, published, rankings, released_scripts
 from medsam_nb.statistics.scoreboard import VERDICTS, _verdict, published_scoreboard, scoreboard
-from medsam_nb.evaluation.store import as_table
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +85,7 @@ def test_the_objects_of_h13_are_a_holm_family_beside_that_of_the_claims(board):
         tested = family["p"].notna()
         assert family["claim"].eq("H13").all() == (name == "objects")
         assert family["n_tests"].eq(tested.sum()).all()
-        assert family.loc[tested, "p_holm"].to_numpy() == pytest.approx(stats.holm(family.loc[tested, "p"]))
+        assert family.loc[tested, "p_holm"].to_numpy() == pytest.approx(paired.holm(family.loc[tested, "p"]))
 
 
 def test_every_claim_of_the_protocol_is_there(board):
@@ -147,7 +147,7 @@ def test_the_best_design_is_chosen_on_other_cases():
 
 def test_published_means_are_those_of_the_release():
     table = published.sam_table()
-    first = table[table["mask_choice"] == "first"].groupby("prompt")["value"].mean()
+    first = table[table["mask_choice"] == "first_mask"].groupby("prompt")["value"].mean()
     expected = {
         "one_point": 0.461,
         "point_per_component": 0.483,
@@ -155,7 +155,7 @@ def test_published_means_are_those_of_the_release():
         "box_per_component": 0.654,
     }
     assert {name: round(float(first[name]), 3) for name in expected} == expected
-    oracle = table[table["mask_choice"] == "oracle"].groupby("prompt")["value"].mean()
+    oracle = table[table["mask_choice"] == "oracle_mask"].groupby("prompt")["value"].mean()
     assert round(float(oracle["box_per_component"]), 3) == 0.744
     assert len(table) == 280 and len(table[["data_set", "object"]].drop_duplicates()) == 28
 
@@ -177,7 +177,7 @@ def test_measured_stands_beside_published_only_where_it_is_the_same_object():
     assert set(named["published_object"]) == {"CT-Spleen", "CT-Organ: Lung"}
     row = named[named["published_object"] == "CT-Organ: Lung"].iloc[0]
     assert row["difference"] == pytest.approx(row["measured"] - row["published"])
-    pooled = paper.paper_means(table[table["task"] == "2d"])
+    pooled = released_scripts.paper_means(table[table["task"] == "2d"])
     assert row["measured"] in pooled["value"].to_numpy()
     assert published.measured_against_published(table[:0]).empty
 

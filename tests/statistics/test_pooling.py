@@ -7,12 +7,12 @@ import pandas as pd
 import pytest
 from helpers.made_up import made_up_table
 
-from medsam_nb.figures import style as figures, designs as overviews
-from medsam_nb.statistics import shown_cases as gallery, released_scripts as paper, pooling, rankings, paired as stats
-from medsam_nb.protocol.designs import Design
 from medsam_nb.errors import InputError, StudyError
+from medsam_nb.figures import designs, distance, style
+from medsam_nb.protocol.designs import Design
+from medsam_nb.protocol.table import as_table
+from medsam_nb.statistics import paired, pooling, rankings, released_scripts, shown_cases
 from medsam_nb.statistics.retention import retention
-from medsam_nb.evaluation.store import as_table
 
 mpl.use("agg")
 
@@ -21,7 +21,7 @@ def drawn_on(draw):
     """The table that a figure returns."""
 
     def draws(table):
-        fig, ax = figures.canvas()
+        fig, ax = style.canvas()
         try:
             return draw(table, ax).drop(columns="failed", errors="ignore")
         finally:
@@ -32,17 +32,17 @@ def drawn_on(draw):
 
 DIRECTION = {"name": "d", "task": "3d", "vary": "direction", "a": "bidirectional", "b": "front_to_end"}
 ENTRIES = {
-    "compare": lambda t: stats.compare(t, [DIRECTION], resamples=50).drop(columns=["failed_a", "failed_b"]),
+    "compare": lambda t: paired.compare(t, [DIRECTION], resamples=50).drop(columns=["failed_a", "failed_b"]),
     "case_means": lambda t: pooling.case_means(t, ["prompt"]).drop(columns="failed"),
     "rank_designs": lambda t: rankings.rank_designs(t).ranks,
     "mixed_model": lambda t: rankings.mixed_model(t, "prompt"),
     "retention": retention,
-    "spread_of_cases": gallery.spread_of_cases,
-    "iou_by_design": drawn_on(figures.iou_by_design),
-    "iou_by_distance": drawn_on(figures.iou_by_distance),
-    "retention_by_distance": drawn_on(figures.retention_by_distance),
-    "design_heat_map": drawn_on(overviews.design_heat_map),
-    "design_ranking": drawn_on(overviews.design_ranking),
+    "spread_of_cases": shown_cases.spread_of_cases,
+    "iou_by_design": drawn_on(designs.iou_by_design),
+    "iou_by_distance": drawn_on(distance.iou_by_distance),
+    "retention_by_distance": drawn_on(distance.retention_by_distance),
+    "design_heat_map": drawn_on(designs.design_heat_map),
+    "design_ranking": drawn_on(designs.design_ranking),
 }
 
 
@@ -113,18 +113,18 @@ def test_released_gives_what_the_script_prints(direction, prompted):
         volumes.append((scores, prompted))
         protocol = "released" if len(prompted) > 1 else "corrected"
         rows += volume_rows(f"c{number}", values, prompted, direction, first, n, protocol=protocol)
-    found = paper.paper_means(as_table(rows), "released")["value"].item()
+    found = released_scripts.paper_means(as_table(rows), "released")["value"].item()
     assert found == pytest.approx(what_the_script_prints(volumes, direction))
 
 
 def test_volumes_too_long_for_the_script_have_no_value():
     rows = volume_rows("a", np.linspace(0, 1, 501), (4,), "front_to_end")
     rows += volume_rows("b", np.linspace(0, 1, 20), (4,), "front_to_end")
-    result = paper.paper_means(as_table(rows), "released").iloc[0]
+    result = released_scripts.paper_means(as_table(rows), "released").iloc[0]
     assert np.isnan(result["value"]) and "too long" in result["note"]
-    assert paper.paper_means(as_table(rows)).iloc[0]["value"] == pytest.approx(0.5)
+    assert released_scripts.paper_means(as_table(rows)).iloc[0]["value"] == pytest.approx(0.5)
     rows = volume_rows("a", np.linspace(0, 1, 500), (4,), "front_to_end")
-    assert paper.paper_means(as_table(rows), "released").iloc[0]["value"] == pytest.approx(0.5)
+    assert released_scripts.paper_means(as_table(rows), "released").iloc[0]["value"] == pytest.approx(0.5)
 
 
 def test_each_switch_alone_on_numbers_by_hand():
@@ -132,7 +132,7 @@ def test_each_switch_alone_on_numbers_by_hand():
     table = as_table(rows)
 
     def mean(*switches):
-        return paper.paper_means(table, switches=list(switches))["value"].item()
+        return released_scripts.paper_means(table, switches=list(switches))["value"].item()
 
     assert mean() == pytest.approx(0.35)
     assert mean("reverse_counted_twice") == pytest.approx((2 * 0.6 + 1.5) / 9)
@@ -145,7 +145,7 @@ def test_each_switch_alone_on_numbers_by_hand():
 def test_slice_zero_is_not_scored_where_a_bidirectional_run_starts_there():
     def mean(direction, prompted, *switches):
         table = as_table(volume_rows("a", [0.9, 0.6, 0.3], prompted, direction))
-        return paper.paper_means(table, switches=list(switches))["value"].item()
+        return released_scripts.paper_means(table, switches=list(switches))["value"].item()
 
     assert mean("bidirectional", (0,), "slice_zero_skipped") == pytest.approx(0.45)
     assert mean("front_to_end", (0,), "slice_zero_skipped") == pytest.approx(0.6)
@@ -154,7 +154,9 @@ def test_slice_zero_is_not_scored_where_a_bidirectional_run_starts_there():
 
 def test_one_pass_alone_counts_every_slice_twice_and_changes_nothing():
     table = as_table(volume_rows("a", [0.9, 0.6, 0.3], (1,), "front_to_end"))
-    assert paper.paper_means(table, switches=["reverse_counted_twice"])["value"].item() == pytest.approx(0.6)
+    assert released_scripts.paper_means(table, switches=["reverse_counted_twice"])[
+        "value"
+    ].item() == pytest.approx(0.6)
 
 
 def test_the_length_at_which_the_script_stops_by_hand():
@@ -162,26 +164,30 @@ def test_the_length_at_which_the_script_stops_by_hand():
     for n, value in ((332, 0.5), (334, np.nan)):
         rows = volume_rows("a", [0.5] * n, (n // 2,), "bidirectional")
         collected = 4 * (n // 2 + 1) + 2 * (n - 1 - n // 2)
-        found = paper.paper_means(as_table(rows), switches=["reverse_counted_twice", "long_volumes_stop"])
-        assert (collected > paper.MOST_SCORES) == np.isnan(value)
+        found = released_scripts.paper_means(
+            as_table(rows), switches=["reverse_counted_twice", "long_volumes_stop"]
+        )
+        assert (collected > released_scripts.MOST_SCORES) == np.isnan(value)
         assert found["value"].item() == pytest.approx(value, nan_ok=True)
 
 
 def test_every_switch_is_named_and_explained():
-    for name, words in paper.SWITCHES.items():
+    for name, words in released_scripts.SWITCHES.items():
         assert name.isidentifier() and len(words) > 20
-    assert paper.chosen_switches("corrected") == frozenset()
-    assert paper.chosen_switches("released") == frozenset(paper.SWITCHES) - {"default_design_only"}
-    assert any("forward pass starts anew" in words for words in paper.NOT_REPLAYED)
+    assert released_scripts.chosen_switches("corrected") == frozenset()
+    assert released_scripts.chosen_switches("released") == frozenset(released_scripts.SWITCHES) - {
+        "default_design_only"
+    }
+    assert any("forward pass starts anew" in words for words in released_scripts.NOT_REPLAYED)
 
 
 def test_both_averages_by_hand():
     rows = volume_rows("long", [0.9] * 8, (4,), "front_to_end")
     rows += volume_rows("short", [0.1] * 2, (1,), "front_to_end")
-    found = paper.both_averages(as_table(rows)).iloc[0]
+    found = released_scripts.both_averages(as_table(rows)).iloc[0]
     assert found["pooled_slices"] == pytest.approx(0.74) and found["mean_of_cases"] == pytest.approx(0.5)
     assert found["difference"] == pytest.approx(0.24) and found["n_cases"] == 2
-    assert paper.both_averages(as_table([])).empty
+    assert released_scripts.both_averages(as_table([])).empty
 
 
 @pytest.mark.parametrize("name", ENTRIES)
@@ -214,17 +220,17 @@ def test_the_uneven_choice_of_three_slices_needs_rows_of_that_protocol():
     even = volume_rows("a", [0.2, 0.2], (0, 1), "front_to_end")
     uneven = volume_rows("a", [0.6, 0.6], (0, 1), "front_to_end", protocol="released")
     table = as_table(even + uneven)
-    assert paper.paper_means(table)["value"].item() == pytest.approx(0.2)
-    assert paper.paper_means(table, "released")["value"].item() == pytest.approx(0.6)
-    assert paper.paper_means(as_table(even), "released").empty
-    effects = paper.switch_effects(table).set_index("switch")["difference"]
+    assert released_scripts.paper_means(table)["value"].item() == pytest.approx(0.2)
+    assert released_scripts.paper_means(table, "released")["value"].item() == pytest.approx(0.6)
+    assert released_scripts.paper_means(as_table(even), "released").empty
+    effects = released_scripts.switch_effects(table).set_index("switch")["difference"]
     assert effects["uneven_three_slices"] == pytest.approx(0.4)
     assert effects["all (released)"] == pytest.approx(0.4)
 
 
 def test_the_default_design_only():
     table = made_up_table(cases=2)
-    kept = paper.paper_means(table[table["task"] == "3d"], switches=["default_design_only"])
+    kept = released_scripts.paper_means(table[table["task"] == "3d"], switches=["default_design_only"])
     assert set(kept["prompt"]) == {"one_point"} and set(kept["frame_choice"]) == {"centre_slice"}
     assert set(kept["direction"]) == {"front_to_end"}
 
@@ -233,15 +239,15 @@ def test_pooled_slices_weigh_long_volumes_and_case_means_do_not():
     rows = volume_rows("long", [0.9] * 8, (4,), "front_to_end")
     rows += volume_rows("short", [0.1] * 2, (1,), "front_to_end")
     table = as_table(rows)
-    assert paper.paper_means(table)["value"].item() == pytest.approx(0.74)
+    assert released_scripts.paper_means(table)["value"].item() == pytest.approx(0.74)
     assert pooling.case_means(table)["value"].mean() == pytest.approx(0.5)
 
 
 def test_objects_weigh_the_same():
     rows = volume_rows("a", [0.9] * 8, (4,), "front_to_end")
     rows += volume_rows("a", [0.1] * 2, (1,), "front_to_end", object="tumour")
-    means = paper.paper_means(as_table(rows))
-    assert paper.over_objects(means)["value"].item() == pytest.approx(0.5)
+    means = released_scripts.paper_means(as_table(rows))
+    assert released_scripts.over_objects(means)["value"].item() == pytest.approx(0.5)
     assert pooling.case_means(as_table(rows))["value"].item() == pytest.approx(0.5)
 
 
@@ -279,8 +285,8 @@ def test_case_means_never_mix_models_or_protocols():
 
 def test_an_empty_table_gives_empty_means():
     assert pooling.case_means(as_table([])).empty
-    assert paper.paper_means(as_table([])).empty
-    assert paper.switch_effects(as_table([])).empty
+    assert released_scripts.paper_means(as_table([])).empty
+    assert released_scripts.switch_effects(as_table([])).empty
 
 
 def test_a_missing_design_is_matched_away():

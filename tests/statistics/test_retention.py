@@ -6,8 +6,8 @@ import pytest
 from helpers.made_up import made_up_table
 
 from medsam_nb.errors import InputError
+from medsam_nb.protocol.table import as_table
 from medsam_nb.statistics.retention import retention, retention_at
-from medsam_nb.evaluation.store import as_table
 
 
 def rows(values, prompted, case_id="a", name="organ", direction="bidirectional", **more):

@@ -7,19 +7,19 @@ import pandas as pd
 import pytest
 from helpers.made_up import made_up_table
 
-from medsam_nb.statistics import shown_cases as gallery
-from medsam_nb.workbook import pictures as examples
-from medsam_nb.protocol.designs import Design
 from medsam_nb.errors import StudyError
 from medsam_nb.evaluation.rows import evaluate_2d, evaluate_3d
-from medsam_nb.protocol.intensity import Intensity
-from medsam_nb.manifest.rows import load_manifest
-from medsam_nb.protocol.metrics import iou
+from medsam_nb.manifest.reading import load_manifest
 from medsam_nb.models.checkpoints import load_model
-from medsam_nb.evaluation.store import as_table
+from medsam_nb.protocol.designs import Design
+from medsam_nb.protocol.intensity import Intensity
+from medsam_nb.protocol.metrics import iou
+from medsam_nb.protocol.table import as_table
 from medsam_nb.protocol.volume import Case, Volume
+from medsam_nb.statistics import shown_cases
+from medsam_nb.workbook import pictures
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def rows(modality, case_id, values, name="organ", **more):
@@ -53,7 +53,7 @@ def test_best_median_and_worst_follow_the_stated_rule():
         + rows("PET", "p", [0.5, 0.5])
         + rows("PET", "q", [0.6, 0.6])
     )
-    chosen = gallery.spread_of_cases(table).set_index(["modality", "rank"])
+    chosen = shown_cases.spread_of_cases(table).set_index(["modality", "rank"])
     picked = {key: (row["case_id"], row["slice_index"]) for key, row in chosen.iterrows()}
     # means: a 0.70, c 0.65, b 0.375, d 0.20; b is the lower of the middle two; prompted slices are not shown
     assert picked == {
@@ -66,16 +66,16 @@ def test_best_median_and_worst_follow_the_stated_rule():
     }
     assert chosen.loc[("MRI", "best"), "case_mean"] == pytest.approx(0.7)
     assert chosen.loc[("MRI", "worst"), "n_cases"] == 4
-    assert gallery.spread_of_cases(table[:0]).empty
+    assert shown_cases.spread_of_cases(table[:0]).empty
 
 
 def test_the_mask_nearest_to_the_mean_of_its_case_is_shown():
     table = as_table(rows("MRI", "a", [0.9, 0.9, 0.9]) + rows("MRI", "a", [0.5, 0.5, 0.5], name="tumour"))
     table = pd.concat([table, as_table(rows("MRI", "a", [0.6, 0.6, 0.65], name="vessel"))])
-    shown = gallery.spread_of_cases(table).iloc[0]  # the case's mean is 0.67
+    shown = shown_cases.spread_of_cases(table).iloc[0]  # the case's mean is 0.67
     assert (shown["object"], shown["slice_index"]) == ("vessel", 2)
     even = as_table(rows("MRI", "a", [0.5, 0.5]) + rows("MRI", "a", [0.5, 0.5], name="large", truth_px=20))
-    assert gallery.spread_of_cases(even).iloc[0]["object"] == "large"
+    assert shown_cases.spread_of_cases(even).iloc[0]["object"] == "large"
 
 
 def test_a_typical_failure_of_every_kind_and_modality_is_shown():
@@ -86,19 +86,19 @@ def test_a_typical_failure_of_every_kind_and_modality_is_shown():
         + rows("CT", "x", [0.0, 0.09], predicted_px=1)
         + rows("CT", "y", [0.9, 0.5], predicted_px=10)
     )
-    shown = gallery.failures(table).set_index(["modality", "reason"])
+    shown = shown_cases.failures(table).set_index(["modality", "reason"])
     assert {key: (row["case_id"], row["slice_index"], row["n_alike"]) for key, row in shown.iterrows()} == {
         ("MRI", "empty prediction"): ("a", 2, 3),
         ("MRI", "leak"): ("b", 1, 1),
         ("MRI", "wrong object"): ("c", 1, 1),
         ("CT", "fragment"): ("x", 1, 1),
     }
-    counted = gallery.failure_counts(table).set_index("modality")
+    counted = shown_cases.failure_counts(table).set_index("modality")
     plain = ["failed_masks", "masks", "failed_cases", "cases", "empty prediction", "leak", "fragment"]
     assert counted.loc["MRI", plain].tolist() == [5, 5, 3, 3, 3, 1, 0]
     assert counted.loc["CT", plain].tolist() == [1, 2, 1, 2, 0, 0, 1]
-    assert gallery.failures(table[:0]).empty and gallery.failure_counts(table[:0]).empty
-    foreign = gallery.failures(table.assign(predicted_px=pd.NA))
+    assert shown_cases.failures(table[:0]).empty and shown_cases.failure_counts(table[:0]).empty
+    foreign = shown_cases.failures(table.assign(predicted_px=pd.NA))
     assert set(foreign["reason"]) == {"unknown"}
 
 
@@ -115,8 +115,8 @@ def test_the_kind_of_a_failure_follows_from_the_table_as_from_the_masks():
         {"value": iou(truth, mask), "truth_px": 16, "predicted_px": mask.sum()}
         for mask in (*masks.values(), half)
     ]
-    assert gallery.reasons(pd.DataFrame(sizes)).tolist() == [*masks, "leak"]  # exactly half is covered
-    assert set(gallery.REASONS) == {*masks, "unknown"}
+    assert shown_cases.reasons(pd.DataFrame(sizes)).tolist() == [*masks, "leak"]  # exactly half is covered
+    assert set(shown_cases.REASONS) == {*masks, "unknown"}
 
 
 def test_choices_do_not_depend_on_the_order_of_the_rows():
@@ -125,9 +125,9 @@ def test_choices_do_not_depend_on_the_order_of_the_rows():
     one = table[(table["frame_choice"] == "centre_slice") & (table["direction"] == "bidirectional")]
     one = one[one["mask_choice"] == "first_mask"]
     mixed = one.sample(frac=1, random_state=0)
-    pd.testing.assert_frame_equal(gallery.spread_of_cases(one), gallery.spread_of_cases(mixed))
+    pd.testing.assert_frame_equal(shown_cases.spread_of_cases(one), shown_cases.spread_of_cases(mixed))
     shuffled = table.sample(frac=1, random_state=0)
-    pd.testing.assert_frame_equal(gallery.failures(table, 0.5), gallery.failures(shuffled, 0.5))
+    pd.testing.assert_frame_equal(shown_cases.failures(table, 0.5), shown_cases.failures(shuffled, 0.5))
 
 
 @pytest.fixture(scope="module")
@@ -145,20 +145,20 @@ def test_the_picture_of_a_row_has_the_iou_of_the_table(case):
     design = Design("centre_slice", "one_box", "bidirectional", "first_mask")
     deep = as_table(evaluate_3d(model, case, [design], seed=3))
     row = deep[deep["distance_slices"] == -2].iloc[0]
-    prompted, carried = examples.panels_of_row(model, case, row, seed=3, heading="worst: ", remark=", leak")
+    prompted, carried = pictures.panels_of_row(model, case, row, seed=3, heading="worst: ", remark=", leak")
     assert carried.iou == row["value"] and prompted.prompt.box is not None and carried.prompt is None
     assert carried.title == "worst: made_up a: block, -2 slices, leak"
     assert prompted.title == "worst: made_up a: block, prompted"
     flat = as_table(evaluate_2d(model, case, ["one_point"], seed=3))
-    row = flat[flat["mask_choice"] == "first"].iloc[1]
-    (picture,) = examples.panels_of_row(model, case, row, seed=3)
+    row = flat[flat["mask_choice"] == "first_mask"].iloc[1]
+    (picture,) = pictures.panels_of_row(model, case, row, seed=3)
     assert picture.iou == row["value"] and picture.prompt[0].points
     with pytest.raises(StudyError, match="Choose first masks"):
-        examples.panels_of_row(model, case, flat[flat["mask_choice"] == "oracle"].iloc[0], seed=3)
+        pictures.panels_of_row(model, case, flat[flat["mask_choice"] == "oracle_mask"].iloc[0], seed=3)
 
 
 def test_cases_that_are_not_here_leave_their_places_empty(tmp_path):
     table = as_table(rows("MRI", "a", [0.5, 0.5]) + rows("CT", "x", [0.5, 0.5]))
-    chosen = gallery.spread_of_cases(table)
-    assert examples.panels_of_rows(None, chosen, tmp_path, seed=0) == [None] * 12
-    assert examples.panels_of_rows(None, gallery.failures(table, 0.6), tmp_path, seed=0) == [None] * 4
+    chosen = shown_cases.spread_of_cases(table)
+    assert pictures.panels_of_rows(None, chosen, tmp_path, seed=0) == [None] * 12
+    assert pictures.panels_of_rows(None, shown_cases.failures(table, 0.6), tmp_path, seed=0) == [None] * 4

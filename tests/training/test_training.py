@@ -10,19 +10,18 @@ import pytest
 import torch
 import yaml
 
-from medsam_nb.data.simulated import anatomy as phantom, appearance as rendering
-from medsam_nb.evaluation import reference
-from medsam_nb.finetuning import finetune as finetuning, losses, sequence_steps, targets
-from medsam_nb.models import miniature
-from training import run as training
-from training import batches
-from training import samples as data
-from medsam_nb.finetuning import steps
-from medsam_nb.protocol.designs import Design, prompted_slices
+from medsam_nb.data.simulated import anatomy
 from medsam_nb.errors import StudyError
+from medsam_nb.evaluation import reference
+from medsam_nb.finetuning import finetune as finetuning
+from medsam_nb.finetuning import losses, sequence_steps, steps, targets
+from medsam_nb.models import miniature
 from medsam_nb.models.checkpoints import EMBEDDED_WEIGHTS, Model, read_weights
-from training.muon import build_optimisers, orthogonalise
+from medsam_nb.protocol.designs import Design, prompted_slices
 from medsam_nb.protocol.prompts import Prompt, tight_box
+from training import appearance, batches, initialisation, label_volumes, run
+from training import samples as data
+from training.muon import build_optimisers, orthogonalise
 from training.plan import Stage, Study, fading, learning_rate, read_study
 from training.weights import build
 
@@ -30,8 +29,8 @@ from training.weights import build
 @pytest.fixture(scope="module")
 def pool(tmp_path_factory):
     path = tmp_path_factory.mktemp("pool") / "pool_train.npy"
-    data.build_pool(path, phantom.TRAIN_SEED_BASE, 4, workers=1)
-    data.build_pool(path.with_name("pool_validation.npy"), phantom.VALIDATION_SEED_BASE, 4, workers=1)
+    data.build_pool(path, label_volumes.TRAIN_SEED_BASE, 4, workers=1)
+    data.build_pool(path.with_name("pool_validation.npy"), label_volumes.VALIDATION_SEED_BASE, 4, workers=1)
     return path
 
 
@@ -106,7 +105,7 @@ def test_a_coarse_sample_is_one_of_larger_pixels():
     truth[0, 0, 40:121, 60:150] = True
     image = rng.random((1, 256, 256), dtype=np.float32)
     pixel = 256 / 100
-    shown, masks = rendering.coarsened(image, truth, 100)
+    shown, masks = appearance.coarsened(image, truth, 100)
     assert shown.shape == image.shape and masks.shape == truth.shape and masks.dtype == bool
     assert shown.std() < 0.6 * image.std() and abs(shown.mean() - image.mean()) < 0.01
     steps_at = np.flatnonzero(np.diff(masks[0, 0].any(axis=0).astype(int))) + 1
@@ -208,7 +207,7 @@ def test_a_study_with_an_unknown_key_is_refused(tmp_path):
 def test_both_models_learn_from_an_image_batch(pool, build_model):
     torch.manual_seed(0)
     model = build_model(128).train()
-    miniature.initialise_prompting(model)
+    initialisation.initialise_prompting(model)
     head = steps.metric_head(model)
     batch = batches.image_batch(data.open_pool(pool), np.random.default_rng(0), data.SampleOptions(images=2))
     muon, adam = build_optimisers(model, head, 1e-3)
@@ -232,7 +231,7 @@ def test_sequences_train_the_encoder_only_where_a_stage_says_so(pool, tmp_path, 
     study = {"model": "sam2", "ranks": 1, "volumes": 4, "pool": str(pool.parent), "stages": []}
     path = tmp_path / "study.yaml"
     path.write_text(yaml.safe_dump(study), encoding="utf-8")
-    trainer = training.Trainer(read_study(path), tmp_path, "cpu", 0, 1)
+    trainer = run.Trainer(read_study(path), tmp_path, "cpu", 0, 1)
     model = miniature.build_sam2(128).train()
     batch = batches.video_batch(data.open_pool(pool), np.random.default_rng(3), data.SampleOptions(**samples))
     loss, _ = trainer.loss(model, None, batch, stage, seed=0)
@@ -252,12 +251,12 @@ def test_training_resumes_where_it_was_stopped(pool, tmp_path, monkeypatch):
             {"name": "second", "minutes": 0.06, "samples": {"videos": 1, "slices": 3, "video_fraction": 1.0}},
         ],
     }
-    monkeypatch.setattr(training, "SAVE_SECONDS", 0)
-    monkeypatch.setattr(training.held_out, "IMAGES", 2)
-    monkeypatch.setattr(training.held_out, "SEQUENCES", 1)
+    monkeypatch.setattr(run, "SAVE_SECONDS", 0)
+    monkeypatch.setattr(run.held_out, "IMAGES", 2)
+    monkeypatch.setattr(run.held_out, "SEQUENCES", 1)
     path, out = tmp_path / "study.yaml", tmp_path / "run"
     path.write_text(yaml.safe_dump(study), encoding="utf-8")
-    work, calls = training.Trainer.loss, []
+    work, calls = run.Trainer.loss, []
 
     def stopped(self, *args):
         calls.append(self.state["step"])
@@ -265,13 +264,13 @@ def test_training_resumes_where_it_was_stopped(pool, tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return work(self, *args)
 
-    monkeypatch.setattr(training.Trainer, "loss", stopped)
+    monkeypatch.setattr(run.Trainer, "loss", stopped)
     with pytest.raises(KeyboardInterrupt):
-        training.train(path, out, device="cpu")
+        run.train(path, out, device="cpu")
     saved = torch.load(out / "state.pt", weights_only=True)
     assert saved["state"]["stage"] == 1 and saved["state"]["step"] == 2 and saved["state"]["clock"] > 0
-    monkeypatch.setattr(training.Trainer, "loss", work)
-    final = training.train(path, out, device="cpu")
+    monkeypatch.setattr(run.Trainer, "loss", work)
+    final = run.train(path, out, device="cpu")
     miniature.build_sam2().load_state_dict(torch.load(final, weights_only=True))
     assert torch.load(out / "state.pt", weights_only=True)["state"]["stage"] == 2
     assert (out / "held_out.csv").read_text(encoding="utf-8").count("\n") >= 3 and (
@@ -289,7 +288,7 @@ def test_two_ranks_train_together_and_end_with_the_command_that_started_them(poo
     }
     path, out = tmp_path / "study.yaml", tmp_path / "run"
     path.write_text(yaml.safe_dump(study), encoding="utf-8")
-    command = [sys.executable, "-m", "training.run", str(path), "--out", str(out), "--device", "cpu"]
+    command = [sys.executable, "-m", "training", "train", str(path), "--out", str(out), "--device", "cpu"]
     started = psutil.Popen(command, stderr=subprocess.DEVNULL)
     ranks = []
     try:
@@ -313,12 +312,12 @@ def test_a_trained_memory_is_not_initialised_again(pool, tmp_path, weights, read
     study["start_from"] = str(EMBEDDED_WEIGHTS / f"{weights}.pt")
     path = tmp_path / "study.yaml"
     path.write_text(yaml.safe_dump(study), encoding="utf-8")
-    trainer = training.Trainer(read_study(path), tmp_path, "cpu", 0, 1)
+    trainer = run.Trainer(read_study(path), tmp_path, "cpu", 0, 1)
     assert trainer.state["memory_ready"] is ready
 
 
 def _case():
-    case = phantom.simulate_case("mri", 1, shape=(8, 128, 128))
+    case = anatomy.simulate_case("mri", 1, shape=(8, 128, 128))
     low, high = np.percentile(case.image, [1, 99])
     image = np.clip((case.image - low) / (high - low), 0, 1)
     return image, np.where(case.labels == case.objects["organ"], 1, 0)
@@ -328,7 +327,7 @@ def _case():
 def test_fine_tuning_lowers_the_loss_and_touches_only_what_was_chosen(parameters):
     torch.manual_seed(0)
     model = miniature.build_sam2(128)
-    miniature.initialise_prompting(model)
+    initialisation.initialise_prompting(model)
     before = {k: v.clone() for k, v in model.state_dict().items()}
     done = finetuning.finetune(
         model, [_case()], parameters, steps_total=16, lr=2e-3, slices=3, seed=1, progress=False

@@ -12,14 +12,14 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from medsam_nb.data.simulated import anatomy as phantom
+from medsam_nb.data.simulated import anatomy
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def write_patient(raw: Path, name: str, seed: int, damage=lambda image: image) -> None:
     """Write a simulated CT and its mask as a hospital would hand them over (NIfTI, x y z)."""
-    case = phantom.simulate_case("ct", seed, shape=(8, 96, 96), spacing_mm=(5.0, 3.0, 3.0))
+    case = anatomy.simulate_case("ct", seed, shape=(8, 96, 96), spacing_mm=(5.0, 3.0, 3.0))
     affine = np.diag([3.0, 3.0, 5.0, 1.0])
     mask = np.isin(case.labels, case.objects["organ"]).astype(np.uint8)
     for folder, array in (("images", damage(case.image.copy())), ("labels", mask)):

@@ -1,11 +1,11 @@
 """Pictures of predictions: as many as asked for, the prompted slice among them."""
 
-from helpers import networks
 import numpy as np
+from helpers import networks
 
 from medsam_nb.protocol.designs import Design
-from medsam_nb.workbook.pictures import panel_of_truth, panels_3d
 from medsam_nb.protocol.volume import Case, Volume
+from medsam_nb.workbook.pictures import panel_of_truth, panels_3d
 
 
 def case_with_block():

@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from medsam_nb.figures import style as figures
+from medsam_nb.figures import style
 from medsam_nb.workbook import report
 
 STUDY = {"title": "A study", "question": "Which prompt?", "caveats": ["Miniature models."]}
@@ -25,9 +25,9 @@ def run_dir(tmp_path):
     report.save_table(table, tmp_path, "comparisons")
     report.save_table(pd.DataFrame({"warning": []}), tmp_path, "warnings")
     report.save_table(pd.DataFrame({"case": range(report.ROWS_SHOWN + 5)}), tmp_path, "cases")
-    with figures.style():
-        figure, ax = figures.canvas(88, 60)
-        figures.save(figure, tmp_path / "figures", "small", pd.DataFrame())
+    with style.style():
+        figure, ax = style.canvas(88, 60)
+        style.save(figure, tmp_path / "figures", "small", pd.DataFrame())
     report.add_section(
         tmp_path,
         "04_test_statistics",

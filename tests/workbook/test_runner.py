@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 import yaml
 
-from medsam_nb.workbook import report, runner
 from medsam_nb.errors import StudyError, WorkbookError
+from medsam_nb.workbook import report, runner
 
 PARAMETERS = 'run_dir = "runs/small"  # where results go\ncolour = "red"  # of the line\n'
 

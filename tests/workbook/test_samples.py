@@ -13,12 +13,13 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from medsam_nb.workbook import runner
 from medsam_nb.data.fetch import MIRROR_VARIABLE, fetch
-from medsam_nb.manifest.rows import DataSet, load_manifest
 from medsam_nb.data.prepare import case_folders, load_case, prepare
+from medsam_nb.manifest.reading import load_manifest
+from medsam_nb.manifest.rows import DataSet
+from medsam_nb.workbook import runner
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 SAMPLES = Path(os.environ.get(MIRROR_VARIABLE) or ROOT / ".." / "shared" / "data")
 ROWS = load_manifest(ROOT / "data_manifest.yaml").data_sets
 NAMES = [name for name in ROWS if name.startswith(("sample_", "example_"))]
@@ -153,7 +154,7 @@ def test_notebooks_download_prepare_and_measure_only_what_is_a_truth(tmp_path, p
     pictures = [path for gallery in section["galleries"].values() for path, _ in gallery]
     assert len(pictures) == 4
     assert all((tmp_path / "run" / path).is_file() for path in pictures)
-    models = {"models": ["miniature_sam2"], "prompt_modes": ["one_box"], "workers": 0}
+    models = {"models": ["miniature_sam2"], "prompts": ["one_box"], "workers": 0}
     assert runner.run_notebook("02_evaluate_2d", tmp_path / "02.ipynb", common | models).error is None
     measured = pd.read_parquet(tmp_path / "run" / "tables" / "results_2d.parquet")
     assert set(measured.data_set) == {"sample_breast", "sample_brain_ventricles"}

@@ -5,9 +5,9 @@ Like `layouts_3d`: only names are looked at, at any depth below the data set's f
 
 from pathlib import Path
 
+from medsam_nb.data.sources import Source, clean_name, visible
 from medsam_nb.errors import InputError
 from medsam_nb.manifest.rows import DataSet
-from medsam_nb.data.sources import Source, clean_name, visible
 
 
 def _folder_of(folder: Path, *names: str) -> Path:

@@ -11,9 +11,9 @@ import numpy as np
 
 from medsam_nb.data.layouts import images as pictures
 from medsam_nb.data.layouts import volumes
+from medsam_nb.data.sources import RawCase, Source, clean_name, read_source, require_found, visible
 from medsam_nb.errors import InputError
 from medsam_nb.manifest.rows import DataSet
-from medsam_nb.data.sources import RawCase, Source, clean_name, read_source, require_found, visible
 from medsam_nb.protocol.volume import Volume
 
 PAIR_DEFAULTS = {

@@ -8,9 +8,9 @@ import json
 import re
 from pathlib import Path
 
+from medsam_nb.data.sources import Source, clean_name, visible
 from medsam_nb.errors import InputError
 from medsam_nb.manifest.rows import DataSet
-from medsam_nb.data.sources import Source, clean_name, visible
 
 
 def find_msd(folder: Path, row: DataSet) -> list[Source]:

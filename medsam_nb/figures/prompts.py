@@ -1,0 +1,44 @@
+"""2D: IoU by prompt.
+
+In the visual language of `style`: functions draw on axes they are given and return what they drew.
+"""
+
+import pandas as pd
+from matplotlib.axes import Axes
+
+from medsam_nb.figures.style import PROMPT_COLOURS, iou_axis, legend, mark, nothing, point
+from medsam_nb.figures.words import label
+from medsam_nb.protocol.prompts import PROMPTS_2D
+from medsam_nb.statistics.paired import summarise
+from medsam_nb.statistics.pooling import case_means
+
+
+def iou_by_prompt_2d(table: pd.DataFrame, ax: Axes, mask_choice: str = "first_mask") -> pd.DataFrame:
+    """Draw the IoU of every 2D prompt mode, one row per data set; `table` holds one model's rows.
+
+    Returns
+    -------
+    DataFrame
+        What is drawn: `data_set`, `prompt`, `mean`, `ci_low`, `ci_high`, `n_cases`, `n_data_sets`.
+    """
+    rows = table[(table["task"] == "2d") & (table["mask_choice"] == mask_choice)]
+    if rows.empty:
+        return nothing(ax, f"no 2D rows with mask choice {label(mask_choice)}")
+    drawn = summarise(case_means(rows, ["prompt"]), ["data_set", "prompt"])
+    modes = [mode for mode in PROMPTS_2D if mode in set(drawn["prompt"])]
+    names = sorted(drawn["data_set"].unique())
+    for place, name in enumerate(names):
+        for number, mode in enumerate(modes):
+            cell = drawn[(drawn["data_set"] == name) & (drawn["prompt"] == mode)]
+            offset = (number - (len(modes) - 1) / 2) * 0.17
+            for _, row in cell.iterrows():
+                point(ax, row, place + offset, PROMPT_COLOURS[mode])
+        if place:
+            ax.axhline(place - 0.5, color="#dddddd", lw=0.4)
+    counts = drawn.groupby("data_set")["n_cases"].max()
+    ax.set_yticks(range(len(names)), [f"{label(name, 26)} ({counts[name]})" for name in names])
+    ax.set_ylim(len(names) - 0.5, -0.5)
+    ax.tick_params(axis="y", length=0)
+    iou_axis(ax, "mean IoU (cases in brackets)")
+    legend(ax, [mark(PROMPT_COLOURS[mode], label(mode)) for mode in modes])
+    return drawn

@@ -1,0 +1,42 @@
+"""Numbers and names as they are printed, in figures, tables and text."""
+
+from textwrap import fill
+
+import numpy as np
+
+
+def label(name: object, width: int = 0) -> str:
+    """Return a name as it is printed: no underscores, wrapped at `width` characters where given."""
+    text = str(name).replace("_", " ")
+    return fill(text, width) if width else text
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun, in the plural where it needs one."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def p_text(p: float) -> str:
+    """Return a p value as it is printed; "-" where there was no test.
+
+    Examples
+    --------
+    >>> p_text(0.0312), p_text(0.00001), p_text(float("nan"))
+    ('0.031', '<0.001', '-')
+    """
+    if not np.isfinite(p):
+        return "-"
+    return "<0.001" if p < 0.001 else f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
+
+
+def interval_text(estimate: float, low: float, high: float) -> str:
+    """Return an estimate with its interval; only the estimate where there is no interval.
+
+    Examples
+    --------
+    >>> interval_text(0.1378, 0.1129, 0.1717)
+    '0.138 (0.113 to 0.172)'
+    """
+    if not np.isfinite(estimate):
+        return "-"
+    return f"{estimate:.3f} ({low:.3f} to {high:.3f})" if np.isfinite(low) else f"{estimate:.3f}"

@@ -1,0 +1,127 @@
+"""How a volume is propagated, beyond its design: one object, checked when it is made, recorded as it is."""
+
+from dataclasses import asdict, dataclass
+
+from medsam_nb.errors import StudyError, require_known
+
+PROTOCOLS = ("corrected", "released")
+MASK_SCOPES = ("all", "prompted", "all_with_boxes")
+ENDS = ("last_object_slice", "volume_end")
+ATTENTION = ("exact", "blocked")
+FRAMES = ("image", "video")
+BEYOND = ("repeated", "interpolated")
+TRAINED_MEMORIES = 7
+TRAINED_POINTERS = 16
+
+
+@dataclass(frozen=True)
+class MemoryWindow:
+    """What a tracked slice may attend to, besides the prompted slices.
+
+    Attributes
+    ----------
+    memories : int
+        Spatial memories, the prompted slices' counted as one: 7 is the released model, 1 sees only
+        prompted slices. Up to 7 every memory keeps the temporal embedding it was trained with, as at
+        the start of any video; above, see `beyond`.
+    stride : int
+        The last slice, then slices at multiples of the stride (of the slice number, so it depends on
+        where the volume starts). The embeddings were trained with 1.
+    pointers : int
+        Object pointers (one vector per slice): those of prompted slices, and of the last
+        `pointers` - 1 slices. The released model has 16. Their scale of time stays that of the
+        released model, which would otherwise change with their number.
+    beyond : {"repeated", "interpolated"}
+        For more than 7 memories there are no trained embeddings: repeat the one of the oldest slice,
+        or stretch the six there are. Both are approximations.
+
+    Raises
+    ------
+    StudyError
+        If a number is out of its range or `beyond` is unknown.
+    """
+
+    memories: int = TRAINED_MEMORIES
+    stride: int = 1
+    pointers: int = TRAINED_POINTERS
+    beyond: str = "repeated"
+
+    def __post_init__(self) -> None:
+        ranges = {"memories": (1, None), "stride": (1, None), "pointers": (1, TRAINED_POINTERS)}
+        for name, (low, high) in ranges.items():
+            value = getattr(self, name)
+            whole = isinstance(value, int) and not isinstance(value, bool)
+            if not whole or value < low or (high is not None and value > high):
+                allowed = f"{low} to {high}" if high else f"{low} or more"
+                raise StudyError(
+                    f"memory window, {name}", f"is {value!r}.", f"Use a whole number, {allowed}."
+                )
+        require_known("window, beyond", self.beyond, BEYOND, what="way beyond the trained memories")
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether every memory has a trained temporal embedding."""
+        return self.memories <= TRAINED_MEMORIES
+
+    @property
+    def reach(self) -> int:
+        """How many slices back a spatial memory may be read."""
+        return max(1, (self.memories - 2) * self.stride + 1) if self.memories > 1 else 0
+
+
+@dataclass(frozen=True)
+class PropagationOptions:
+    """What holds for all designs of a run in 3D.
+
+    Attributes
+    ----------
+    protocol : {"corrected", "released"}
+        How three slices are chosen (`designs.prompted_slices`) and what is scored.
+    mask_scope : {"all", "prompted", "all_with_boxes"}
+        Whether a design's mask choice holds on all slices, or on prompted ones only (the others then
+        keep the most confident candidate). The package gives one mask, and no choice, on a slice that is
+        prompted with more than one point or with a box, which is two points to it; with
+        "all_with_boxes" it gives three for two points too (`multimask_max_pt_num` = 2), as the image
+        predictor does.
+    until : {"last_object_slice", "volume_end"}
+        Predict the slices that hold the object and stop after the last of them in each direction, or
+        predict every slice.
+    window : MemoryWindow
+        The released model's, unless given.
+    attention : {"exact", "blocked"}
+        "blocked" is faster in bfloat16 on a CPU and not bit-identical.
+    frames : {"image", "video"}
+        How a slice is resized to the network's input: as the image predictor does (antialiased bilinear
+        on floats, so that 2D and 3D see the same pixels), or as the video predictor's loader of folders
+        does (bicubic on 8 bits).
+
+    Raises
+    ------
+    StudyError
+        If a name is unknown; the message suggests the nearest known one.
+    """
+
+    protocol: str = "corrected"
+    mask_scope: str = "all"
+    until: str = "last_object_slice"
+    window: MemoryWindow = MemoryWindow()
+    attention: str = "exact"
+    frames: str = "image"
+
+    def __post_init__(self) -> None:
+        for name, known in CHOICES.items():
+            require_known(name, getattr(self, name), known, what=name.replace("_", " "))
+
+    def as_dict(self) -> dict:
+        """Return the options as plain values, for a key or a record."""
+        return asdict(self)
+
+
+# The names that each option may have.
+CHOICES = {
+    "protocol": PROTOCOLS,
+    "mask_scope": MASK_SCOPES,
+    "until": ENDS,
+    "attention": ATTENTION,
+    "frames": FRAMES,
+}
