@@ -34,6 +34,7 @@ from medsam_nb.files import write_atomically
 from medsam_nb.models.checkpoints import Model
 from medsam_nb.models.features import device_name
 from medsam_nb.protocol.designs import ALL_DESIGNS, PAPER_V1_DESIGNS, Design
+from medsam_nb.protocol.options import PropagationOptions
 from medsam_nb.protocol.prompts import PROMPTS_2D, PROMPTS_3D, prompts_2d
 
 RESULTS = Path("runs/bench/results.json")
@@ -44,9 +45,10 @@ def peak_rss_mb() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 
 
-def run_engine(model: Model, volume: Volume, designs, **options) -> dict:
+def run_engine(model: Model, volume: Volume, designs, attention: str = "exact") -> dict:
     """Run the engine and index its logits as `track_all` does."""
-    items = propagation.sweep(model, volume.slices, volume.objects, designs, volume.prompt_of, **options)
+    options = PropagationOptions(attention=attention)
+    items = propagation.sweep(model, volume.slices, volume.objects, designs, volume.prompt_of, options)
     return {
         (item.object_name, design, item.slice_index): item.logits for item in items for design in item.designs
     }
@@ -183,9 +185,8 @@ def memory_of(depth: int) -> list[dict]:
         for direction in ("front_to_end", "bidirectional")
     ]
     volume, start = Volume(Path(), slices, {"box": mask}), time.process_time()
-    sweep = propagation.sweep(
-        miniature_model(), slices, volume.objects, designs, volume.prompt_of, until="volume_end"
-    )
+    options = PropagationOptions(until="volume_end")
+    sweep = propagation.sweep(miniature_model(), slices, volume.objects, designs, volume.prompt_of, options)
     for _ in sweep:
         pass
     seconds = round(time.process_time() - start, 2)

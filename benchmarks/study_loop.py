@@ -16,10 +16,11 @@ from sam2.sam2_image_predictor import SAM2ImagePredictor
 from segment_anything import SamPredictor
 
 from benchmarks.inputs import Volume
-from medsam_nb.evaluation.reference import CandidateChoice, add_prompt
 from medsam_nb.models.checkpoints import Model
-from medsam_nb.models.memory import MemoryWindow, looking_back
+from medsam_nb.models.memory import looking_back
+from medsam_nb.models.predictor import CandidateChoice, add_prompt
 from medsam_nb.protocol.designs import Design
+from medsam_nb.protocol.options import MemoryWindow
 from medsam_nb.protocol.prompts import MAX_COMPONENTS, Prompt
 from medsam_nb.protocol.tracks import plan
 

@@ -3,6 +3,8 @@
 import difflib
 from collections.abc import Iterable
 
+MANY_NAMES = 24  # a message lists no more
+
 
 class WorkbookError(Exception):
     """A problem that its reader can solve.
@@ -70,4 +72,6 @@ def require_known(
         return
     near = difflib.get_close_matches(str(value), names, n=1)
     hint = f"Did you mean {near[0]!r}? " if near else ""
+    if len(names) > MANY_NAMES:
+        names = [*difflib.get_close_matches(str(value), names, n=5, cutoff=0.3), f"... ({len(names)} in all)"]
     raise error(item, f"{value!r} is no known {what}.", f"{hint}Known: {', '.join(names)}.")

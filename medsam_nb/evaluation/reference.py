@@ -7,7 +7,7 @@ tested against, so it shares no code with it: only what is to be predicted (`pro
 What a plain use of the package does not offer is done here in the simplest way:
 
 * Slices come from an array, through the transform of the image predictor, instead of from JPEG files.
-* "first_mask" shows the predictor the first candidate only; there is nothing left to choose then.
+* "first_mask" shows the predictor scores that fall with the candidate's number, so that the first is the best.
 * In float32 stored memories, which are bfloat16, are read as float32, where the package fails
   (github.com/facebookresearch/sam2/issues/308); the values are the same.
 """
@@ -46,24 +46,26 @@ def video_state(model: Model, slices: np.ndarray) -> dict:
             Image.fromarray(grey).convert("RGB").save(Path(folder) / f"{index}.jpg")
         with redirect_stderr(io.StringIO()):  # the package's progress bar
             state = network.init_state(folder)
-    state["images"] = torch.stack([transform(np.stack([grey] * 3, axis=-1)) for grey in slices])
+    # Not stacked: the layout in memory, on which the last bits depend, stays that of the image predictor.
+    state["images"] = [transform(np.stack([grey] * 3, axis=-1)) for grey in slices]
     state["cached_features"] = {}
-    for index, image in enumerate(state["images"].to(model.device)):
-        state["cached_features"][index] = (image[None], network.forward_image(image[None]))
+    for index, image in enumerate(state["images"]):
+        shown = image[None].to(model.device)
+        state["cached_features"][index] = (shown, network.forward_image(shown))
     return state
 
 
 class _Decoded:
-    """A hook on the mask decoder: notes the score of what is kept, and hides what is not wanted."""
+    """A hook on the mask decoder: notes the score of what is kept, and lets the first win where it is wanted."""
 
     def __init__(self) -> None:
-        self.only_first, self.score = False, float("nan")
+        self.first_wins, self.score = False, float("nan")
 
     def __call__(self, _decoder, _inputs, outputs):
         masks, scores, tokens, presence = outputs
-        if self.only_first:
-            masks, scores, tokens = masks[:, :1], scores[:, :1], tokens[:, :1]
-        self.score = scores.max().item()
+        self.score = scores[0, 0].item() if self.first_wins else scores.max().item()
+        if self.first_wins:  # all three are still resized together: alone the first would round differently
+            scores = -torch.arange(scores.shape[1], dtype=scores.dtype, device=scores.device)[None]
         return masks, scores, tokens, presence
 
 
@@ -126,7 +128,7 @@ def _one_pass(network, state, decoded: _Decoded, track: Track, one_pass: Pass, p
     """Prompt a fresh state and follow one pass with the package's own loop."""
     scores = {}
     network.reset_state(state)
-    decoded.only_first = track.design.mask_choice == "first_mask"
+    decoded.first_wins = track.design.mask_choice == "first_mask"
     for index in track.prompted:
         prompt = prompt_of(track.object_name, index, track.design.prompt)
         decoded.score = float("nan")  # a mask as a prompt is returned without decoding anything
@@ -138,7 +140,7 @@ def _one_pass(network, state, decoded: _Decoded, track: Track, one_pass: Pass, p
             points = [list(point) for point in prompt.points]
             network.add_new_points_or_box(state, index, 1, points=points, labels=[1] * len(points))
         scores[index] = decoded.score if prompt.mask is None else float("nan")
-    decoded.only_first = track.design.mask_choice == "first_mask" and mask_scope != "prompted"
+    decoded.first_wins = track.design.mask_choice == "first_mask" and mask_scope != "prompted"
     length = abs(one_pass.last - one_pass.first)
     with redirect_stderr(io.StringIO()):  # the package's progress bar
         for index, _, logits in network.propagate_in_video(

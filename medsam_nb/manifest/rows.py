@@ -154,7 +154,8 @@ class Manifest(Row):
 
     def data_set(self, name: str) -> DataSet:
         """Return a row, or raise ManifestError with the names there are."""
-        require_known(name, name, self.data_sets, what="data set of the manifest", error=ManifestError)
+        what = "data set of the manifest"
+        require_known("data_sets", name, self.data_sets, what=what, error=ManifestError)
         return self.data_sets[name]
 
     def measured(self, names: Sequence[str]) -> list[str]:
@@ -163,5 +164,7 @@ class Manifest(Row):
 
     def checkpoint(self, name: str) -> Checkpoint:
         """Return a row, or raise ManifestError with the names there are."""
-        require_known(name, name, self.checkpoints, what="checkpoint of the manifest", error=ManifestError)
+        require_known(
+            "models", name, self.checkpoints, what="checkpoint of the manifest", error=ManifestError
+        )
         return self.checkpoints[name]

@@ -56,7 +56,7 @@ def sam_table() -> pd.DataFrame:
     One row per object, prompt and mask choice: `data_set` and `object` are the parts of the
     published name ("CT-Organ: Lung"), `case_id` is "all slices", `model` "sam_vit_h_published".
     """
-    path = files("medsam_nb") / "reference_data" / "sam1_published.csv"
+    path = files("medsam_nb.statistics") / "reference_data" / "sam1_published.csv"
     with path.open(encoding="utf-8") as file:
         published = pd.read_csv(file)
     parts = published["object"].str.partition(": ")
@@ -69,7 +69,7 @@ def sam_table() -> pd.DataFrame:
                 "case_id": "all slices",
                 "object": parts[2].where(parts[2] != "", parts[0]),
                 "model": MODEL,
-                "prompt": published["prompt_mode"],
+                "prompt": published["prompt"],
                 "mask_choice": published["mask_choice"],
                 "metric": "iou",
                 "value": published["iou"],

@@ -18,6 +18,7 @@ from medsam_nb.models.checkpoints import Model
 from medsam_nb.models.features import one_thread
 from medsam_nb.protocol.designs import Design, prompted_slices
 from medsam_nb.protocol.metrics import iou
+from medsam_nb.protocol.options import PropagationOptions
 from medsam_nb.protocol.prompts import Prompt, prompt_3d, prompt_seed, prompts_2d
 from medsam_nb.protocol.volume import Case
 
@@ -88,9 +89,9 @@ def predict_3d(model: Model, case: Case, object_name: str, design: Design, *, se
     def prompt_of(name: str, index: int, kind: str) -> Prompt:
         return prompt_3d(truth[index], kind, prompt_seed(seed, case, name, index))
 
-    objects, until = {object_name: truth}, "volume_end"
+    objects, options = {object_name: truth}, PropagationOptions(until="volume_end")
     with one_thread():
-        for found in sweep(model, case.slices_uint8(), objects, (design,), prompt_of, until=until):
+        for found in sweep(model, case.slices_uint8(), objects, (design,), prompt_of, options):
             prediction[found.slice_index] = found.mask
     return prediction
 
@@ -161,10 +162,10 @@ def panels_of_row(
         def prompt_of(name: str, index: int, kind: str) -> Prompt:
             return prompt_3d(truth[index], kind, prompt_seed(seed, case, name, index))
 
-        how = {"protocol": row["protocol"], "mask_scope": row["mask_scope"]}
+        options = PropagationOptions(protocol=row["protocol"], mask_scope=row["mask_scope"])
         masks = {}
         with one_thread():
-            for found in sweep(model, grey, {name: truth}, (design,), prompt_of, **how):
+            for found in sweep(model, grey, {name: truth}, (design,), prompt_of, options):
                 masks[found.slice_index] = found.mask
                 if {near, index} <= set(masks):  # what comes after is not shown
                     break

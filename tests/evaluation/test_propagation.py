@@ -13,12 +13,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from medsam_nb.data.simulated import anatomy
+from medsam_nb.errors import StudyError
 from medsam_nb.evaluation import propagation, reference, single_slices
 from medsam_nb.manifest.reading import load_manifest
 from medsam_nb.models.checkpoints import load_model
 from medsam_nb.models.features import SliceFeatures
-from medsam_nb.models.memory import MemoryWindow
+from medsam_nb.models.memory import looking_back, temporal_rows
 from medsam_nb.protocol.designs import ALL_DESIGNS, PAPER_V1_DESIGNS, Design
+from medsam_nb.protocol.options import MemoryWindow, PropagationOptions
 
 ROOT = Path(__file__).parents[2]
 HEIGHT, WIDTH = 40, 52
@@ -43,11 +45,17 @@ def blob(depth: int, filled: list[int], seed: int) -> np.ndarray:
     return mask
 
 
+def windowed(**window):
+    return PropagationOptions(window=MemoryWindow(**window))
+
+
 def assert_same(model, slices, objects, designs, **options):
     """Compare the two paths on every prediction; return how many there were."""
-    prompt_of = networks.drawn_prompt(objects)
-    expected = networks.predictions(reference.sweep, model, slices, objects, designs, prompt_of, **options)
-    found = networks.predictions(propagation.sweep, model, slices, objects, designs, prompt_of, **options)
+    prompt_of, options = networks.drawn_prompt(objects), PropagationOptions(**options)
+    released = dataclasses.replace(options, window=MemoryWindow())
+    with looking_back(model.network, options.window):  # the oracle knows the released window only
+        expected = networks.predictions(reference.sweep, model, slices, objects, designs, prompt_of, released)
+    found = networks.predictions(propagation.sweep, model, slices, objects, designs, prompt_of, options)
     assert found.keys() == expected.keys()
     for key, (logits, score, prompted) in expected.items():
         np.testing.assert_array_equal(found[key][0], logits, err_msg=str(key))
@@ -170,7 +178,7 @@ def test_a_shorter_pointer_horizon_is_the_package_own_where_it_has_one():
     objects = {"organ": blob(14, list(range(14)), 3)}
     designs, prompt_of = [POINT], networks.drawn_prompt(objects)
     cut = networks.predictions(
-        propagation.sweep, model, slices, objects, designs, prompt_of, window=MemoryWindow(pointers=3)
+        propagation.sweep, model, slices, objects, designs, prompt_of, windowed(pointers=3)
     )
     whole = networks.predictions(propagation.sweep, model, slices, objects, designs, prompt_of)
     model.network.max_obj_ptrs_in_encoder = 3
@@ -184,13 +192,13 @@ def test_a_shorter_pointer_horizon_is_the_package_own_where_it_has_one():
 
 def test_windows_keep_trained_embeddings():
     trained = torch.arange(7.0).reshape(7, 1, 1, 1)
-    rows = {k: MemoryWindow(k).temporal_rows(trained).flatten().tolist() for k in (1, 3, 7, 9)}
+    rows = {k: temporal_rows(MemoryWindow(k), trained).flatten().tolist() for k in (1, 3, 7, 9)}
     assert rows == {1: [6], 3: [0, 1, 6], 7: [0, 1, 2, 3, 4, 5, 6], 9: [0, 1, 2, 3, 4, 5, 5, 5, 6]}
-    stretched = MemoryWindow(12, beyond="interpolated").temporal_rows(trained).flatten().tolist()
+    stretched = temporal_rows(MemoryWindow(12, beyond="interpolated"), trained).flatten().tolist()
     assert stretched == pytest.approx([k / 2 for k in range(11)] + [6])
     assert [MemoryWindow(k).is_exact for k in (7, 8)] == [True, False]
     for wrong in ({"memories": 0}, {"stride": 0}, {"pointers": 17}, {"beyond": "guessed"}):
-        with pytest.raises(ValueError):
+        with pytest.raises(StudyError, match=next(iter(wrong))):
             MemoryWindow(**wrong)
 
 
@@ -209,7 +217,12 @@ def test_every_distinct_step_is_made_once():
     with counted(model.network) as counts:
         items = list(
             propagation.sweep(
-                model, slices, objects, designs, networks.drawn_prompt(objects), mask_scope="prompted"
+                model,
+                slices,
+                objects,
+                designs,
+                networks.drawn_prompt(objects),
+                PropagationOptions(mask_scope="prompted"),
             )
         )
     # Opening a state encodes slice 0, and 0 to 8 are tracked or prompted.
@@ -225,11 +238,13 @@ def test_features_are_shared_between_runs():
     model = networks.small_model("float32")
     slices, objects = networks.textured_slices(6, HEIGHT, WIDTH, 5), {"organ": blob(6, [1, 2, 3, 4], 6)}
     features = SliceFeatures(model, slices)
-    for window in (MemoryWindow(2), MemoryWindow(7)):
-        prompt_of = networks.drawn_prompt(objects)
-        for sweep in (propagation.sweep, reference.sweep):
-            list(sweep(model, slices, objects, [POINT], prompt_of, window=window, features=features))
+    for memories in (2, 7):
+        prompt_of, options = networks.drawn_prompt(objects), windowed(memories=memories)
+        list(propagation.sweep(model, slices, objects, [POINT], prompt_of, options, features=features))
     assert features.encoded == 5
+    video = PropagationOptions(frames="video")
+    with pytest.raises(ValueError, match="frames 'image' given"):
+        next(propagation.sweep(model, slices, objects, [POINT], prompt_of, video, features=features))
 
 
 def test_an_abandoned_sweep_leaves_the_network_as_it_was():
@@ -239,7 +254,7 @@ def test_an_abandoned_sweep_leaves_the_network_as_it_was():
     before = {name: set(vars(module)) for name, module in modules.items()}
     hooks = {name: len(m._forward_hooks) + len(m._forward_pre_hooks) for name, m in modules.items()}
     run = propagation.sweep(
-        model, slices, objects, PAPER_V1_DESIGNS, networks.drawn_prompt(objects), window=MemoryWindow(3)
+        model, slices, objects, PAPER_V1_DESIGNS, networks.drawn_prompt(objects), windowed(memories=3)
     )
     for _ in range(9):
         next(run)
@@ -256,9 +271,8 @@ def test_blocked_attention_is_close_and_only_on_request():
     prompt_of = networks.drawn_prompt(objects)
     front = dataclasses.replace(POINT, frame_choice="first_slice", prompt="mask")
     exact = networks.predictions(propagation.sweep, model, slices, objects, [front], prompt_of)
-    blocked = networks.predictions(
-        propagation.sweep, model, slices, objects, [front], prompt_of, attention="blocked"
-    )
+    faster = PropagationOptions(attention="blocked")
+    blocked = networks.predictions(propagation.sweep, model, slices, objects, [front], prompt_of, faster)
     first_tracked = "organ", front, 2
     assert not np.array_equal(blocked[first_tracked][0], exact[first_tracked][0])
     spread = exact[first_tracked][0].std()
@@ -266,11 +280,17 @@ def test_blocked_attention_is_close_and_only_on_request():
     single = networks.small_model("float32", seed=2)
     exact = networks.predictions(propagation.sweep, single, slices, objects, [front], prompt_of)
     same = networks.predictions(
-        propagation.sweep, single, slices, objects, [front], prompt_of, attention="blocked"
+        propagation.sweep,
+        single,
+        slices,
+        objects,
+        [front],
+        prompt_of,
+        faster,
     )
     assert all(np.array_equal(same[key][0], exact[key][0]) for key in exact)
-    with pytest.raises(ValueError, match="sparse"):
-        next(propagation.sweep(model, slices, objects, [front], prompt_of, attention="sparse"))
+    with pytest.raises(StudyError, match="sparse.*exact, blocked"):
+        PropagationOptions(attention="sparse")
 
 
 def test_boxes_have_candidates_where_the_scope_says_so():
@@ -283,8 +303,15 @@ def test_boxes_have_candidates_where_the_scope_says_so():
     prompt_of = networks.drawn_prompt(objects)
     masks = {}
     for scope in ("all", "all_with_boxes"):
+        options = PropagationOptions(mask_scope=scope)
         found = networks.predictions(
-            propagation.sweep, model, slices, objects, designs, prompt_of, mask_scope=scope
+            propagation.sweep,
+            model,
+            slices,
+            objects,
+            designs,
+            prompt_of,
+            options,
         )
         masks[scope] = [found["organ", design, 3][0] for design in designs]
         assert model.network.multimask_max_pt_num == 1

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 from helpers import networks
-from sam2.utils.transforms import SAM2Transforms
 
-from medsam_nb.evaluation import reference
-from medsam_nb.models.memory import MemoryWindow
+from medsam_nb.errors import StudyError
+from medsam_nb.evaluation import propagation, reference
 from medsam_nb.protocol.designs import Design
+from medsam_nb.protocol.options import MemoryWindow, PropagationOptions
 from medsam_nb.protocol.tracks import passes, plan
 
 DEPTH, HEIGHT, WIDTH = 9, 40, 52
@@ -30,15 +30,22 @@ def case(first: int = 2, last: int = 7):
 def plain_use(model, slices, objects, design):
     """The package as its examples use it: every slice encoded by the predictor, all slices tracked."""
     network, found = model.network, {}
-    transforms = SAM2Transforms(model.image_size, mask_threshold=0.0)
-    images = [transforms(np.repeat(grey[..., None], 3, axis=-1)) for grey in slices]
     (track,) = plan(objects, [design], "corrected", "volume_end")
     prompt_of = networks.drawn_prompt(objects)
     for one_pass in track.passes:
         with torch.inference_mode(), model.precision():
-            state = reference.open_state(network, slices, images)
+            state = reference.video_state(model, slices)
+            state["cached_features"] = {}
             for index in track.prompted:
-                reference.add_prompt(network, state, index, prompt_of("organ", index, design.prompt))
+                prompt = prompt_of("organ", index, design.prompt)
+                if prompt.mask is not None:
+                    network.add_new_mask(state, index, 1, prompt.mask)
+                else:
+                    points = np.array(prompt.points, np.float32) if prompt.points else None
+                    labels = np.ones(len(prompt.points), np.int32) if prompt.points else None
+                    network.add_new_points_or_box(
+                        state, index, 1, points=points, labels=labels, box=prompt.box
+                    )
             start, reverse = one_pass.first, one_pass.reverse
             for index, _, logits in network.propagate_in_video(state, start, reverse=reverse):
                 found[index] = logits[0, 0].float().numpy()
@@ -57,9 +64,8 @@ def test_equals_a_plain_use_of_the_package(design, dtype, version):
     expected = plain_use(model, slices, objects, design)
     prompt_of = networks.drawn_prompt(objects)
     for until, wanted in (("volume_end", range(DEPTH)), ("last_object_slice", range(2, 8))):
-        found = networks.predictions(
-            reference.sweep, model, slices, objects, [design], prompt_of, until=until
-        )
+        options = PropagationOptions(until=until)
+        found = networks.predictions(reference.sweep, model, slices, objects, [design], prompt_of, options)
         assert sorted(index for *_, index in found) == list(wanted)
         for (*_, index), (logits, _, _) in found.items():
             np.testing.assert_array_equal(logits, expected[index])
@@ -76,8 +82,9 @@ def test_front_to_end_runs_in_float32_before_the_prompted_slice():
     assert len({logits.tobytes() for logits, _, _ in found.values()}) > 2
 
 
+@pytest.mark.parametrize("sweep", [reference.sweep, propagation.sweep], ids=["oracle", "engine"])
 @pytest.mark.parametrize("mask_scope", ["all", "prompted"])
-def test_first_mask_keeps_mask_and_pointer_of_candidate_zero(mask_scope, monkeypatch):
+def test_first_mask_keeps_mask_and_pointer_of_candidate_zero(mask_scope, sweep, monkeypatch):
     model = networks.small_model("float32")
     network, seen = model.network, []
     decode, heads = network.sam_mask_decoder.predict_masks, network._forward_sam_heads
@@ -98,7 +105,8 @@ def test_first_mask_keeps_mask_and_pointer_of_candidate_zero(mask_scope, monkeyp
     slices, objects = case()
     design = dataclasses.replace(POINT, mask_choice="first_mask")
     prompt_of = networks.drawn_prompt(objects)
-    networks.predictions(reference.sweep, model, slices, objects, [design], prompt_of, mask_scope=mask_scope)
+    options = PropagationOptions(mask_scope=mask_scope)
+    networks.predictions(sweep, model, slices, objects, [design], prompt_of, options)
     others = 0
     for inputs, (many, _, scores, low, _, pointer, presence), all_tokens in seen:
         first = mask_scope == "all" or inputs["point_inputs"] is not None
@@ -135,21 +143,24 @@ def test_an_empty_object_yields_nothing():
     assert list(reference.sweep(model, slices, empty, [POINT], networks.drawn_prompt(empty))) == []
 
 
-def test_the_network_is_left_as_it_was_between_slices():
+def test_the_network_is_left_as_it_was():
     model = networks.small_model("float32")
     slices, objects = case()
-    window = MemoryWindow(memories=3, stride=2, pointers=4)
-    before = dict(vars(model.network)), model.network.maskmem_tpos_enc
-    for _ in reference.sweep(model, slices, objects, [POINT], networks.drawn_prompt(objects), window=window):
+    before = dict(vars(model.network)), model.network.sam_mask_decoder._forward_hooks.copy()
+    options = PropagationOptions(mask_scope="all_with_boxes")
+    for _ in reference.sweep(model, slices, objects, [POINT], networks.drawn_prompt(objects), options):
         assert dict(vars(model.network)) == before[0]
-        assert model.network.maskmem_tpos_enc is before[1]
+        assert model.network.sam_mask_decoder._forward_hooks == before[1]
         assert not torch.is_inference_mode_enabled()
 
 
-def test_unknown_options_are_named():
+def test_what_it_cannot_predict_is_refused_by_name():
     model = networks.small_model("float32")
     slices, objects = case()
-    with pytest.raises(ValueError, match="everywhere"):
-        next(reference.sweep(model, slices, objects, [POINT], None, mask_scope="everywhere"))
-    with pytest.raises(ValueError, match="never"):
-        next(reference.sweep(model, slices, objects, [POINT], networks.drawn_prompt(objects), until="never"))
+    for options in (
+        PropagationOptions(window=MemoryWindow(3)),
+        PropagationOptions(attention="blocked"),
+        PropagationOptions(frames="video"),
+    ):
+        with pytest.raises(StudyError, match="Only the engine"):
+            next(reference.sweep(model, slices, objects, [POINT], None, options))

@@ -12,7 +12,22 @@ from medsam_nb.protocol.table import COLUMNS, RunKey, as_table
 
 
 def key(**changes):
-    base = RunKey("2d", "set", "case", "d" * 64, "model", "c" * 64, "cpu", "float32", 1, "{}", "f" * 64, "{}")
+    base = RunKey(
+        "2d",
+        "set",
+        "case",
+        "d" * 64,
+        "model",
+        "c" * 64,
+        "{}",
+        "cpu",
+        "float32",
+        "{}",
+        1,
+        "{}",
+        "f" * 64,
+        "{}",
+    )
     return dataclasses.replace(base, **changes)
 
 

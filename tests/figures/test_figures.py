@@ -161,8 +161,8 @@ def test_many_designs_are_drawn_from_both_ends_and_the_resolution_is_said(made):
         plt.close(fig)
     names = [words.label(name).replace("/", ", ") for name in ranking.ranks["design"]]
     assert shown == names[:5] + names[-5:]
-    words = rankings.resolution(ranking)
-    assert words.startswith("With 64 designs and 4 cases") and f"{ranking.critical_difference:.1f}" in words
+    said = rankings.resolution(ranking)
+    assert said.startswith("With 64 designs and 4 cases") and f"{ranking.critical_difference:.1f}" in said
     assert "not tested" in rankings.resolution(rankings.rank_designs(made["zero"]))
 
 

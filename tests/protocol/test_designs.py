@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from medsam_nb.errors import StudyError
 from medsam_nb.protocol.designs import ALL_DESIGNS, PAPER_V1_DESIGNS, Design, prompted_slices, start_slice
 
 
@@ -18,7 +19,7 @@ def test_the_grid_has_64_designs_and_the_first_version_24():
 
 
 def test_a_design_with_an_unknown_part_is_refused():
-    with pytest.raises(ValueError, match="middle_slice"):
+    with pytest.raises(StudyError, match="middle_slice"):
         Design("middle_slice", "one_box", "bidirectional", "first_mask")
 
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from medsam_nb.errors import StudyError
 from medsam_nb.protocol.prompts import central_point, largest_components, prompt_3d, prompts_2d, tight_box
 
 
@@ -76,12 +77,12 @@ def test_3d_prompts():
     mask = disc((20, 20), (8, 9), 5)
     assert prompt_3d(mask, "mask", ()).mask is mask
     assert prompt_3d(mask, "one_box", ()).box == (4, 3, 14, 13)
-    with pytest.raises(ValueError, match="box_per_component"):
+    with pytest.raises(StudyError, match="box_per_component"):
         prompt_3d(mask, "box_per_component", ())
 
 
 def test_an_empty_mask_and_an_unknown_mode_are_refused():
     with pytest.raises(ValueError, match="empty"):
         prompts_2d(np.zeros((4, 4), bool), "one_box", ())
-    with pytest.raises(ValueError, match="one_point"):
+    with pytest.raises(StudyError, match="one_point"):
         prompts_2d(np.ones((4, 4), bool), "two_points", ())

@@ -2,13 +2,13 @@
 
 from itertools import product
 
-import check_statistics
 import numpy as np
 import pandas as pd
 import pytest
 from helpers.made_up import made_up_table
 from scipy import stats as scipy_stats
 
+from benchmarks import check_statistics
 from medsam_nb.errors import InputError, StudyError
 from medsam_nb.protocol.table import as_table
 from medsam_nb.statistics import paired

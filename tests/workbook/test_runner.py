@@ -68,8 +68,8 @@ def test_a_study_runs_and_its_report_shows_the_sections(project):
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
-        ({"models": ["sam2_hiera_huge"]}, "sam2_hiera_huge.*no such checkpoint.*sam2_hiera_large"),
-        ({"data_sets": ["ct_spleeen"]}, "ct_spleeen.*no such data set.*ct_spleen"),
+        ({"models": ["sam2_hiera_huge"]}, "sam2_hiera_huge.*no known checkpoint.*sam2_hiera_large"),
+        ({"data_sets": ["ct_spleeen"]}, "ct_spleeen.*no known data set.*ct_spleen"),
         ({"extra_manifest": "nowhere.yaml"}, "nowhere.yaml"),
     ],
 )
