@@ -7,7 +7,7 @@ tested against, so it shares no code with it: only what is to be predicted (`pro
 What a plain use of the package does not offer is done here in the simplest way:
 
 * Slices come from an array, through the transform of the image predictor, instead of from JPEG files.
-* "first_mask" shows the predictor scores that fall with the candidate's number, so that the first is the best.
+* "first_mask" shows the predictor scores that fall with the candidate's number, so that the first wins.
 * In float32 stored memories, which are bfloat16, are read as float32, where the package fails
   (github.com/facebookresearch/sam2/issues/308); the values are the same.
 """
@@ -56,7 +56,7 @@ def video_state(model: Model, slices: np.ndarray) -> dict:
 
 
 class _Decoded:
-    """A hook on the mask decoder: notes the score of what is kept, and lets the first win where it is wanted."""
+    """A hook on the mask decoder: notes the score of what is kept; lets the first win where wanted."""
 
     def __init__(self) -> None:
         self.first_wins, self.score = False, float("nan")
