@@ -27,6 +27,7 @@ from medsam_nb.models.checkpoints import (
     choose_device,
     choose_dtype,
     device_facts,
+    has_cuda_extension,
     load_model,
     verified_sha256,
     weights_path,
@@ -63,6 +64,11 @@ class Unit:
     parameters: tuple[tuple[str, object], ...]
     key: RunKey
     features: tuple[Path, int] | None = None
+
+    @property
+    def plain_parameters(self) -> dict[str, object]:
+        """The task's parameters as plain values, as they stand in the key."""
+        return {name: _plain(value) for name, value in self.parameters}
 
 
 def plan_units(
@@ -157,15 +163,6 @@ def run_unit(unit: Unit) -> tuple[list[dict], dict]:
         "hole_filling": has_cuda_extension(),
     }
     return rows, provenance
-
-
-def has_cuda_extension() -> bool:
-    """Return whether sam2's CUDA extension is built: without it the predictor skips filling small holes."""
-    try:
-        from sam2 import _C  # noqa: F401
-    except ImportError:
-        return False
-    return True
 
 
 def run_units(units: Sequence[Unit], store: Store, *, workers: int = 2, label: str = "") -> pd.DataFrame:

@@ -1,13 +1,25 @@
 """Numbers and names as they are printed, in figures, tables and text."""
 
+import re
 from textwrap import fill
 
 import numpy as np
 
+# Parts of names that are written in another way.
+SPELT = {"sam2": "SAM 2", "sam": "SAM", "medsam": "MedSAM", "medsam2": "MedSAM2", "ct": "CT", "mri": "MRI"}
+SPELT |= {"pet": "PET", "xray": "X-ray", "us": "ultrasound", "mni152": "MNI152", "2d": "2D", "3d": "3D"}
+
 
 def label(name: object, width: int = 0) -> str:
-    """Return a name as it is printed: no underscores, wrapped at `width` characters where given."""
-    text = str(name).replace("_", " ")
+    """Return a name as it is printed: no underscores, known parts as they are spelt, wrapped if asked for.
+
+    Examples
+    --------
+    >>> label("miniature_sam2"), label("simulated_xray"), label("sam2.1_hiera_large")
+    ('miniature SAM 2', 'simulated X-ray', 'SAM 2.1 hiera large')
+    """
+    text = re.sub(r"\bsam2\.1(?=_)", "SAM 2.1", str(name)).replace("_", " ")
+    text = " ".join(SPELT.get(part, part) for part in text.split(" "))
     return fill(text, width) if width else text
 
 

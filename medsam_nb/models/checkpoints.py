@@ -2,11 +2,13 @@
 
 import hashlib
 import pickle
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+import pandas as pd
 import torch
 from sam2.build_sam import build_sam2_video_predictor
 from segment_anything import sam_model_registry
@@ -154,6 +156,15 @@ def device_facts(device: torch.device) -> dict[str, object]:
     }
 
 
+def has_cuda_extension() -> bool:
+    """Return whether sam2's CUDA extension is built: without it the predictor skips filling small holes."""
+    try:
+        from sam2 import _C  # noqa: F401
+    except ImportError:
+        return False
+    return True
+
+
 def _build(checkpoint: Checkpoint) -> nn.Module:
     """Return the network of a row with random weights, at the row's input size."""
     size = checkpoint.image_size
@@ -227,3 +238,26 @@ def load_model(
     network = network.to(place).eval().requires_grad_(False)
     size = network.image_size if checkpoint.family == "sam2" else network.image_encoder.img_size
     return Model(name, checkpoint.family, network, size, sha256, place, choose_dtype(place, dtype))
+
+
+def describe_device(device: str = "auto", dtype: str = "auto") -> dict[str, object]:
+    """Return what a study will compute on, for people: device, arithmetic, threads, hole filling."""
+    place = choose_device(device)
+    facts = {"device": device_facts(place).get("name", place.type)}
+    facts["arithmetic"] = str(choose_dtype(place, dtype)).removeprefix("torch.")
+    facts["hole filling"] = "yes" if has_cuda_extension() else "no (sam2's CUDA extension is not built)"
+    return facts
+
+
+def describe_models(models: Sequence[Model]) -> pd.DataFrame:
+    """Return a line per model: family, size, input, hash of the weights."""
+    return pd.DataFrame(
+        {
+            "model": model.name,
+            "family": model.family,
+            "million parameters": sum(p.numel() for p in model.network.parameters()) / 1e6,
+            "input side, px": model.image_size,
+            "SHA-256": model.checkpoint_sha256[:16],
+        }
+        for model in models
+    )

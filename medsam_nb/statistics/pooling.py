@@ -7,12 +7,13 @@ counted; a row without a value for any other reason is left out and counted.
 """
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 
 import numpy as np
 import pandas as pd
 
 from medsam_nb.errors import InputError, StudyError
+from medsam_nb.protocol.designs import parse_design
 from medsam_nb.protocol.table import COLUMNS, FACTORS, KEY_COLUMNS, as_table
 
 # Metrics between 0 and 1 in which a failed mask is a 0.
@@ -175,6 +176,11 @@ def select(table: pd.DataFrame, choice: Mapping) -> pd.DataFrame:
         wanted = list(wanted) if isinstance(wanted, list | tuple | set) else [wanted]
         table = table[table[column].isin(wanted)]
     return table
+
+
+def rows_of_design(table: pd.DataFrame, name: str) -> pd.DataFrame:
+    """Return the 3D rows of one design, by its name (`designs.Design.name`)."""
+    return select(table, {"task": "3d"} | asdict(parse_design(name)))
 
 
 def _side(table: pd.DataFrame, comparison: Comparison, choice: Mapping) -> pd.DataFrame:

@@ -182,3 +182,24 @@ def mixed_model(table: pd.DataFrame, factor: str, task: str = "3d") -> pd.DataFr
             }
         )
     return pd.DataFrame(found, columns=columns)
+
+
+def designs_by_mean(table: pd.DataFrame) -> pd.DataFrame:
+    """Return every design of every model with its mean IoU over cases, best first.
+
+    Returns
+    -------
+    DataFrame
+        Columns `model`, the four factors, "mean IoU", "SD over cases", "cases".
+    """
+    cells = ["model", *DESIGN]
+    means = case_means(table[table["task"] == "3d"], by=cells)
+    ranked = means.groupby(cells)["value"].agg(["mean", "std", "size"]).sort_values("mean", ascending=False)
+    names = {"mean": "mean IoU", "std": "SD over cases", "size": "cases"}
+    return ranked.reset_index().rename(columns=names)
+
+
+def mixed_models(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the mixed model of every factor of the designs, one below the other, with a column `factor`."""
+    fits = [mixed_model(table, factor).assign(factor=factor) for factor in DESIGN]
+    return pd.concat([fit for fit in fits if len(fit)] or fits[:1], ignore_index=True)

@@ -1,11 +1,17 @@
 """Tables and text for a paper: LaTeX with booktabs rules, and a methods paragraph from the record."""
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from medsam_nb.figures.words import counted, interval_text, p_text
+from medsam_nb.files import write_atomically
+from medsam_nb.protocol.designs import DESIGN_FACTORS
+from medsam_nb.statistics.paired import summarise
+from medsam_nb.statistics.pooling import case_means
+from medsam_nb.workbook.report import read_provenance
 
 COMPARISON_COLUMNS = ["comparison", "n", "mean a", "mean b", "median difference (95 % CI)", "r", "p (Holm)"]
 _SPECIAL = {"\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{"}
@@ -158,3 +164,51 @@ def methods_paragraph(
     if run:
         parts.append(f"Run: {', '.join(run)}.")
     return " ".join(parts)
+
+
+def write_manuscript(folder: Path, table: pd.DataFrame, model: str) -> str:
+    """Write the main tables of a run as LaTeX and CSV, and the methods paragraph; return the paragraph.
+
+    What the notebooks before have not left (no comparisons, no 3D) is left out.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the run; tables go to `tables/`.
+    table : DataFrame
+        The tidy table.
+    model : str
+        Whose designs are listed.
+    """
+    tables = Path(folder) / "tables"
+    found = {path.stem: pd.read_parquet(path) for path in tables.glob("*.parquet")}
+    flat, by = table[table["task"] == "2d"], ["model", "prompt", "mask_choice"]
+    deep = table[(table["task"] == "3d") & (table["model"] == model)]
+    printed = {}
+    if "comparisons" in found:
+        caption = "Paired comparisons; a positive difference favours a."
+        printed["comparisons"] = comparison_table(found["comparisons"]), caption
+    if "claims" in found:
+        printed["claims"] = claims_table(found["claims"]), "Claims of the study on this table."
+    if "published_sam" in found:
+        caption = "SAM's published results; the object is the unit."
+        printed["published_sam"] = comparison_table(found["published_sam"]), caption
+    if len(flat):
+        printed["prompts_2d"] = (
+            means_table(summarise(case_means(flat, by), by), by),
+            "2D: mean IoU over cases.",
+        )
+    if len(deep):
+        design = list(DESIGN_FACTORS)
+        means = means_table(summarise(case_means(deep, design), design), design)
+        printed["designs_3d"] = means, "3D: mean IoU over cases."
+    for name, (shown, caption) in printed.items():
+        write_atomically(tables / f"{name}.tex", latex(shown, caption, name).encode())
+        write_atomically(tables / f"{name}_printed.csv", shown.to_csv(index=False).encode())
+    records = [record for record in read_provenance(folder).values() if "checkpoints" in record]
+    record = dict(records[0]) if records else {}
+    record["checkpoints"] = {k: v for r in records for k, v in r["checkpoints"].items()}
+    made = found.get("comparisons", pd.DataFrame({"p": [], "family": [], "test": [], "margin": []}))
+    paragraph = methods_paragraph(record, table, made, found.get("cases"))
+    write_atomically(tables / "methods.txt", paragraph.encode())
+    return paragraph

@@ -87,9 +87,15 @@ def add_section(
 def add_provenance(run_dir: Path, notebook: str, record: Mapping[str, Any]) -> Path:
     """Put a notebook's record into `provenance.json`, beside those of the others; return its path."""
     path = Path(run_dir) / "provenance.json"
-    records = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    records = read_provenance(run_dir)
     write_atomically(path, json.dumps(records | {notebook: dict(record)}, indent=1).encode())
     return path
+
+
+def read_provenance(run_dir: Path) -> dict[str, dict]:
+    """Return the record of every notebook that has left one."""
+    path = Path(run_dir) / "provenance.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
 def save_table(table: pd.DataFrame, run_dir: Path, name: str) -> Path:
