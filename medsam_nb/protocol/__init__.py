@@ -1,6 +1,6 @@
 """What is measured: masks, prompts, designs, metrics and the tidy table.
 
-In come arrays, out come prompts, what is to be predicted, values and the rows' columns. NumPy and pandas only:
+In come arrays, out come prompts, what is to be predicted, values and the columns of rows. NumPy and pandas:
 no network, no file format.
 """
 

@@ -133,10 +133,9 @@ def _far_loss_against_near(table: pd.DataFrame, models: Mapping[str, str]) -> pd
     deep = deep_rows(table, models)
     flat = select(table, {"task": "2d", "metric": "iou", "model": models.get("sam2", "")})
     flat = flat.astype({"value": float})
-    deep = deep.assign(alike=deep["mask_choice"].str.removesuffix("_mask"))
     place = ["data_set", "case_id", "object", "slice_index", "prompt"]
     flat = flat.groupby([*place, "mask_choice"], dropna=False)["value"].mean().rename("flat").reset_index()
-    joined = deep.merge(flat.rename(columns={"mask_choice": "alike"}), on=[*place, "alike"])
+    joined = deep.merge(flat, on=[*place, "mask_choice"])
     return _far_minus_near(joined.assign(value=joined["value"] - joined["flat"]))
 
 
