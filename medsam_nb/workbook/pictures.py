@@ -22,13 +22,41 @@ from medsam_nb.models.features import one_thread
 from medsam_nb.protocol.designs import Design, prompted_slices
 from medsam_nb.protocol.metrics import iou
 from medsam_nb.protocol.options import PropagationOptions
-from medsam_nb.protocol.prompts import PROMPTS_3D, Prompt, prompt_3d, prompt_seed, prompts_2d
+from medsam_nb.protocol.prompts import (
+    MAX_COMPONENTS,
+    PROMPTS_3D,
+    Prompt,
+    largest_components,
+    prompt_3d,
+    prompt_seed,
+    prompts_2d,
+)
 from medsam_nb.protocol.volume import Case
 
 
 def largest_slice(case: Case, object_name: str) -> int:
     """Return the slice where an object is largest."""
     return int(case.mask(object_name).sum((1, 2)).argmax())
+
+
+def telling_example(cases: Sequence[Case], objects: Sequence[str] = ()) -> tuple[Case, str]:
+    """Return the case and object that tell the prompts apart: the first of two or three components.
+
+    Where an object has one component, a point per component is one point, and a box per component one box.
+    Without such an object it is the first of the first case.
+
+    Parameters
+    ----------
+    cases : sequence of Case
+    objects : sequence of str
+        Only these; all if empty.
+    """
+    pairs = [(c, name) for c in cases for name in c.objects if not objects or name in objects]
+    for case, name in pairs:
+        mask = case.mask(name)[largest_slice(case, name)]
+        if 2 <= len(largest_components(mask, most=mask.size)) <= MAX_COMPONENTS:
+            return case, name
+    return pairs[0] if pairs else (cases[0], next(iter(cases[0].objects)))
 
 
 def panel_of_truth(case: Case) -> Panel:
@@ -77,7 +105,7 @@ def panels_of_candidates(
         for number in range(3):
             mask = np.any([masks[number] for masks, _ in found], axis=0)
             score = np.mean([scores[number] for _, scores in found])
-            title = f"{label(mode)}, candidate {number + 1}, score {score:.2f}"
+            title = f"{label(mode)}: mask {number + 1}, score {score:.2f}"
             spacing = case.image.spacing_mm[1:]
             grey = case.slices_uint8()[index]
             panels.append(Panel(grey, truth, mask, drawn, iou(truth, mask), title, spacing))
