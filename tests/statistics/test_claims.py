@@ -62,7 +62,6 @@ def test_the_loss_far_from_the_prompt_is_taken_net_of_2d_prompting():
     same = deep[deep["prompt"].isin(flat["prompt"])]
     same = same[(same["frame_choice"] == "first_slice") & (same["direction"] == "bidirectional")]
     twin = same.assign(task="2d", frame_choice=pd.NA, direction=pd.NA)
-    twin = twin.assign(mask_choice=twin["mask_choice"].str.removesuffix("_mask"))
     found = claims._far_loss_against_near(pd.concat([twin, same]), models)
     assert len(found) == 6 and (found["a"] - found["b"]).abs().max() < 1e-12
     level = pd.concat([twin.assign(value=0.5), same])

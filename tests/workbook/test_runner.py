@@ -29,7 +29,7 @@ def project(tmp_path, monkeypatch):
     write_notebook(
         tmp_path / "notebooks",
         "00_first",
-        "from pathlib import Path\nimport pandas as pd\nfrom medsam_nb import report",
+        "from pathlib import Path\nimport pandas as pd\nfrom medsam_nb.workbook import report",
         'scores = pd.DataFrame({"object": ["<b>liver</b>"], "iou": [0.5]})\n'
         'report.save_table(scores, Path(run_dir), "scores")\n'
         'text = f"The line is {colour}."\n'
