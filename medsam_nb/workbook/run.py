@@ -2,12 +2,15 @@
 
 A notebook opens its run once. What it shows through the run (tables, figures, pictures) is saved with the
 numbers behind it, shown in the notebook, and stands in the report under the caption that is written where it
-is made.
+is made. What needs PyTorch is imported where it is used: notebooks of statistics open without it.
 """
+
+from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -18,15 +21,16 @@ from matplotlib.figure import Figure
 
 from medsam_nb.data.prepare import case_folders, load_case
 from medsam_nb.errors import StudyError
-from medsam_nb.evaluation import units
 from medsam_nb.evaluation.store import Store
 from medsam_nb.figures import slices, style
 from medsam_nb.manifest.reading import load_manifest
 from medsam_nb.manifest.rows import Manifest
-from medsam_nb.models.checkpoints import Model
 from medsam_nb.protocol.volume import Case
 from medsam_nb.provenance import project_root
 from medsam_nb.workbook import report
+
+if TYPE_CHECKING:
+    from medsam_nb.models.checkpoints import Model
 
 ROWS_SHOWN = 12  # of a table in a notebook; the report and the CSV hold more
 
@@ -85,6 +89,8 @@ class Run:
 
     def model(self, name: str, weights_dir: str | Path, device: str, dtype: str) -> Model:
         """Return a model of the manifest, loaded once."""
+        from medsam_nb.evaluation import units
+
         return units.loaded_model(self.manifest.checkpoint(name), self.root / weights_dir, device, dtype)
 
     def evaluate(
@@ -120,6 +126,8 @@ class Run:
         StudyError
             If there is no prepared case, or all units failed.
         """
+        from medsam_nb.evaluation import units
+
         planned = units.plan_units(
             task,
             self.case_folders(data_sets, prepared_dir),
