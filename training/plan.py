@@ -61,7 +61,7 @@ class Stage:
 
 
 @dataclass(frozen=True)
-class Study:
+class Plan:
     """A training study: which model, on how many ranks, with which stages."""
 
     model: str
@@ -73,7 +73,7 @@ class Study:
     start_from: str | None = None
 
 
-def read_study(path: Path, minutes: float | None = None) -> Study:
+def read_plan(path: Path, minutes: float | None = None) -> Plan:
     """Read a study file; `minutes` rescales the stages to that total.
 
     Raises
@@ -95,7 +95,7 @@ def read_study(path: Path, minutes: float | None = None) -> Study:
         raise StudyError(path, f"unknown model {content['model']!r}.", "Use 'sam2' or 'sam'.")
     factor = 1.0 if minutes is None else minutes / sum(s["minutes"] for s in content["stages"])
     stages = tuple(Stage(**{**s, "minutes": s["minutes"] * factor}) for s in content["stages"])
-    return Study(**{**content, "stages": stages})
+    return Plan(**{**content, "stages": stages})
 
 
 def learning_rate(stage: Stage, step: int, used: float) -> float:

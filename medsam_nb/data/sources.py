@@ -21,8 +21,6 @@ from medsam_nb.errors import InputError
 from medsam_nb.manifest.rows import DataSet
 from medsam_nb.protocol.volume import Volume, reoriented, require_same_grid
 
-RULES = ("labels", "any", "majority", "by_object", "segments")
-
 
 @dataclass(frozen=True)
 class Source:
