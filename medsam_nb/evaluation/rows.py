@@ -54,6 +54,7 @@ def _case_facts(case: Case, model: Model, task: str, protocol: str) -> dict:
         "data_set": case.data_set,
         "modality": case.modality,
         "case_id": case.case_id,
+        "patient_id": case.patient_id,
         "model": model.name,
         "protocol": protocol,
         "n_slices": case.labels.shape[0],

@@ -2,7 +2,7 @@
 
 One visual language throughout: a colour per prompt, blue for bidirectional and orange for
 front to end, filled for the first mask and open for the most confident one. Points are means over cases
-(slices first averaged within their case); bars and bands are 95 % cluster-bootstrap intervals.
+(slices first averaged within their case, data sets with equal weight); bars and bands are 95 % intervals.
 """
 
 from contextlib import AbstractContextManager

@@ -183,6 +183,8 @@ class Case:
         The label values that make up each object. Every object is segmented on its own.
     intensity : Intensity
         How intensities become grey levels.
+    patient_id : str
+        Whose images these are; the case's own id unless given. No part of the hash: results are the same.
     """
 
     data_set: str
@@ -192,8 +194,11 @@ class Case:
     labels: np.ndarray
     objects: Mapping[str, tuple[int, ...]]
     intensity: Intensity = Intensity()
+    patient_id: str = ""
 
     def __post_init__(self) -> None:
+        if not self.patient_id:
+            object.__setattr__(self, "patient_id", self.case_id)
         if self.image.array.ndim != 3:
             raise InputError(
                 self.case_id, f"the image has {self.image.array.ndim} axes.", "Give one 3D volume (z, y, x)."

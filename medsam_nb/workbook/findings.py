@@ -32,7 +32,7 @@ def best_prompts(means: pd.DataFrame) -> str:
     """
     parts = []
     for model, group in means.groupby("model"):
-        ranked = group.groupby("prompt")["value"].mean().sort_values(ascending=False)
+        ranked = _equal(group, "prompt").sort_values(ascending=False)
         best = f"{label(model)}: {label(ranked.index[0])} is best with a mean IoU of {ranked.iloc[0]:.2f}"
         if len(ranked) > 1:
             best += f", before {label(ranked.index[1])} with {ranked.iloc[1]:.2f}"
@@ -53,7 +53,7 @@ def cost_of_not_knowing(means: pd.DataFrame) -> str:
     """
     parts = []
     for model, group in means.groupby("model"):
-        kept = group.groupby("mask_choice")["value"].mean()
+        kept = _equal(group, "mask_choice")
         if not {"first_mask", "most_confident_mask", "oracle_mask"} <= set(kept.index):
             continue
         losses = [
@@ -71,7 +71,7 @@ def best_designs(ranked: pd.DataFrame, model: str) -> str:
     Parameters
     ----------
     ranked : DataFrame
-        Columns of the four factors, `model`, "mean IoU" and "cases", best first.
+        Columns of the four factors, `model`, "mean IoU" and "patients", best first.
     """
     of_model = ranked[ranked["model"] == model]
     best, worst = of_model.iloc[0], of_model.iloc[-1]
@@ -82,7 +82,7 @@ def best_designs(ranked: pd.DataFrame, model: str) -> str:
         other = drawn.iloc[0]
         text += f"; with points or boxes only, {design_words(other)}, {other['mean IoU']:.2f}"
     last = f"Last is {design_words(worst)} with {worst['mean IoU']:.2f}"
-    return f"{text}. {last} ({counted(int(best['cases']), 'case')})."
+    return f"{text}. {last} ({counted(int(best['patients']), 'case')})."
 
 
 def design_words(row: pd.Series) -> str:
@@ -127,12 +127,20 @@ def comparisons_made(result: pd.DataFrame, names: Sequence[str] = ()) -> str:
     if clear.empty:
         return f"{text}after correction none shows a difference."
     said = [
-        f"{row.comparison}{f' ({label(row.level)})' if row.level else ''} {row.median_difference:+.2f}"
+        f"{row.comparison}{f' ({label(row.level)})' if row.level else ''} {row.difference:+.2f}"
         for row in clear.itertuples()
     ]
-    return (
-        f"{text}after correction {len(clear)} show one (median paired difference of IoU): {'; '.join(said)}."
-    )
+    return f"{text}after correction {len(clear)} show one (paired difference of IoU): {'; '.join(said)}."
+
+
+def reach_of(result: pd.DataFrame) -> str:
+    """Return what comparisons or claims generalise to, in a sentence."""
+    levels = set(result.loc[result["n"] > 0, "generalises_to"])
+    if levels <= {"data sets like these"} and levels:
+        return "Data sets are the units: what is found holds for data sets like these."
+    if "these data sets" in levels:
+        return "With fewer than six data sets, what is found holds within these data sets, not for others."
+    return "There are too few units for any test."
 
 
 def few_cases(n_cases: int) -> str:
@@ -144,3 +152,8 @@ def few_cases(n_cases: int) -> str:
 
 def _cases(means: pd.DataFrame) -> str:
     return counted(means.groupby(["data_set", "case_id"]).ngroups, "case")
+
+
+def _equal(means: pd.DataFrame, by: str) -> pd.Series:
+    """Return the mean of every level with data sets of equal weight."""
+    return means.groupby([by, "data_set"])["value"].mean().groupby(by).mean()

@@ -13,7 +13,7 @@ from medsam_nb.statistics.paired import summarise
 from medsam_nb.statistics.pooling import case_means
 from medsam_nb.workbook.report import read_provenance
 
-COMPARISON_COLUMNS = ["comparison", "n", "mean a", "mean b", "median difference (95 % CI)", "r", "p (Holm)"]
+COMPARISON_COLUMNS = ["comparison", "n", "mean a", "mean b", "difference (95 % CI)", "r", "p (Holm)"]
 _SPECIAL = {"\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{"}
 _SPECIAL |= {"}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": "$<$", ">": "$>$"}
 
@@ -22,7 +22,7 @@ LONG = 36  # characters; longer text gets a column that breaks lines
 
 
 def comparison_table(result: pd.DataFrame) -> pd.DataFrame:
-    """Return the comparisons of `stats.compare` as printed: n, means, effect with interval, p last."""
+    """Return the comparisons of `paired.compare` as printed: n, means, effect with interval, p last."""
     names = [f"{r.comparison} ({r.level})" if r.level else r.comparison for r in result.itertuples()]
     return pd.DataFrame(
         {
@@ -30,8 +30,8 @@ def comparison_table(result: pd.DataFrame) -> pd.DataFrame:
             "n": result["n"].to_list(),
             "mean a": [f"{v:.3f}" if np.isfinite(v) else "-" for v in result["mean_a"]],
             "mean b": [f"{v:.3f}" if np.isfinite(v) else "-" for v in result["mean_b"]],
-            "median difference (95 % CI)": [
-                interval_text(r.median_difference, r.ci_low, r.ci_high)
+            "difference (95 % CI)": [
+                interval_text(r.difference, r.ci_low, r.ci_high)
                 + (" [90 % CI]" if r.ci_level < 0.94 and np.isfinite(r.ci_low) else "")
                 for r in result.itertuples()
             ],
@@ -58,7 +58,7 @@ def claims_table(board: pd.DataFrame) -> pd.DataFrame:
             "test": board["test"],
             "n": board["n"],
             "estimate (95 % CI)": [
-                interval_text(r.median_difference, r.ci_low, r.ci_high)
+                interval_text(r.difference, r.ci_low, r.ci_high)
                 + (" [90 % CI]" if r.ci_level < 0.94 and np.isfinite(r.ci_low) else "")
                 for r in board.itertuples()
             ],
@@ -142,14 +142,25 @@ def methods_paragraph(
     if protocols:
         parts.append(f"Protocol: {_listed(list(protocols))}.")
     tests, families = int(result["p"].notna().sum()), result.loc[result["p"].notna(), "family"].nunique()
+    units = set(result["unit"].dropna()) if "unit" in result else set()
+    unit = "case" if "patient" not in units else "patient"
+    whose = ", cases within a patient" if unit == "patient" else ""
     parts.append(
-        "The case was the unit of inference: slices were averaged within an object, objects within a case. "
-        f"Of {counted(len(result), 'comparison')} declared beforehand, {tests} could be tested, in "
-        f"{'1 family' if families == 1 else f'{families} families'}, with Wilcoxon signed-rank tests "
-        "(zeros after Pratt; exact or by changes of sign for up to 50 pairs); p values were corrected by "
-        "Holm within a family. Reported are median paired differences with 95 % cluster-bootstrap intervals "
-        "and matched-pairs rank-biserial correlations."
+        f"Slices were averaged within an object, objects within a case{whose}; every data set had the same "
+        f"weight. Of {counted(len(result), 'comparison')} declared beforehand, {tests} could be tested, in "
+        f"{'1 family' if families == 1 else f'{families} families'}, with exact Wilcoxon signed-rank tests "
+        "(zeros after Pratt); p values were corrected by Holm within a family. Reported are pseudo-medians of "
+        "the paired differences with the 95 % intervals that invert the test, and matched-pairs rank-biserial "
+        "correlations."
     )
+    levels = set(result["generalises_to"].dropna()) if "generalises_to" in result else set()
+    if "data sets like these" in levels:
+        parts.append("Data sets were the units of the tests, so that results speak of data sets like these.")
+    elif "these data sets" in levels:
+        parts.append(
+            f"With fewer than six data sets the {unit} was the unit of the tests, stratified by data set, so "
+            "that results speak of these data sets only."
+        )
     margins = sorted(result.loc[result["test"] == "equivalence", "margin"].dropna().unique())
     if margins:
         within = _listed([f"{margin:g}" for margin in margins])
