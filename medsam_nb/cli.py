@@ -44,7 +44,7 @@ def _overrides(items: list[str]) -> dict[str, object]:
             raise StudyError(f"--set {item}", "is not NAME=VALUE.", "Write, for example, --set workers=4.")
         if name in overrides:
             raise StudyError(f"--set {item}", f"{name} is set twice.", "Keep one of the two.")
-        overrides[name], _ = parse_yaml(value, f"--set {name}")
+        overrides[name], _ = parse_yaml(value, f"--set {name}", error=StudyError)
     return overrides
 
 

@@ -68,8 +68,8 @@ def expanded(
 
 
 def _read_sets(path: Path) -> dict[str, list[dict]]:
-    sets, _ = read_yaml(path)
-    whole = isinstance(sets, dict) and all(
+    sets, _ = read_yaml(path, error=StudyError)
+    whole = all(
         isinstance(name, str) and isinstance(one, list) and all(isinstance(entry, dict) for entry in one)
         for name, one in sets.items()
     )

@@ -133,7 +133,7 @@ class Kernel:
 @contextmanager
 def kernel() -> Iterator[Kernel]:
     """Provide a kernel's place; at the end nothing of it is left, neither processes nor files."""
-    folder = Path(tempfile.mkdtemp(prefix="nb-", dir=_short_folder()))
+    folder = Path(tempfile.mkdtemp(prefix="medsam-nb-", dir=_short_folder()))
     place = Kernel(folder)
     try:
         yield place
@@ -145,7 +145,7 @@ def kernel() -> Iterator[Kernel]:
 def _short_folder() -> str | None:
     """Return a folder for temporary files with paths short enough for sockets; None for the usual one."""
     for folder in (tempfile.gettempdir(), "/tmp"):
-        path = os.path.join(folder, "nb-12345678", SOCKETS)
+        path = os.path.join(folder, "medsam-nb-12345678", SOCKETS)
         if len(os.fsencode(path)) <= LONGEST_SOCKET_PATH and os.access(folder, os.W_OK):
             return folder
     return None

@@ -171,9 +171,10 @@ def _check_objects(names: list[str], given: Given) -> None:
 
 
 def _check_role(name: str, given: Given) -> None:
-    given.rows.checkpoint(name)
     if given.evaluated:
         require_known("", name, sorted(given.evaluated), what="model that this study evaluates")
+    else:
+        given.rows.checkpoint(name)
 
 
 def _check_shown_prompt(name: str, given: Given) -> None:
@@ -239,7 +240,8 @@ def _check_option(name: str) -> Callable[[object, Given], None]:
     holder = PropagationOptions if name in _names(PropagationOptions) else MemoryWindow
 
     def check(value: object, given: Given) -> None:
-        holder(**{name: value})
+        for one in value if isinstance(value, list) else [value]:
+            holder(**{name: one})
 
     return check
 

@@ -24,15 +24,8 @@ from medsam_nb.provenance import project_root
 from medsam_nb.workbook.kernels import Kernel, kernel
 from medsam_nb.workbook.owner import owned
 from medsam_nb.workbook.report import NotebookRun, write_report
-from medsam_nb.workbook.study import (
-    declared_parameters,
-    find_study,
-    load_study,
-    notebook_path,
-    require_ready,
-    resolve_parameters,
-    run_folder,
-)
+from medsam_nb.workbook.resolve import require_ready, resolve_parameters
+from medsam_nb.workbook.study import declared_parameters, find_study, load_study, notebook_path, run_folder
 
 __all__ = ["Outcome", "declared_parameters", "load_study", "resolve_parameters", "run_notebook", "run_study"]
 
@@ -183,7 +176,7 @@ def run_study(path: Path, overrides: Mapping[str, Any] | None = None) -> Outcome
     Raises
     ------
     WorkbookError
-        If the study cannot be done as it is written (`study.resolve_parameters`), if weights are missing,
+        If the study cannot be done as it is written (`resolve.resolve_parameters`), if weights are missing,
         or if its folder belongs to another study or process (`owner.owned`): before the first notebook.
     """
     path = find_study(path)
