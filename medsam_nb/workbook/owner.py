@@ -60,7 +60,7 @@ def _claim(folder: Path, study_file: str) -> None:
     """Write whose folder it is, unless it is another study file's that still exists."""
     path = folder / RECORD
     try:
-        before = json.loads(path.read_text(encoding="utf-8"))["study_file"]
+        before = str(json.loads(path.read_text(encoding="utf-8"))["study_file"])
     except (OSError, ValueError, KeyError, TypeError):
         before = study_file  # no record, or a damaged one
     if before != study_file and (project_root() / before).is_file():

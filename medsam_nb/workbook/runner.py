@@ -136,7 +136,7 @@ def run_notebook(
     except PapermillExecutionError as failure:
         error = f"{failure.ename}: {failure.evalue}"
     except DeadKernelError:
-        error = "its kernel ended"
+        error = "its kernel was ended"
         if place.killed_by:
             error += f" by {place.killed_by}"
         if place.killed_by == "SIGKILL":
