@@ -23,7 +23,7 @@ from tqdm import tqdm
 from medsam_nb.data import formats, mosaics, quality
 from medsam_nb.data.fetch import fetch
 from medsam_nb.data.layouts.readers import find_cases, read_case
-from medsam_nb.data.processes import end_with_parent, locked
+from medsam_nb.data.locks import locked
 from medsam_nb.data.sources import RawCase, Source
 from medsam_nb.errors import InputError, StudyError, WorkbookError
 from medsam_nb.files import unfinished, write_atomically
@@ -335,7 +335,7 @@ def _run(jobs: list[tuple], workers: int) -> Iterator[dict]:
         for job in jobs:
             yield _prepare_one(*job)
         return
-    with ProcessPoolExecutor(min(workers, len(jobs)), get_context("spawn"), end_with_parent) as pool:
+    with ProcessPoolExecutor(min(workers, len(jobs)), mp_context=get_context("spawn")) as pool:
         waiting = {pool.submit(_prepare_one, *job): job for job in jobs}
         try:
             for done in as_completed(waiting):

@@ -18,7 +18,6 @@ import pandas as pd
 from tqdm import tqdm
 
 from medsam_nb.data.prepare import load_case
-from medsam_nb.data.processes import end_with_parent
 from medsam_nb.errors import StudyError, WorkbookError
 from medsam_nb.evaluation.rows import evaluate_2d, evaluate_3d
 from medsam_nb.evaluation.store import Store
@@ -208,7 +207,7 @@ def run_units(units: Sequence[Unit], store: Store, *, workers: int = 2, label: s
         for unit in missing:
             finish(unit, lambda unit=unit: run_unit(unit))
     else:
-        with ProcessPoolExecutor(workers, get_context("spawn"), end_with_parent) as pool:
+        with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
             futures = {pool.submit(run_unit, unit): unit for unit in missing}
             for future in as_completed(futures):
                 finish(futures[future], future.result)

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from medsam_nb.data.processes import Locked, locked
+from medsam_nb.data.locks import Locked, locked
 from medsam_nb.errors import StudyError
 from medsam_nb.files import write_atomically
 from medsam_nb.provenance import project_root

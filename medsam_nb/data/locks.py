@@ -1,10 +1,8 @@
-"""Processes side by side: locks between them, and workers that end with the process that started them."""
+"""Locks between processes: two runs that would write in one folder."""
 
 import json
-import multiprocessing
 import os
 import socket
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -118,18 +116,3 @@ def _write(file: IO[str], text: str) -> None:
     file.truncate()
     file.write(text)
     file.flush()
-
-
-def end_with_parent() -> None:
-    """End this worker process when the process that started it is gone; the `initializer` of a pool.
-
-    A worker of a pool whose owner is killed would otherwise wait for work for ever, with all its memory.
-    """
-    parent = multiprocessing.parent_process()
-
-    def watch() -> None:
-        parent.join()
-        os._exit(1)
-
-    if parent is not None:
-        threading.Thread(target=watch, daemon=True).start()

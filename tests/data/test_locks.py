@@ -1,45 +1,32 @@
-"""Locks and workers when processes end by force: real processes, really killed."""
+"""Locks when processes end by force: real processes, really killed."""
 
 import errno
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
 import time
 
-import psutil
 import pytest
 
-from medsam_nb.data import processes
-from medsam_nb.data.processes import Locked, locked
+from medsam_nb.data import locks
+from medsam_nb.data.locks import Locked, locked
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from medsam_nb.data.processes import locked
+from medsam_nb.data.locks import locked
 with locked(Path(sys.argv[1]), "hold"):
     print("held", flush=True)
     time.sleep(float(sys.argv[2]))
 """
-POOL = """
-import time
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
-from medsam_nb.data.processes import end_with_parent
-if __name__ == "__main__":
-    with ProcessPoolExecutor(2, get_context("spawn"), end_with_parent) as pool:
-        waiting = [pool.submit(time.sleep, 600) for _ in range(2)]
-        print("begun", flush=True)
-        waiting[0].result()
-"""
 
 
-def process(tmp_path, code, *arguments):
-    """Start a script and return it once it has said its first word."""
+def holding(tmp_path, *arguments):
+    """Start a process that holds a lock, and return it once it does."""
     script = tmp_path / "script.py"
-    script.write_text(code, encoding="utf-8")
+    script.write_text(HOLD, encoding="utf-8")
     paths = os.pathsep.join(filter(None, [*sys.path, os.environ.get("PYTHONPATH")]))
     started = subprocess.Popen(
         [sys.executable, str(script), *map(str, arguments)],
@@ -47,14 +34,14 @@ def process(tmp_path, code, *arguments):
         stdout=subprocess.PIPE,
         text=True,
     )
-    assert started.stdout.readline().strip() in ("held", "begun")
+    assert started.stdout.readline().strip() == "held"
     return started
 
 
-@pytest.mark.skipif(processes.fcntl is None, reason="this system has no locks of files")
+@pytest.mark.skipif(locks.fcntl is None, reason="this system has no locks of files")
 def test_a_lock_is_one_process_and_free_when_that_is_killed(tmp_path):
     lock = tmp_path / "folder" / ".lock"
-    holder = process(tmp_path, HOLD, lock, 600)
+    holder = holding(tmp_path, lock, 600)
     try:
         message = f"process {holder.pid} on {socket.gethostname()} since 20"
         with pytest.raises(Locked, match=message) as busy, locked(lock):
@@ -70,10 +57,10 @@ def test_a_lock_is_one_process_and_free_when_that_is_killed(tmp_path):
         assert earlier == {}
 
 
-@pytest.mark.skipif(processes.fcntl is None, reason="this system has no locks of files")
+@pytest.mark.skipif(locks.fcntl is None, reason="this system has no locks of files")
 def test_waiting_for_a_lock_ends_when_it_is_given_back(tmp_path):
     lock = tmp_path / ".lock"
-    holder = process(tmp_path, HOLD, lock, 1)
+    holder = holding(tmp_path, lock, 1)
     begun = time.monotonic()
     with locked(lock, wait=True) as earlier:
         assert earlier == {} and time.monotonic() - begun > 0.3
@@ -90,8 +77,8 @@ def test_without_locks_of_the_file_system_the_named_process_is_looked_for(tmp_pa
     def refuse(*_):
         raise OSError(errno.ENOLCK, "no locks available")
 
-    if processes.fcntl is not None:
-        monkeypatch.setattr(processes.fcntl, "flock", refuse)
+    if locks.fcntl is not None:
+        monkeypatch.setattr(locks.fcntl, "flock", refuse)
     lock = tmp_path / ".lock"
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
@@ -108,21 +95,3 @@ def test_without_locks_of_the_file_system_the_named_process_is_looked_for(tmp_pa
     lock.write_text('{"pid": ', encoding="utf-8")  # half written
     with locked(lock) as earlier:
         assert earlier == {}
-
-
-def test_workers_end_with_a_process_that_is_killed(tmp_path):
-    owner = process(tmp_path, POOL)
-    deadline = time.monotonic() + 30
-    while len(psutil.Process(owner.pid).children()) < 3 and time.monotonic() < deadline:
-        time.sleep(0.1)  # the resource tracker and two workers
-    workers = psutil.Process(owner.pid).children(recursive=True)
-    time.sleep(1.0)  # until they have begun to watch
-    os.kill(owner.pid, signal.SIGKILL)
-    owner.wait()
-    try:
-        _, alive = psutil.wait_procs(workers, timeout=10)
-        assert len(workers) == 3 and not alive
-    finally:
-        for left in workers:
-            if left.is_running():
-                left.kill()
