@@ -3,6 +3,7 @@
 import json
 import os
 import socket
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -53,7 +54,7 @@ def locked(path: Path, doing: str = "", *, wait: bool = False) -> Iterator[dict]
     doing : str
         What the owner does, for those who find the lock taken.
     wait : bool
-        Wait until the lock is free; otherwise raise `Locked`.
+        Say so and wait until the lock is free; otherwise raise `Locked`.
 
     Yields
     ------
@@ -62,9 +63,13 @@ def locked(path: Path, doing: str = "", *, wait: bool = False) -> Iterator[dict]
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "a+", encoding="utf-8") as file:
+        waited = False
         while not _take(file):
             if not wait:
                 raise Locked(_owner(file))
+            if not waited:
+                print(f"{path.parent}: waiting for {Locked(_owner(file))}", file=sys.stderr)
+            waited = True
             time.sleep(LOOK_AGAIN_S)
         earlier = _owner(file)
         owner = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.time(), "doing": doing}

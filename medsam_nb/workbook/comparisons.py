@@ -156,6 +156,10 @@ def _check_fields(entry: Mapping) -> None:
             raise StudyError("", f"{field} is {entry[field]!r}.", "Write a word.")
     if not isinstance(entry.get("where", {}), Mapping):
         raise StudyError("", f"where is {entry['where']!r}.", "Write columns and values: {mask_choice: ...}.")
+    for field in ("a", "b", "where"):
+        names = entry.get(field) if isinstance(entry.get(field), Mapping) else {}
+        if any(not isinstance(name, str) for name in names):
+            raise StudyError("", f"{field} is {entry[field]!r}.", "Begin every entry with a column's name.")
     margin = entry.get("margin", 0.05)
     if isinstance(margin, bool) or not isinstance(margin, int | float) or not math.isfinite(margin):
         raise StudyError("", f"margin is {margin!r}.", "Write a number, in units of the metric: 0.05.")

@@ -58,13 +58,14 @@ def test_a_lock_is_one_process_and_free_when_that_is_killed(tmp_path):
 
 
 @pytest.mark.skipif(locks.fcntl is None, reason="this system has no locks of files")
-def test_waiting_for_a_lock_ends_when_it_is_given_back(tmp_path):
+def test_waiting_for_a_lock_ends_when_it_is_given_back(tmp_path, capsys):
     lock = tmp_path / ".lock"
     holder = holding(tmp_path, lock, 1)
     begun = time.monotonic()
     with locked(lock, wait=True) as earlier:
         assert earlier == {} and time.monotonic() - begun > 0.3
     assert holder.wait() == 0
+    assert f"waiting for process {holder.pid}" in capsys.readouterr().err
 
 
 def test_a_lock_is_given_back_after_an_error(tmp_path):

@@ -13,13 +13,20 @@ from helpers.projects import (
     write_notebook,
     write_study,
 )
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from medsam_nb.errors import CheckpointError, ManifestError, StudyError, WorkbookError
 from medsam_nb.models.checkpoints import file_sha256
-from medsam_nb.workbook import resolve
+from medsam_nb.workbook import comparisons, resolve
 from medsam_nb.workbook.study import load_study
 
 OWN_WEIGHTS = b"weights"
+
+
+def defaults_of(cell):
+    """Return the names that a parameters cell assigns."""
+    return [line.split(" = ")[0] for line in cell.splitlines()]
 
 
 @pytest.fixture(scope="module")
@@ -313,3 +320,73 @@ def test_what_is_there_is_ready_and_a_device_that_is_not_is_named(project):
     resolve.require_ready(resolved(project))
     with pytest.raises(CheckpointError, match="device cuda:63.*auto or cpu"):
         resolve.require_ready(resolved(project, {"device": "cuda:63"}))
+
+
+# --- whatever is written ------------------------------------------------------------------------------------
+
+WORDS = st.sampled_from(
+    [
+        "all",
+        "paper_v1",
+        "one_box",
+        "mask",
+        "miniature_sam2",
+        "mni152",
+        "organ",
+        "2d",
+        "3d",
+        "model",
+        "prompt",
+        "cuda:0",
+    ]
+) | st.text(max_size=8)
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | WORDS | st.dates(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(WORDS | st.integers(), inner, max_size=3),
+    max_leaves=6,
+)
+PARAMETERS = sorted({*defaults_of(EVALUATE_2D), *defaults_of(PROPAGATE_3D), *defaults_of(STATISTICS)})
+FIELDS = [
+    "name",
+    "a",
+    "b",
+    "where",
+    "family",
+    "metric",
+    "unit",
+    "test",
+    "alternative",
+    "margin",
+    "slices",
+    "each",
+]
+
+
+def accepted_or_named(work):
+    try:
+        work()
+    except WorkbookError as error:
+        assert error.problem and error.remedy and str(error.item)
+
+
+@settings(derandomize=True, deadline=None, max_examples=300)
+@given(name=st.sampled_from(PARAMETERS), value=VALUES)
+def test_any_value_of_a_parameter_is_accepted_or_refused_in_words(project, name, value):
+    path = write_study(project)
+    accepted_or_named(lambda: resolve.resolve_parameters(load_study(path), path, {name: value}))
+
+
+@settings(derandomize=True, deadline=None, max_examples=500)
+@given(
+    changes=st.dictionaries(
+        st.sampled_from([*FIELDS, "vary", "task", "model", "include"]), VALUES, max_size=3
+    )
+)
+def test_any_comparison_is_accepted_or_refused_in_words(project, changes):
+    sets = project / "studies" / "comparisons.yaml"
+
+    def work():
+        entries = comparisons.expanded([BOX | changes], {"sam2": "a"}, sets, "study")
+        comparisons.check(entries, "study", {"model": ["a"]})
+
+    accepted_or_named(work)
