@@ -73,8 +73,8 @@ class Kernel:
         class Manager(AsyncKernelManager):
             """A manager that tells which processes it started."""
 
-            async def _async_post_start_kernel(self, **options: Any) -> None:
-                await super()._async_post_start_kernel(**options)
+            async def start_kernel(self, **options: Any) -> None:
+                await super().start_kernel(**options)
                 kernel._started(self.provisioner)
 
         return {"kernel_manager_class": Manager, "config": self._configuration()}
@@ -109,20 +109,18 @@ class Kernel:
             return
         if self._group == os.getpgrp():
             return  # it has no group of its own
-        for way, patience in ((signal.SIGTERM, GRACE_S), (signal.SIGKILL, GRACE_S)):
-            until = time.monotonic() + patience
-            while self._signalled(way if way else 0):
-                way = 0  # once; from then on only ask whether there is a process left
-                if time.monotonic() > until:
-                    break
+        for way in (signal.SIGTERM, signal.SIGKILL):
+            until = time.monotonic() + GRACE_S
+            there = self._signalled(way)
+            while there and time.monotonic() < until:
                 time.sleep(0.05)
-            else:
+                there = self._signalled(0)
+            if not there:
                 return
 
     def _signalled(self, way: int) -> bool:
-        """Send a signal to the group; return whether there was anyone to get it."""
-        if self._process is not None:
-            self._process.poll()  # a process that has ended is there until its parent has asked
+        """Send a signal (0 for none) to the group; return whether there was anyone to get it."""
+        self._process.poll()  # a process that has ended is there until its parent has asked
         try:
             os.killpg(self._group, way)
         except OSError:

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from medsam_nb.errors import StudyError, WorkbookError, require_known
+from medsam_nb.errors import CheckpointError, StudyError, WorkbookError, require_known
 from medsam_nb.manifest.reading import load_manifest
-from medsam_nb.manifest.rows import Manifest
+from medsam_nb.manifest.rows import Checkpoint, Manifest
 from medsam_nb.protocol.designs import chosen_designs
 from medsam_nb.provenance import project_root
 from medsam_nb.workbook import comparisons, parameters
@@ -144,17 +144,16 @@ def require_ready(resolved: Mapping[str, Mapping[str, Any]]) -> None:
 
     Raises
     ------
-    StudyError
-        If the device is not there.
     CheckpointError
-        If weights are missing or not what the manifest says, with the command that gets them.
+        If the device is not there, or weights are missing or not what the manifest says; the message names
+        all of them, with the commands that get them.
     """
     asked = [defaults(name) | given for name, given in resolved.items()]
     if not any("device" in values or "weights_dir" in values for values in asked):
         return
-    from medsam_nb.models.checkpoints import require_device, verified_sha256, weights_path  # imports torch
+    from medsam_nb.models.checkpoints import require_device  # imports torch
 
-    root, manifests = project_root(), _Manifests()
+    manifests, lacking = _Manifests(), {}
     for values in asked:
         if "device" in values:
             require_device(values["device"])
@@ -163,15 +162,29 @@ def require_ready(resolved: Mapping[str, Mapping[str, Any]]) -> None:
         rows = manifests.of(values)
         models = [*values.get("models", []), *(values[role] for role in parameters.ROLES if role in values)]
         for row in map(rows.checkpoint, dict.fromkeys(models)):
-            path = weights_path(row, root / values["weights_dir"])
-            command = row.name
-            if row.name not in manifests[(root / MANIFEST,)].checkpoints:
-                command += f" --manifest {values.get('extra_manifest') or values['manifest']}"
-            try:
-                verified_sha256(path, row.sha256, command)
-            except WorkbookError as error:
-                if (root / values["weights_dir"]).resolve() == (root / "weights").resolve():
-                    raise
-                raise type(error)(
-                    path, error.problem, f"{error.remedy} It writes to weights/: move the file from there."
-                ) from error
+            own = row.name not in manifests.of({}).checkpoints
+            manifest = (values.get("extra_manifest") or values["manifest"]) if own else ""
+            error = _weights_error(row, values["weights_dir"], manifest)
+            if error:
+                lacking[row.name] = error
+    if len(lacking) == 1:
+        raise next(iter(lacking.values()))
+    if lacking:
+        listed = "".join(f"\n  {error}" for error in lacking.values())
+        raise CheckpointError("weights", f"of {len(lacking)} models cannot be used:", listed)
+
+
+def _weights_error(row: Checkpoint, weights_dir: str, manifest: str) -> WorkbookError | None:
+    """Return what is wrong with a model's weights; `manifest` names the own manifest that its row is in."""
+    from medsam_nb.models.checkpoints import verified_sha256, weights_path
+
+    root = project_root()
+    command = f"{row.name} --manifest {manifest}" if manifest else row.name
+    try:
+        verified_sha256(weights_path(row, root / weights_dir), row.sha256, command)
+    except WorkbookError as error:
+        if (root / weights_dir).resolve() == (root / "weights").resolve():
+            return error
+        remedy = f"{error.remedy} It writes to weights/: move the file from there."
+        return type(error)(error.item, error.problem, remedy)
+    return None

@@ -7,11 +7,16 @@ import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
 from medsam_nb.data import locks
 from medsam_nb.data.locks import Locked, locked
+from medsam_nb.data.prepare import case_folders, prepare
+from medsam_nb.manifest.reading import load_manifest
+
+ROOT = Path(__file__).parents[2]
 
 HOLD = """
 import sys, time
@@ -96,3 +101,13 @@ def test_without_locks_of_the_file_system_the_named_process_is_looked_for(tmp_pa
     lock.write_text('{"pid": ', encoding="utf-8")  # half written
     with locked(lock) as earlier:
         assert earlier == {}
+
+
+def test_two_studies_prepare_the_same_data_one_after_the_other(tmp_path):
+    row = load_manifest(ROOT / "data_manifest.yaml").data_set("simulated_xray")
+    folder = tmp_path / "prepared" / row.name
+    holder = holding(tmp_path, folder / ".lock", 1)
+    begun = time.monotonic()
+    table = prepare(row, tmp_path / "raw", tmp_path / "prepared", progress=False)
+    assert time.monotonic() - begun > 0.3 and holder.wait() == 0
+    assert set(table.status) == {"ok"} and len(case_folders(tmp_path / "prepared", row.name)) == len(table)

@@ -294,6 +294,9 @@ def test_missing_weights_are_found_before_the_first_notebook_with_the_command(pr
     given = resolved(project, notebooks={"02_evaluate_2d": {"models": ["sam_vit_h"]}})
     with pytest.raises(CheckpointError, match="not there.*`medsam-nb fetch sam_vit_h`"):
         resolve.require_ready(given)
+    given = resolved(project, notebooks={"02_evaluate_2d": {"models": ["sam_vit_h", "sam2_hiera_large"]}})
+    with pytest.raises(CheckpointError, match="(?s)of 2 models.*fetch sam_vit_h`.*fetch sam2_hiera_large`"):
+        resolve.require_ready(given)
 
 
 def test_wrong_and_right_weights_of_an_own_manifest(project):
