@@ -17,7 +17,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from medsam_nb.errors import CheckpointError, ManifestError, StudyError, WorkbookError
-from medsam_nb.models.checkpoints import file_sha256
 from medsam_nb.workbook import comparisons, resolve
 from medsam_nb.workbook.study import load_study
 
@@ -300,23 +299,24 @@ def test_missing_weights_are_found_before_the_first_notebook_with_the_command(pr
 
 
 def test_wrong_and_right_weights_of_an_own_manifest(project):
-    own = {
-        "models": ["own_sam2"],
-        "extra_manifest": "studies/own_manifest.yaml",
-        "weights_dir": "own_weights",
-    }
-    given = resolved(project, notebooks={"02_evaluate_2d": own})
+    def ready(weights_dir, content=None):
+        if content is not None:
+            (project / weights_dir).mkdir()
+            (project / weights_dir / "own.pt").write_bytes(content)
+        own = {
+            "models": ["own_sam2"],
+            "extra_manifest": "studies/own_manifest.yaml",
+            "weights_dir": weights_dir,
+        }
+        resolve.require_ready(resolved(project, notebooks={"02_evaluate_2d": own}))
+
     with pytest.raises(
         CheckpointError, match="fetch own_sam2 --manifest studies/own_manifest.yaml`.*weights/"
     ):
-        resolve.require_ready(given)
-    (project / "own_weights").mkdir()
-    (project / "own_weights" / "own.pt").write_bytes(b"others")
+        ready("no_weights")
     with pytest.raises(CheckpointError, match="own.pt: its SHA-256 is.*delete it"):
-        resolve.require_ready(given)
-    file_sha256.cache_clear()
-    (project / "own_weights" / "own.pt").write_bytes(OWN_WEIGHTS)
-    resolve.require_ready(given)
+        ready("other_weights", b"others")
+    ready("own_weights", OWN_WEIGHTS)
 
 
 def test_what_is_there_is_ready_and_a_device_that_is_not_is_named(project):
