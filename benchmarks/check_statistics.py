@@ -63,7 +63,7 @@ def findings(counts, between, effect, repeats, seed=0, draw=symmetric, level=Non
 
 
 def coverage(counts, between, repeats, seed=0) -> dict[str, float]:
-    """Return how often the interval of the effect, and that of the mean, hold the truth (symmetric effects)."""
+    """Return how often the interval of the effect, and that of the mean, hold the truth."""
     rng, effects, means = np.random.default_rng(seed), 0, 0
     for _ in range(repeats):
         d, sets, of_sets = made(rng, counts, between, 0.02)
@@ -103,7 +103,7 @@ def best_of_designs(counts, designs: int, repeats: int, bar: float | None = None
 
 
 def family(counts, effect: float, repeats: int, tests: int = 6, seed=0) -> tuple[float, float]:
-    """Return the share of families with a false finding, and the power, when half of the tests have an effect."""
+    """Return the share of families with a false finding, and the power; half of the tests have an effect."""
     rng, wrong, right = np.random.default_rng(seed), 0, []
     for _ in range(repeats):
         p = []
@@ -200,6 +200,5 @@ if __name__ == "__main__":
     print("| promise | where | promised | seen |\n|---|---|---|---|")
     for promise, where, promised, seen in results(count):
         print(f"| {promise} | {where} | {promised} | {100 * seen:.1f} % |")
-    print(
-        f"\n{count} repeats; a share near 5 % is known to within {196 * np.sqrt(0.05 * 0.95 / count):.1f} points."
-    )
+    within = 196 * np.sqrt(0.05 * 0.95 / count)
+    print(f"\n{count} repeats; a share near 5 % is known to within {within:.1f} points.")

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-import yaml
 
 from medsam_nb.errors import StudyError, WorkbookError
 
@@ -20,24 +19,39 @@ def run(
     ] = [],  # noqa: B006 (typer copies it)
 ) -> None:
     """Run a study's notebooks and write its report."""
-    from medsam_nb.workbook.runner import run_study
+    try:
+        from medsam_nb.workbook.runner import how_it_was_stopped, run_study, say
+
+        outcome = run_study(study, _overrides(set_))
+    except KeyboardInterrupt:
+        print("stopped before the first notebook; nothing has changed.", file=sys.stderr)
+        raise typer.Exit(130) from None
+    if outcome.stopped:
+        say(how_it_was_stopped(outcome))
+    if outcome.report:
+        say(f"report: {outcome.report}")
+    raise typer.Exit(outcome.exit_code)
+
+
+def _overrides(items: list[str]) -> dict[str, object]:
+    """Return the parameters of `--set NAME=VALUE`, values as YAML."""
+    from medsam_nb.workbook.yaml_text import parse_yaml
 
     overrides = {}
-    for item in set_:
+    for item in items:
         name, equals, value = item.partition("=")
-        if not equals:
-            raise StudyError(item, "is not NAME=VALUE.", "Write, for example, --set workers=4.")
-        overrides[name] = yaml.safe_load(value)
-    report, runs = run_study(study, overrides)
-    print(f"report: {report}")
-    if any(notebook.error for notebook in runs):
-        raise typer.Exit(1)
+        if not equals or not name:
+            raise StudyError(f"--set {item}", "is not NAME=VALUE.", "Write, for example, --set workers=4.")
+        if name in overrides:
+            raise StudyError(f"--set {item}", f"{name} is set twice.", "Keep one of the two.")
+        overrides[name], _ = parse_yaml(value, f"--set {name}", error=StudyError)
+    return overrides
 
 
 @app.command()
 def parameters(notebook: Annotated[str, typer.Argument(help="Such as 02_evaluate_2d.")]) -> None:
     """List what a notebook can be told."""
-    from medsam_nb.workbook.runner import declared_parameters
+    from medsam_nb.workbook.study import declared_parameters
 
     for name, entry in declared_parameters(notebook).items():
         print(f"{name} = {entry['default']}    {entry['help']}")

@@ -19,8 +19,8 @@ PREPARED_CASES = ("protocol", "data")
 ENCODED_SLICES = ("models",)
 # Packages whose version can change a value, and so is a part of the key.
 COMPUTING_PACKAGES = (
-    *("numpy", "opencv-python-headless", "pymeshmetrics", "sam2", "scikit-image", "segment-anything"),
-    *("torch", "torchvision"),
+    *("numpy", "opencv-python-headless", "pillow", "pymeshmetrics", "sam2", "scikit-image"),
+    *("segment-anything", "torch", "torchvision", "vtk"),  # VTK makes the surfaces of pymeshmetrics
 )
 # Packages that read images.
 READING_PACKAGES = (

@@ -23,6 +23,7 @@ from tqdm import tqdm
 from medsam_nb.data import formats, mosaics, quality
 from medsam_nb.data.fetch import fetch
 from medsam_nb.data.layouts.readers import find_cases, read_case
+from medsam_nb.data.locks import locked
 from medsam_nb.data.sources import RawCase, Source
 from medsam_nb.errors import InputError, StudyError, WorkbookError
 from medsam_nb.files import unfinished, write_atomically
@@ -316,11 +317,11 @@ def prepare(
             if time.time() - stale.stat().st_mtime > STALE_SECONDS:
                 shutil.rmtree(stale, ignore_errors=True)
         jobs = [(data_set, case_id, source, folder) for case_id, source in cases.items()]
-        lines = list(
-            tqdm(_run(jobs, workers), total=len(jobs), desc=f"prepare {data_set.name}", disable=not progress)
-        )
-        table = case_table(lines).sort_values("case_id", ignore_index=True)
-        write_atomically(folder / "cases.parquet", table.to_parquet(index=False))
+        with locked(folder / ".lock", f"prepare {data_set.name}", wait=True):  # another study may do so too
+            done = _run(jobs, workers)
+            lines = list(tqdm(done, total=len(jobs), desc=f"prepare {data_set.name}", disable=not progress))
+            table = case_table(lines).sort_values("case_id", ignore_index=True)
+            write_atomically(folder / "cases.parquet", table.to_parquet(index=False))
     except OSError as error:
         raise InputError(
             folder, f"cannot be written ({error.strerror or error}).", "Free space or choose another folder."

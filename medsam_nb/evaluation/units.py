@@ -99,7 +99,8 @@ def plan_units(
     keeps = features is not None and features[1] > 0 and place.type == "cpu"
     kept = (features[0], int(features[1] * 1e9)) if keeps else None
     for checkpoint in checkpoints:
-        weights_sha256 = verified_sha256(weights_path(checkpoint, weights_dir), checkpoint.sha256)
+        weights = weights_path(checkpoint, weights_dir)
+        weights_sha256 = verified_sha256(weights, checkpoint.sha256, checkpoint.name)
         for folder in case_folders:
             case = json.loads((folder / "case.json").read_text(encoding="utf-8"))
             key = RunKey(

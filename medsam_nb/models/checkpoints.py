@@ -14,11 +14,13 @@ from sam2.build_sam import build_sam2_video_predictor
 from segment_anything import sam_model_registry
 from torch import nn
 
-from medsam_nb.errors import CheckpointError
+from medsam_nb.errors import CheckpointError, require_known
 from medsam_nb.manifest.rows import Checkpoint
 from medsam_nb.models import miniature
 
 EMBEDDED_WEIGHTS = Path(__file__).parent / "weights"
+DEVICES = ("auto", "cuda", "mps", "cpu")
+DTYPES = ("auto", "float32", "bfloat16")
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,14 +67,22 @@ def choose_device(wish: str = "auto") -> torch.device:
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
+def require_device(wish: str) -> None:
+    """Raise CheckpointError if a device is not there; "auto" always is."""
+    kind, _, number = wish.partition(":")
+    there = {"cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
+    if int(number or 0) >= there.get(kind, 1):
+        raise CheckpointError(
+            f"device {wish}", "this machine has none that torch can use.", "Write auto or cpu."
+        )
+
+
 def choose_dtype(device: torch.device, wish: str = "auto") -> torch.dtype:
     """Return the arithmetic: bfloat16 on cuda as in the study, float32 elsewhere, unless wished."""
-    names = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+    require_known("dtype", wish, DTYPES, what="arithmetic", error=CheckpointError)
     if wish == "auto":
         wish = "bfloat16" if device.type == "cuda" else "float32"
-    if wish not in names:
-        raise CheckpointError("dtype", f"{wish!r} is not supported.", f"Use one of auto, {', '.join(names)}.")
-    return names[wish]
+    return {"float32": torch.float32, "bfloat16": torch.bfloat16}[wish]
 
 
 @cache
@@ -87,8 +97,16 @@ def weights_path(checkpoint: Checkpoint, weights_dir: Path) -> Path:
     return (EMBEDDED_WEIGHTS if checkpoint.embedded else Path(weights_dir)) / checkpoint.file
 
 
-def verified_sha256(path: Path, sha256: str | None) -> str:
+def verified_sha256(path: Path, sha256: str | None, name: str = "") -> str:
     """Return the hash of a checkpoint's file, after comparing it with the manifest's.
+
+    Parameters
+    ----------
+    path : Path
+    sha256 : str or None
+        What the manifest says.
+    name : str
+        Of the row, with which the file is fetched; by default the file's.
 
     Raises
     ------
@@ -97,14 +115,14 @@ def verified_sha256(path: Path, sha256: str | None) -> str:
     """
     if not path.is_file():
         raise CheckpointError(
-            path, "the checkpoint is not there.", f"Get it with `medsam-nb fetch {path.stem}`."
+            path, "the checkpoint is not there.", f"Get it with `medsam-nb fetch {name or path.stem}`."
         )
     found = file_sha256(path)
     if sha256 is not None and found != sha256:
         raise CheckpointError(
             path,
             f"its SHA-256 is {found}, the manifest says {sha256}.",
-            "Do not use the file: delete it and fetch it again.",
+            f"Do not use the file: delete it, then `medsam-nb fetch {name or path.stem}`.",
         )
     return found
 
@@ -223,7 +241,7 @@ def load_model(
             network = _build(checkpoint)
     else:
         path = weights_path(checkpoint, weights_dir)
-        sha256 = verified_sha256(path, checkpoint.sha256)
+        sha256 = verified_sha256(path, checkpoint.sha256, checkpoint.name)
         state = read_weights(path)
         network = _build(checkpoint)
         try:

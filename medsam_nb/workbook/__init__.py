@@ -4,10 +4,21 @@ import lazy_loader as lazy
 
 __getattr__, __dir__, __all__ = lazy.attach(
     __name__,
-    submodules=["explorer", "findings", "kernels", "manuscript", "pictures", "report", "run", "runner"],
+    submodules=[
+        "explorer",
+        "findings",
+        "kernels",
+        "manuscript",
+        "pictures",
+        "report",
+        "run",
+        "runner",
+        "study",
+    ],
     submod_attrs={
         "run": ["Run", "open_run"],
-        "runner": ["load_study", "run_study"],
+        "runner": ["run_study"],
+        "study": ["load_study"],
         "manuscript": ["write_manuscript"],
     },
 )

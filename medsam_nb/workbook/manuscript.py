@@ -149,9 +149,9 @@ def methods_paragraph(
         f"Slices were averaged within an object, objects within a case{whose}; every data set had the same "
         f"weight. Of {counted(len(result), 'comparison')} declared beforehand, {tests} could be tested, in "
         f"{'1 family' if families == 1 else f'{families} families'}, with exact Wilcoxon signed-rank tests "
-        "(zeros after Pratt); p values were corrected by Holm within a family. Reported are pseudo-medians of "
-        "the paired differences with the 95 % intervals that invert the test, and matched-pairs rank-biserial "
-        "correlations."
+        "(zeros after Pratt); p values were corrected by Holm within a family. Reported are pseudo-medians "
+        "of the paired differences with the 95 % intervals that invert the test, and matched-pairs "
+        "rank-biserial correlations."
     )
     levels = set(result["generalises_to"].dropna()) if "generalises_to" in result else set()
     if "data sets like these" in levels:

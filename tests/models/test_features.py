@@ -9,7 +9,10 @@ import numpy as np
 import pytest
 import torch
 from helpers import networks
+from PIL import Image
+from sam2.utils.misc import load_video_frames
 
+from medsam_nb.errors import StudyError
 from medsam_nb.models import features
 from medsam_nb.models.features import SliceFeatures, encoder_sha256
 
@@ -214,3 +217,44 @@ def test_two_processes_at_once(tmp_path):
 def test_slices_that_are_no_uint8_volume_are_refused():
     with pytest.raises(ValueError, match="float32"):
         SliceFeatures(networks.small_model(), SLICES.astype(np.float32))
+
+
+def loaded_frames(folder: Path, slices: np.ndarray, image_size: int) -> torch.Tensor:
+    """Return slices as SAM 2's own loader of video folders reads them, shape (z, 3, image_size, image_size).
+
+    The loader takes files by the ending of JPEG only; their content may be of any kind, here lossless PNG.
+    """
+    for index, grey in enumerate(slices):
+        Image.fromarray(grey).save(folder / f"{index}.jpg", format="PNG")
+    frames, _, _ = load_video_frames(
+        str(folder), image_size, offload_video_to_cpu=True, compute_device=torch.device("cpu")
+    )
+    return frames
+
+
+@pytest.mark.parametrize(
+    ("shape", "image_size"), [((3, 30, 36), 64), ((2, 300, 170), 64), ((2, 64, 64), 64), ((1, 5, 90), 256)]
+)
+def test_video_frames_are_those_of_the_packages_loader_bit_for_bit(tmp_path, shape, image_size):
+    slices = networks.textured_slices(*shape, seed=2)
+    expected = loaded_frames(tmp_path, slices, image_size)
+    for grey, frame in zip(slices, expected, strict=True):
+        assert torch.equal(features.as_video_frame(grey, image_size), frame)
+
+
+def test_features_of_video_frames_are_the_packages_and_others_than_of_images(tmp_path):
+    model = networks.small_model()
+    (tmp_path / "frames").mkdir()
+    frames = loaded_frames(tmp_path / "frames", SLICES, model.image_size)
+    video = SliceFeatures(model, SLICES, frames="video", folder=tmp_path / "features")
+    with torch.inference_mode():
+        expected = model.network.forward_image(frames[2:3])
+    assert same(video.backbone(2)["backbone_fpn"], expected["backbone_fpn"])
+    image = SliceFeatures(model, SLICES, folder=tmp_path / "features")
+    assert not torch.allclose(image[2][-1], video[2][-1])
+    assert (image.encoded, video.encoded, len(files(tmp_path / "features"))) == (1, 1, 2)  # two keys
+
+
+def test_sam_has_one_way_to_resize():
+    with pytest.raises(StudyError, match="'video' is no known way to resize"):
+        SliceFeatures(networks.small_sam(), SLICES, frames="video")
