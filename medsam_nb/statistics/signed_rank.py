@@ -18,6 +18,7 @@ from scipy import stats as scipy_stats
 
 EXACT_MOST = 400  # differences; beyond it the normal approximation with tied ranks
 GRID = 4000  # integer scores of a stratum add up to this where strata have different sizes
+MOST_LISTED = 300_000  # Walsh averages; more are counted instead of listed
 ROUND = 12  # decimals; differences of equal IoUs must tie, not differ by rounding errors
 
 
@@ -138,18 +139,43 @@ def rank_biserial(d: np.ndarray, strata: np.ndarray | None = None) -> float:
     return float((scores[d > 0].sum() - scores[d < 0].sum()) / total) if total else 0.0
 
 
-def _walsh(d: np.ndarray, strata: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return all Walsh averages within strata, ascending, and their weights, which add up to 1."""
-    averages, weights = [], []
-    names = np.unique(strata)
-    for name in names:
-        x = d[strata == name]
-        first, second = np.triu_indices(len(x))
-        averages.append((x[first] + x[second]) / 2)
-        weights.append(np.full(len(first), 1 / (len(first) * len(names))))
-    values, shares = np.concatenate(averages), np.concatenate(weights)
-    order = np.argsort(values, kind="stable")
-    return values[order], shares[order]
+class _Walsh:
+    """The Walsh averages within strata of equal weight, and the values at shares of their weight."""
+
+    def __init__(self, d: np.ndarray, strata: np.ndarray) -> None:
+        self._parts = [np.sort(d[strata == name]) for name in np.unique(strata)]
+        self._ends = float(d.min()), float(d.max())
+        self._values = None
+        if sum(len(x) * (len(x) + 1) // 2 for x in self._parts) <= MOST_LISTED:
+            averages, weights = [], []
+            for x in self._parts:
+                first, second = np.triu_indices(len(x))
+                averages.append((x[first] + x[second]) / 2)
+                weights.append(np.full(len(first), 1 / (len(first) * len(self._parts))))
+            values, shares = np.concatenate(averages), np.concatenate(weights)
+            order = np.argsort(values, kind="stable")
+            self._values, self._reached = values[order], np.cumsum(shares[order])
+
+    def _below(self, value: float) -> float:
+        """Return the share of averages at most this large, without listing them."""
+        shares = []
+        for x in self._parts:
+            n = len(x)
+            counted = np.searchsorted(x, 2 * value - x, side="right") - np.arange(n)
+            shares.append(np.maximum(counted, 0).sum() / (n * (n + 1) / 2))
+        return float(np.mean(shares))
+
+    def at(self, share: float, side: str = "left") -> float:
+        """Return the smallest average at which this share of the weight is reached ("right": passed)."""
+        if self._values is not None:
+            place = np.searchsorted(self._reached, share, side=side)
+            return float(self._values[min(place, len(self._values) - 1)])
+        low, high = self._ends
+        for _ in range(60):  # many averages lie densely: halving the range finds the value to rounding
+            middle = (low + high) / 2
+            reached = self._below(middle)
+            low, high = (middle, high) if reached < share else (low, middle)
+        return high
 
 
 def _critical_share(strata: np.ndarray, level: float) -> float:
@@ -190,9 +216,8 @@ def estimate(d: np.ndarray, strata: np.ndarray | None = None, level: float = 0.9
     if not len(d):
         return Estimate(nan, nan, nan, nan, nan, True)
     strata = np.zeros(len(d)) if strata is None else np.asarray(strata)
-    values, weights = _walsh(d, strata)
-    reached = np.cumsum(weights)
-    middle = (values[np.searchsorted(reached, 0.5 - 1e-9)] + values[np.searchsorted(reached, 0.5 + 1e-9)]) / 2
+    averages = _Walsh(d, strata)
+    middle = (averages.at(0.5 - 1e-9) + averages.at(0.5 + 1e-9)) / 2
     p, method = signed_rank(d, strata=strata)
     if len(d) < 2:
         return Estimate(float(middle), nan, nan, p, rank_biserial(d, strata), True)
@@ -200,9 +225,7 @@ def estimate(d: np.ndarray, strata: np.ndarray | None = None, level: float = 0.9
     if share < 0:
         low, high = -np.inf, np.inf
     else:
-        last = len(values) - 1
-        low = values[min(np.searchsorted(reached, share + 1e-9, side="right"), last)]
-        high = values[min(np.searchsorted(reached, 1 - share - 1e-9, side="left"), last)]
+        low, high = averages.at(share + 1e-9, "right"), averages.at(1 - share - 1e-9)
     return Estimate(
         float(middle), float(low), float(high), p, rank_biserial(d, strata), method != "normal approximation"
     )
