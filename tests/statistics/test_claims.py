@@ -222,7 +222,7 @@ def test_published_comparisons():
     of_sets = (wide["one_box"] - wide["one_point"]).groupby("data_set").mean().to_numpy()
     walsh = [(x + y) / 2 for x, y in combinations_with_replacement(of_sets, 2)]
     assert box["difference"] == pytest.approx(np.median(walsh), abs=1e-9)
-    assert box["n_units"] == len(of_sets) == 18 and box["p_holm"] < 1e-4
+    assert box["n_units"] == len(of_sets) == 19 and box["p_holm"] < 1e-4
     assert found.loc["a point per component against one point", "p_holm"] > 0.5
     assert published_scoreboard()["finding"].eq("supported").all()
 
