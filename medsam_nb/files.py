@@ -2,6 +2,8 @@
 
 import os
 import secrets
+import shutil
+from collections.abc import Collection
 from pathlib import Path
 
 
@@ -27,3 +29,40 @@ def write_atomically(path: Path, data: bytes) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def remove_made(folder: Path, inside: Path, holds: Collection[str]) -> None:
+    """Remove a folder that the workbook made, and prove before that it is one; if there is none, do nothing.
+
+    Parameters
+    ----------
+    folder : Path
+        A child of `inside`.
+    inside : Path
+        The folder in which the workbook makes folders of this kind.
+    holds : collection of str
+        Names of the files that it makes in them; a folder that holds anything else is not touched.
+
+    Raises
+    ------
+    ValueError
+        If the folder is not a plain child of `inside`, is a link, or holds something else.
+    """
+    if (
+        folder.name in ("", ".", "..")
+        or folder.parent != inside
+        or folder.resolve().parent != inside.resolve()
+    ):
+        raise ValueError(f"{folder} is no folder inside {inside}; it was not removed")
+    if not os.path.lexists(folder):
+        return
+    if folder.is_symlink() or not folder.is_dir():
+        raise ValueError(f"{folder} is no plain folder; it was not removed")
+    foreign = [
+        path.name for path in folder.iterdir() if path.name not in holds and path.name[:9] != ".partial-"
+    ]
+    if foreign:
+        raise ValueError(
+            f"{folder} holds {', '.join(sorted(foreign)[:3])}, which is not ours; it was not removed"
+        )
+    shutil.rmtree(folder)

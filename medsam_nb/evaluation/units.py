@@ -107,6 +107,7 @@ def plan_units(
                 task=task,
                 data_set=case["data_set"],
                 case_id=case["case_id"],
+                patient_id=case.get("patient_id", case["case_id"]),
                 data_sha256=case["data_sha256"],
                 model=checkpoint.name,
                 checkpoint_sha256=weights_sha256,

@@ -7,7 +7,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.+-]+$")]
+# One safe part of a path: no separator, no leading dot (nor "." and ".."), at most 100 characters.
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_+-][A-Za-z0-9_.+-]{0,99}$")]
 
 
 def _below(path: str) -> str:
@@ -75,12 +76,14 @@ class ListedCase(Row):
     ----------
     mask : a label map; or, with `segments` (object to segment name), a segmentation file.
     masks : or one binary mask per object (several files are united).
+    patient : whose images these are, where several cases are one patient's.
     """
 
     case_id: Name
     image: RelativePath
     mask: RelativePath | None = None
     segments: dict[Name, str] | None = None
+    patient: str | None = Field(default=None, min_length=1)
     masks: dict[Name, list[RelativePath]] | None = None
 
     @model_validator(mode="after")

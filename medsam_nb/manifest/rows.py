@@ -1,5 +1,6 @@
 """The rows of the manifest: every data set and checkpoint, and what each of their fields means."""
 
+import re
 from collections.abc import Sequence
 from typing import Annotated, Literal, Self
 
@@ -8,6 +9,8 @@ from pydantic import Field, model_validator
 from medsam_nb.errors import ManifestError, require_known
 from medsam_nb.manifest.layouts import (
     Layout,
+    ListedCase,
+    ListedLayout,
     Name,
     RelativePath,
     Row,
@@ -36,6 +39,16 @@ class File(Row):
     unpack: bool = False
 
 
+def _require_one_group(pattern: str) -> None:
+    """Raise ValueError unless a pattern is a regular expression with one group."""
+    try:
+        groups = re.compile(pattern).groups
+    except re.error as error:
+        raise ValueError(f"patient {pattern!r} is no regular expression ({error})") from error
+    if groups != 1:
+        raise ValueError(f"patient {pattern!r} needs one group in brackets, such as ^(P[0-9]+)_")
+
+
 class Expected(Row):
     """What a complete download holds; a difference is reported, not refused.
 
@@ -60,10 +73,11 @@ class DataSet(Row):
     ignored_labels : values that may occur and are no object.
     mask_threshold : masks are 1 where their value reaches it (grey, soft or coloured masks).
     mask_geometry : "ignore" where the masks' headers are known to be wrong.
-    may_be_empty : whether cases without any object belong to the data set (healthy patients).
-    accuracy : whether the masks are a truth to measure against; otherwise a format example.
-    unverified : facts of this row that nobody has checked against the source.
-    tested : whether the layout is tested on faithful files from raw folder to prepared cases.
+    patient : a regular expression whose group is the patient's part of a case's name; else a case is a
+    patient. may_be_empty : whether cases without any object belong to the data set (healthy patients).
+    accuracy : whether the masks are a truth to measure against; otherwise a format example. unverified :
+    facts of this row that nobody has checked against the source. tested : whether the layout is tested on
+    faithful files from raw folder to prepared cases.
     """
 
     name: str = ""
@@ -79,6 +93,7 @@ class DataSet(Row):
     intensity: Intensity
     mask_threshold: float | None = None
     mask_geometry: Literal["check", "ignore"] = "check"
+    patient: str | None = None
     may_be_empty: bool = False
     layout: Layout
     folder: RelativePath = ""
@@ -101,9 +116,34 @@ class DataSet(Row):
         both = sorted(named & set(self.ignored_labels))
         if both:
             raise ValueError(f"labels {both} are both an object and ignored")
+        if self.patient is not None:
+            _require_one_group(self.patient)
+            if any(case.patient for case in self._listed_cases):
+                raise ValueError("give `patient` for the row or for its cases, not for both")
         if self.access in ("login", "agreement") and not self.steps:
             raise ValueError("access behind a login or agreement needs `steps` that say how to get it")
         return self
+
+    @property
+    def _listed_cases(self) -> Sequence[ListedCase]:
+        return self.layout.cases if isinstance(self.layout, ListedLayout) else ()
+
+    def patient_of(self, case_id: str) -> str:
+        """Return whose images a case's are: by the row's rule, by the case's own entry, else its own name.
+
+        Raises
+        ------
+        ManifestError
+            If the row's rule does not fit the name.
+        """
+        if self.patient is not None:
+            match = re.search(self.patient, case_id)
+            if match is None:
+                rule = f"`patient: {self.patient}` of the row {self.name}"
+                raise ManifestError(case_id, f"{rule} does not fit it.", "Correct the rule.")
+            return match[1]
+        own = (case.patient for case in self._listed_cases if case.case_id == case_id and case.patient)
+        return next(own, case_id)
 
     @property
     def raw_folder(self) -> str:

@@ -64,7 +64,7 @@ class RunKey:
     Attributes
     ----------
     task : str
-    data_set, case_id : str
+    data_set, case_id, patient_id : str
     data_sha256 : str
         Of voxels, grid and object definitions (`Case.sha256`).
     model, checkpoint_sha256 : str
@@ -87,6 +87,7 @@ class RunKey:
     task: str
     data_set: str
     case_id: str
+    patient_id: str
     data_sha256: str
     model: str
     checkpoint_sha256: str
