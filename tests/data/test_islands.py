@@ -1,4 +1,4 @@
-"""Every case is an island: whatever is wrong with one, the others are prepared, and nothing else is touched."""
+"""Every case is an island: whatever is wrong with one, the others are prepared; nothing else is touched."""
 
 import os
 import signal
