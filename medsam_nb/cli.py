@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-import yaml
 
 from medsam_nb.errors import StudyError, WorkbookError
+from medsam_nb.files import parse_yaml
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, pretty_exceptions_enable=False)
 
@@ -27,7 +27,7 @@ def run(
         name, equals, value = item.partition("=")
         if not equals:
             raise StudyError(item, "is not NAME=VALUE.", "Write, for example, --set workers=4.")
-        overrides[name] = yaml.safe_load(value)
+        overrides[name], _ = parse_yaml(value, f"--set {name}", error=StudyError)
     report, runs = run_study(study, overrides)
     print(f"report: {report}")
     if any(notebook.error for notebook in runs):

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import papermill
-import yaml
 from papermill.exceptions import PapermillExecutionError
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from medsam_nb.errors import StudyError
+from medsam_nb.files import read_yaml
 from medsam_nb.manifest.reading import load_manifest
 from medsam_nb.provenance import project_root
 from medsam_nb.workbook import kernels
@@ -63,18 +63,8 @@ def load_study(path: Path) -> Study:
         If the file is missing, is not YAML, or has an unknown or missing field.
     """
     try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        content, _ = read_yaml(Path(path), error=StudyError)
         return Study.model_validate(content)
-    except FileNotFoundError as error:
-        raise StudyError(
-            path, "there is no such file.", "Give the path of a study, such as studies/demo.yaml."
-        ) from error
-    except OSError as error:
-        raise StudyError(
-            path, f"cannot be read: {error.strerror}.", "Check the path and its rights."
-        ) from error
-    except yaml.YAMLError as error:
-        raise StudyError(path, f"is not YAML: {error}.", "Mend the line that is named.") from error
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(map(str, first["loc"]))

@@ -107,7 +107,7 @@ def test_unreadable_studies_are_named(project):
     with pytest.raises(StudyError, match="missing.yaml"):
         runner.load_study(project / "missing.yaml")
     (project / "bad.yaml").write_text("name: [", encoding="utf-8")
-    with pytest.raises(StudyError, match="bad.yaml.*not YAML"):
+    with pytest.raises(StudyError, match="bad.yaml.*no YAML"):
         runner.load_study(project / "bad.yaml")
 
 
