@@ -236,10 +236,11 @@ def locate(tree: yaml.Node, location: tuple) -> tuple[int, str]:
             else:
                 if part == location[-1]:
                     names.append(str(part))
-        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
-            node = node.value[part]
-            line = node.start_mark.line + 1
+        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int):
             names.append(str(part))
+            if part < len(node.value):
+                node = node.value[part]
+                line = node.start_mark.line + 1
     return line, ".".join(names)
 
 

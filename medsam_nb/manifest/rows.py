@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from medsam_nb.errors import ManifestError, require_known
 from medsam_nb.manifest.layouts import (
@@ -30,6 +30,15 @@ def _with_host(url: str) -> str:
 def _told_apart(labels: list[int]) -> list[int]:
     require_different(labels, "the label")
     return labels
+
+
+def _with_numbers(settings: object) -> object:
+    """Refuse truth values and text as grey-level limits; a dataclass would take them for numbers."""
+    for name in ("low", "high"):
+        value = settings.get(name, 0.0) if isinstance(settings, dict) else 0.0
+        if isinstance(value, bool | str):
+            raise ValueError(f"{name} must be a number, not {value!r}")
+    return settings
 
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -98,7 +107,7 @@ class DataSet(Row):
     ignored_labels: Labels = []
     merged: str | None = None
     slice_axis: Literal["thickest", "axial", "coronal", "sagittal", "stored"] = "thickest"
-    intensity: Intensity
+    intensity: Annotated[Intensity, BeforeValidator(_with_numbers)]
     mask_threshold: float | None = None
     mask_geometry: Literal["check", "ignore"] = "check"
     may_be_empty: bool = False

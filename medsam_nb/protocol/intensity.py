@@ -28,7 +28,7 @@ class Intensity:
     low, high : float
     """
 
-    # The manifest refuses misspelt fields, and values of another type.
+    # The manifest refuses misspelt fields and NaN.
     __pydantic_config__: ClassVar[dict] = {"extra": "forbid", "allow_inf_nan": False}
 
     policy: Literal["window", "percentile", "min_max"] = "percentile"
