@@ -165,7 +165,7 @@ class Checkpoint(Row):
     url: Url | None = None
     sha256: Sha256 | None = None
     size_bytes: int | None = Field(default=None, gt=0, le=MOST_FILE_BYTES)
-    image_size: int = Field(default=1024, ge=64, le=4096, multiple_of=32)
+    image_size: int = Field(default=1024, ge=64, le=4096, multiple_of=64)
     embedded: bool = False
     licence: str
     citation: str

@@ -207,7 +207,7 @@ VALUES = {
     "a configuration in a list": (WEIGHTS, "config: configs/sam2.1", "config: [a", "is no YAML"),
     "an image size of 0": (WEIGHTS, "    file", "    image_size: 0\n    file", "image_size: .*64, not 0"),
     "an odd image size": (
-        WEIGHTS, "    file", "    image_size: 1000\n    file", "image_size: .*multiple of 32"
+        WEIGHTS, "    file", "    image_size: 1000\n    file", "image_size: .*multiple of 64"
     ),
     "an image size of a million": (
         WEIGHTS, "    file", "    image_size: 1000000\n    file", "image_size: .*4096"
