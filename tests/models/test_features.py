@@ -10,7 +10,7 @@ import pytest
 import torch
 from helpers import networks
 
-from medsam_nb.models import features
+from medsam_nb.models import feature_folder, features
 from medsam_nb.models.features import SliceFeatures, encoder_sha256
 
 SLICES = networks.textured_slices(5, 30, 36, seed=8)
@@ -128,7 +128,7 @@ def test_a_full_disk_is_said_once_and_the_run_goes_on(model, tmp_path, monkeypat
     def no_space(path, data):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(features, "write_atomically", no_space)
+    monkeypatch.setattr(feature_folder, "write_atomically", no_space)
     found = SliceFeatures(model, SLICES, folder=tmp_path)
     with pytest.warns(UserWarning, match="No space left") as caught:
         assert same(found[0], SliceFeatures(model, SLICES)[0])
