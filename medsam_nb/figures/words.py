@@ -1,8 +1,14 @@
 """Numbers and names as they are printed, in figures, tables and text."""
 
+import re
 from textwrap import fill
 
 import numpy as np
+import pandas as pd
+
+# What a spreadsheet takes for a formula, unless it is a number, a printed interval or a lone dash.
+FORMULA = re.compile(r"\s*[=+\-@\uff1d\uff0b\uff0d\uff20]|[\t\r\n]")
+PRINTED_NUMBER = re.compile(r"-|[-+]?[\d.,]+(e[-+]?\d+)?( \([-+\d., to]+\))?( \[\d+ % CI\])?", re.IGNORECASE)
 
 
 def label(name: object, width: int = 0) -> str:
@@ -40,3 +46,27 @@ def interval_text(estimate: float, low: float, high: float) -> str:
     if not np.isfinite(estimate):
         return "-"
     return f"{estimate:.3f} ({low:.3f} to {high:.3f})" if np.isfinite(low) else f"{estimate:.3f}"
+
+
+def _as_text(value: object) -> object:
+    """Return a cell that no spreadsheet runs: text that begins like a formula gets an apostrophe before it.
+
+    Examples
+    --------
+    >>> [_as_text(value) for value in ("=1+1", "@a", "-0.1 (-0.2 to 0.1)", "liver", -3)]
+    ["'=1+1", "'@a", '-0.1 (-0.2 to 0.1)', 'liver', -3]
+    """
+    if not isinstance(value, str) or not FORMULA.match(value) or PRINTED_NUMBER.fullmatch(value):
+        return value
+    return f"'{value}"
+
+
+def as_csv(table: pd.DataFrame, float_format: str | None = None) -> bytes:
+    """Return a table as CSV in UTF-8 whose text no spreadsheet takes for formulas: names come from files."""
+    shown = table.copy()
+    for place, kind in enumerate(table.dtypes):
+        if not pd.api.types.is_numeric_dtype(kind):
+            cells = [_as_text(value) for value in table.iloc[:, place]]
+            shown.isetitem(place, pd.Series(cells, index=table.index, dtype=object))
+    shown.columns = [_as_text(str(name)) for name in table.columns]
+    return shown.to_csv(index=False, float_format=float_format).encode()
