@@ -109,7 +109,7 @@ def _require_writable(store: Store) -> None:
 
 def _cannot_be_written(store: Store, error: OSError) -> StudyError:
     return StudyError(
-        store.folder,
+        error.filename2 or store.folder,
         f"results cannot be written ({error.strerror or error}).",
         "Free space or choose another folder, and start again: what is stored is kept, the rest is computed.",
     )
