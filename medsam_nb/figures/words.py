@@ -6,6 +6,8 @@ from textwrap import fill
 import numpy as np
 import pandas as pd
 
+from medsam_nb.errors import printable
+
 # What a spreadsheet takes for a formula, unless it is a number, a printed interval or a lone dash.
 FORMULA = re.compile(r"\s*[=+\-@\uff1d\uff0b\uff0d\uff20]|[\t\r\n]")
 PRINTED_NUMBER = re.compile(r"-|[-+]?[\d.,]+(e[-+]?\d+)?( \([-+\d., to]+\))?( \[\d+ % CI\])?", re.IGNORECASE)
@@ -49,16 +51,19 @@ def interval_text(estimate: float, low: float, high: float) -> str:
 
 
 def _as_text(value: object) -> object:
-    """Return a cell that no spreadsheet runs: text that begins like a formula gets an apostrophe before it.
+    """Return a cell that no spreadsheet runs and no terminal obeys.
+
+    Text that begins like a formula gets an apostrophe before it.
 
     Examples
     --------
     >>> [_as_text(value) for value in ("=1+1", "@a", "-0.1 (-0.2 to 0.1)", "liver", -3)]
     ["'=1+1", "'@a", '-0.1 (-0.2 to 0.1)', 'liver', -3]
     """
-    if not isinstance(value, str) or not FORMULA.match(value) or PRINTED_NUMBER.fullmatch(value):
+    if not isinstance(value, str):
         return value
-    return f"'{value}"
+    text = printable(value)
+    return f"'{text}" if FORMULA.match(value) and not PRINTED_NUMBER.fullmatch(value) else text
 
 
 def as_csv(table: pd.DataFrame, float_format: str | None = None) -> bytes:
