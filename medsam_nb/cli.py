@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from medsam_nb.errors import StudyError, WorkbookError
+from medsam_nb.errors import ManifestError, StudyError, WorkbookError, require_known
 from medsam_nb.files import parse_yaml
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, pretty_exceptions_enable=False)
@@ -56,6 +56,8 @@ def fetch(
 
     root = project_root()
     rows = load_manifest(root / "data_manifest.yaml", *([manifest] if manifest else []))
+    known = [*rows.data_sets, *rows.checkpoints]
+    require_known("fetch", name, known, what="data set or checkpoint", error=ManifestError)
     if name in rows.checkpoints:
         print(fetch_checkpoint(rows.checkpoint(name), root / "weights"))
         return
