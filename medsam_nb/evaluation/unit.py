@@ -143,7 +143,7 @@ def loaded_model(
     checkpoint: Checkpoint, weights_dir: Path, device: str = "auto", dtype: str = "auto"
 ) -> Model:
     """Return a model, loaded once per process and anew if its file was replaced; see `load_model`."""
-    sha256 = verified_sha256(weights_path(checkpoint, weights_dir), checkpoint.sha256)
+    sha256 = verified_sha256(weights_path(checkpoint, weights_dir), checkpoint.sha256, checkpoint.name)
     return _loaded(checkpoint, Path(weights_dir), device, dtype, sha256)
 
 

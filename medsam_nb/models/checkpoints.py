@@ -87,10 +87,18 @@ def is_verified(checkpoint: Checkpoint) -> bool:
     return checkpoint.sha256 is not None or checkpoint.embedded
 
 
-def verified_sha256(path: Path, sha256: str | None) -> str:
+def verified_sha256(path: Path, sha256: str | None, name: str = "") -> str:
     """Return the hash of a checkpoint's file, after comparing it with the manifest's.
 
     Without a hash in the manifest it is compared with that of the first download, if it was recorded.
+
+    Parameters
+    ----------
+    path : Path
+    sha256 : str or None
+        What the manifest says.
+    name : str
+        Of the row, with which the file is fetched; by default the file's.
 
     Raises
     ------
@@ -99,14 +107,14 @@ def verified_sha256(path: Path, sha256: str | None) -> str:
     """
     if not path.is_file():
         raise CheckpointError(
-            path, "the checkpoint is not there.", f"Get it with `medsam-nb fetch {path.stem}`."
+            path, "the checkpoint is not there.", f"Get it with `medsam-nb fetch {name or path.stem}`."
         )
     found = file_sha256(path)
     if sha256 is not None and found != sha256:
         raise CheckpointError(
             path,
             f"its SHA-256 is {found}, the manifest says {sha256}.",
-            "Do not use the file: delete it and fetch it again.",
+            f"Do not use the file: delete it, then `medsam-nb fetch {name or path.stem}`.",
         )
     first = recorded_sha256(path)
     if sha256 is None and first not in (None, found):
@@ -193,7 +201,7 @@ def usable_sha256(checkpoint: Checkpoint, weights_dir: Path) -> str:
     CheckpointError
         See `load_model`.
     """
-    sha256 = verified_sha256(weights_path(checkpoint, weights_dir), checkpoint.sha256)
+    sha256 = verified_sha256(weights_path(checkpoint, weights_dir), checkpoint.sha256, checkpoint.name)
     _load_once(checkpoint, Path(weights_dir), sha256)
     return sha256
 
@@ -234,7 +242,7 @@ def load_model(
             network = _build(checkpoint)
     else:
         path = weights_path(checkpoint, weights_dir)
-        sha256 = verified_sha256(path, checkpoint.sha256)
+        sha256 = verified_sha256(path, checkpoint.sha256, checkpoint.name)
         network = _build(checkpoint)
         state = read_weights(path)
         if file_sha256(path) != sha256:
