@@ -237,6 +237,8 @@ def unpack(archive: Path, folder: Path) -> None:
         raise InputError(
             folder, f"cannot be written ({error.strerror or error}).", "Free space or choose another folder."
         ) from error
+    except (ValueError, LookupError, OverflowError) as error:  # names and sizes in the archive that are none
+        raise InputError(archive, f"is damaged ({error}).", "Delete it and fetch it again.") from error
     finally:
         if partial is not None:
             shutil.rmtree(partial, ignore_errors=True)
