@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from medsam_nb.errors import StudyError, WorkbookError
+from medsam_nb.errors import ManifestError, StudyError, WorkbookError, require_known
+from medsam_nb.files import parse_yaml
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, pretty_exceptions_enable=False)
 
@@ -35,7 +36,6 @@ def run(
 
 def _overrides(items: list[str]) -> dict[str, object]:
     """Return the parameters of `--set NAME=VALUE`, values as YAML."""
-    from medsam_nb.workbook.yaml_text import parse_yaml
 
     overrides = {}
     for item in items:
@@ -70,6 +70,8 @@ def fetch(
 
     root = project_root()
     rows = load_manifest(root / "data_manifest.yaml", *([manifest] if manifest else []))
+    known = [*rows.data_sets, *rows.checkpoints]
+    require_known("fetch", name, known, what="data set or checkpoint", error=ManifestError)
     if name in rows.checkpoints:
         print(fetch_checkpoint(rows.checkpoint(name), root / "weights"))
         return

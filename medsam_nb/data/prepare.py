@@ -9,11 +9,8 @@ import json
 import os
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from dataclasses import asdict
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +22,7 @@ from medsam_nb.data.fetch import fetch
 from medsam_nb.data.layouts.readers import find_cases, read_case
 from medsam_nb.data.locks import locked
 from medsam_nb.data.sources import RawCase, Source, require_component
+from medsam_nb.data.workers import ProcessKilled, run_each
 from medsam_nb.errors import InputError, StudyError, WorkbookError
 from medsam_nb.files import remove_made, unfinished, write_atomically
 from medsam_nb.manifest.rows import DataSet
@@ -141,9 +139,13 @@ def _files_sha256(source: Source | None) -> str:
     return digest.hexdigest()
 
 
+def _line(row: DataSet, case_id: str) -> dict:
+    return {"data_set": row.name, "case_id": case_id, "modality": row.modality, "accuracy": row.accuracy}
+
+
 def _prepare_one(row: DataSet, case_id: str, source: Source | None, folder: Path) -> dict:
     """Prepare one case unless it is there already; return its line of the table."""
-    line = {"data_set": row.name, "case_id": case_id, "modality": row.modality, "accuracy": row.accuracy}
+    line = _line(row, case_id)
     try:
         require_component(case_id, "case name")
         fingerprint = _fingerprint(row, case_id, source)
@@ -354,36 +356,27 @@ def prepare(
     return table
 
 
+def _job(job: tuple) -> dict:
+    return _prepare_one(*job)
+
+
 def _run(jobs: list[tuple], workers: int) -> Iterator[dict]:
     """Yield the lines of the table as cases are finished."""
     if workers <= 1 or len(jobs) <= 1:
-        for job in jobs:
-            yield _prepare_one(*job)
+        yield from map(_job, jobs)
         return
-    suspects = []
-    with ProcessPoolExecutor(min(workers, len(jobs)), mp_context=get_context("spawn")) as pool:
-        waiting = {pool.submit(_prepare_one, *job): job for job in jobs}
-        for done in as_completed(waiting):
-            try:
-                yield done.result()
-            except BrokenProcessPool:  # one case ended its worker, and with it the pool: which, is not said
-                suspects.append(waiting[done])
-    for job in suspects:
-        yield _prepared_alone(job)
-
-
-def _prepared_alone(job: tuple) -> dict:
-    """Prepare one case in a process of its own, whose death is the case's failure."""
-    row, case_id = job[0], job[1]
-    try:
-        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-            return pool.submit(_prepare_one, *job).result()
-    except BrokenProcessPool:
-        line = {"data_set": row.name, "case_id": case_id, "modality": row.modality, "accuracy": row.accuracy}
-        reason = (
-            f"{case_id}: its process was ended by the system, for lack of memory or by a crash of a decoder."
-        )
-        return line | {"status": "failed", "error": f"{reason} Look at its files, or give more memory."}
+    for (row, case_id, *_), done in run_each(_job, jobs, min(workers, len(jobs))):
+        try:
+            yield done.result()
+        except ProcessKilled:
+            line = {
+                "data_set": row.name,
+                "case_id": case_id,
+                "modality": row.modality,
+                "accuracy": row.accuracy,
+            }
+            reason = f"{case_id}: its process was ended, for lack of memory or by a crash of a decoder."
+            yield line | {"status": "failed", "error": f"{reason} Look at its files, or give more memory."}
 
 
 def case_table(lines: Sequence[dict]) -> pd.DataFrame:

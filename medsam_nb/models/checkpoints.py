@@ -1,7 +1,5 @@
 """SAM 2 and SAM from a row of the manifest: the one place that builds networks and loads weights."""
 
-import hashlib
-import pickle
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -9,6 +7,7 @@ from functools import cache
 from pathlib import Path
 
 import pandas as pd
+import sam2
 import torch
 from sam2.build_sam import build_sam2_video_predictor
 from segment_anything import sam_model_registry
@@ -17,6 +16,8 @@ from torch import nn
 from medsam_nb.errors import CheckpointError, require_known
 from medsam_nb.manifest.rows import Checkpoint
 from medsam_nb.models import miniature
+from medsam_nb.models.state_dicts import read_weights
+from medsam_nb.provenance import file_sha256, recorded_sha256
 
 EMBEDDED_WEIGHTS = Path(__file__).parent / "weights"
 DEVICES = ("auto", "cuda", "mps", "cpu")
@@ -85,20 +86,23 @@ def choose_dtype(device: torch.device, wish: str = "auto") -> torch.dtype:
     return {"float32": torch.float32, "bfloat16": torch.bfloat16}[wish]
 
 
-@cache
-def file_sha256(path: Path) -> str:
-    """Return the SHA-256 of a file."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def weights_path(checkpoint: Checkpoint, weights_dir: Path) -> Path:
     """Return where a checkpoint's file lies: in the package if embedded, else in `weights_dir`."""
     return (EMBEDDED_WEIGHTS if checkpoint.embedded else Path(weights_dir)) / checkpoint.file
 
 
+def is_verified(checkpoint: Checkpoint) -> bool:
+    """Whether a hash in the manifest, or the package itself, vouches for a checkpoint's file.
+
+    Results of others are computed with what lay there: its hash is recorded, and they are called unverified.
+    """
+    return checkpoint.sha256 is not None or checkpoint.embedded
+
+
 def verified_sha256(path: Path, sha256: str | None, name: str = "") -> str:
     """Return the hash of a checkpoint's file, after comparing it with the manifest's.
+
+    Without a hash in the manifest it is compared with that of the first download, if it was recorded.
 
     Parameters
     ----------
@@ -111,7 +115,7 @@ def verified_sha256(path: Path, sha256: str | None, name: str = "") -> str:
     Raises
     ------
     CheckpointError
-        If the file is missing or has another hash; without a hash in the manifest, only if missing.
+        If the file is missing or has another hash.
     """
     if not path.is_file():
         raise CheckpointError(
@@ -124,31 +128,14 @@ def verified_sha256(path: Path, sha256: str | None, name: str = "") -> str:
             f"its SHA-256 is {found}, the manifest says {sha256}.",
             f"Do not use the file: delete it, then `medsam-nb fetch {name or path.stem}`.",
         )
-    return found
-
-
-def read_weights(path: Path) -> dict[str, torch.Tensor]:
-    """Read a state dict without running any code that a file may hold; half precision becomes float32.
-
-    Raises
-    ------
-    CheckpointError
-        If the file holds anything but tensors, or is damaged.
-    """
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
+    first = recorded_sha256(path)
+    if sha256 is None and first not in (None, found):
         raise CheckpointError(
             path,
-            "it holds Python objects, not only weights, so loading it could run foreign code.",
-            "Use a file from its publisher; it was not loaded.",
-        ) from error
-    except (RuntimeError, EOFError, OSError, ValueError) as error:
-        raise CheckpointError(
-            path, f"it is damaged ({error}).", "Delete the file and fetch it again."
-        ) from error
-    state = state.get("model", state)
-    return {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in state.items()}
+            f"its SHA-256 is {found}, that of its first download was {first}.",
+            "Delete it and fetch it again; a file of your own needs a row and a name of its own.",
+        )
+    return found
 
 
 def device_facts(device: torch.device) -> dict[str, object]:
@@ -183,8 +170,24 @@ def has_cuda_extension() -> bool:
     return True
 
 
+@cache
+def configurations(family: str) -> list[str]:
+    """Return the configurations that a row of a family may name: those of the package, and "miniature"."""
+    if family == "sam":
+        return [*sam_model_registry, "miniature"]
+    package = Path(sam2.__file__).parent
+    found = (path.relative_to(package).as_posix() for path in package.rglob("*.yaml"))
+    return [*sorted(name for name in found if "training" not in name), "miniature"]
+
+
 def _build(checkpoint: Checkpoint) -> nn.Module:
     """Return the network of a row with random weights, at the row's input size."""
+    item = f"checkpoint {checkpoint.name}"
+    require_known(item, checkpoint.family, ("sam2", "sam"), what="family", error=CheckpointError)
+    # A name of the package's own list: Hydra would also take paths, addresses and overrides.
+    known = configurations(checkpoint.family)
+    what = f"configuration of {checkpoint.family}"
+    require_known(item, checkpoint.config, known, what=what, error=CheckpointError)
     size = checkpoint.image_size
     if checkpoint.config == "miniature":
         return {"sam2": miniature.build_sam2, "sam": miniature.build_sam}[checkpoint.family](size)
@@ -204,6 +207,24 @@ def _build(checkpoint: Checkpoint) -> nn.Module:
         for name in ("self_attention", "cross_attention")
     ]
     return build_sam2_video_predictor(checkpoint.config, device="cpu", hydra_overrides_extra=overrides)
+
+
+@cache
+def _load_once(checkpoint: Checkpoint, weights_dir: Path, sha256: str) -> None:
+    load_model(checkpoint, weights_dir, device="cpu", dtype="float32")
+
+
+def usable_sha256(checkpoint: Checkpoint, weights_dir: Path) -> str:
+    """Return the hash of a checkpoint's file after loading it once, so that what is wrong is said at once.
+
+    Raises
+    ------
+    CheckpointError
+        See `load_model`.
+    """
+    sha256 = verified_sha256(weights_path(checkpoint, weights_dir), checkpoint.sha256, checkpoint.name)
+    _load_once(checkpoint, Path(weights_dir), sha256)
+    return sha256
 
 
 def load_model(
@@ -230,7 +251,8 @@ def load_model(
     Raises
     ------
     CheckpointError
-        See `verified_sha256` and `read_weights`; also if the weights do not fit the network.
+        See `verified_sha256` and `read_weights`; also if the family or configuration is unknown, or the
+        weights do not fit the network.
     """
     place = choose_device(device)
     name, sha256 = checkpoint.name, f"untrained-seed-{untrained_seed}"
@@ -242,8 +264,10 @@ def load_model(
     else:
         path = weights_path(checkpoint, weights_dir)
         sha256 = verified_sha256(path, checkpoint.sha256, checkpoint.name)
-        state = read_weights(path)
         network = _build(checkpoint)
+        state = read_weights(path)
+        if file_sha256(path) != sha256:
+            raise CheckpointError(path, "it changed while it was read.", "Start again.")
         try:
             network.load_state_dict(state)
         except RuntimeError as error:

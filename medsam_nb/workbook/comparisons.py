@@ -10,10 +10,10 @@ from pathlib import Path
 from string import Template
 
 from medsam_nb.errors import StudyError, WorkbookError, require_known
+from medsam_nb.files import read_yaml
 from medsam_nb.protocol import designs, metrics, options, prompts
 from medsam_nb.protocol.table import COLUMNS
 from medsam_nb.statistics.pooling import declare
-from medsam_nb.workbook.yaml_text import read_yaml
 
 ROLES = ("sam2", "sam")
 INCLUDE = "include"

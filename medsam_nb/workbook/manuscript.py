@@ -1,11 +1,13 @@
 """Tables and text for a paper: LaTeX with booktabs rules, and a methods paragraph from the record."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from medsam_nb.errors import printable
 from medsam_nb.figures.words import counted, interval_text, p_text
 from medsam_nb.files import write_atomically
 from medsam_nb.protocol.designs import DESIGN_FACTORS
@@ -83,17 +85,22 @@ def latex(table: pd.DataFrame, caption: str, name: str) -> str:
     """
 
     def cell(value: object) -> str:
-        return "".join(_SPECIAL.get(character, character) for character in str(value))
+        text = " ".join(printable(str(value)).split())
+        return "".join(_SPECIAL.get(character, character) for character in text)
 
+    key = re.sub(r"[^A-Za-z0-9:._-]+", "-", name)  # no character that steers TeX, and none that ends a label
     long = [c for c in table if table[c].astype(str).str.len().max() > LONG]  # NaN without rows: not long
     broken = f"p{{{0.6 / max(len(long), 1):.2f}\\linewidth}}"
     columns = "".join(
         broken if c in long else "r" if pd.api.types.is_numeric_dtype(table[c]) else "l" for c in table
     )
-    lines = [r"\begin{table}", r"\centering", rf"\caption{{{cell(caption)}}}", rf"\label{{tab:{name}}}"]
+    lines = [r"\begin{table}", r"\centering", rf"\caption{{{cell(caption)}}}", rf"\label{{tab:{key}}}"]
     lines += [rf"\begin{{tabular}}{{{columns}}}", r"\toprule"]
     lines += [" & ".join(cell(c) for c in table.columns) + r" \\", r"\midrule"]
-    lines += [" & ".join(cell(v) for v in row) + r" \\" for row in table.itertuples(index=False)]
+    rows = [" & ".join(cell(v) for v in row) + r" \\" for row in table.itertuples(index=False)]
+    lines += [
+        f"{{}}{row}" if row.startswith(("[", "*")) else row for row in rows
+    ]  # no argument of the \\ before
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}", ""])
 
 

@@ -8,9 +8,9 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from medsam_nb.errors import StudyError, require_known
+from medsam_nb.files import locate, read_yaml
 from medsam_nb.provenance import project_root
 from medsam_nb.workbook import comparisons
-from medsam_nb.workbook.yaml_text import locate, read_yaml
 
 LONGEST_NAME = 100  # bytes; a file system allows 255, and names are put together
 

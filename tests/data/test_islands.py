@@ -9,6 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from medsam_nb.data import prepare as preparing
+from medsam_nb.data import workers
 from medsam_nb.data.prepare import case_folders, load_case, prepare
 from medsam_nb.data.sources import clean_name
 from medsam_nb.errors import ManifestError
@@ -77,8 +78,8 @@ def test_a_process_that_is_killed_costs_its_case_only(tmp_path, monkeypatch):
         "read_case",
         lambda row, case, source: (_killed if case == "b" else read)(row, case, source),
     )
-    context = preparing.get_context
-    monkeypatch.setattr(preparing, "get_context", lambda _: context("fork"))
+    context = workers.get_context
+    monkeypatch.setattr(workers, "get_context", lambda _: context("fork"))
     table = prepare(row(), tmp_path / "raw", tmp_path / "prepared", workers=2, progress=False)
     assert table.set_index("case_id").status.to_dict() == {"a": "ok", "b": "failed", "c": "ok"}
     assert "memory" in table.set_index("case_id").error["b"]

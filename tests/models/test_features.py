@@ -1,5 +1,7 @@
 """The feature cache: the same bits from memory, from disk and from the encoder, whatever happens to files."""
 
+import hashlib
+import io
 import os
 import subprocess
 import sys
@@ -13,7 +15,7 @@ from PIL import Image
 from sam2.utils.misc import load_video_frames
 
 from medsam_nb.errors import StudyError
-from medsam_nb.models import features
+from medsam_nb.models import feature_folder, features
 from medsam_nb.models.features import SliceFeatures, encoder_sha256
 
 SLICES = networks.textured_slices(5, 30, 36, seed=8)
@@ -127,11 +129,65 @@ def test_a_damaged_file_is_noticed_and_replaced(damage, model, tmp_path):
     assert path.read_bytes() == data
 
 
+def sealed(key: str, content: bytes) -> bytes:
+    """A file whose head says that all is well."""
+    digest = hashlib.sha256(content).digest()
+    return feature_folder.MAGIC + key.encode() + digest + content
+
+
+def saved(levels: object) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(levels, buffer)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("what", "content"),
+    {
+        "no tensors": lambda levels: saved([1, 2, 3]),
+        "a dictionary": lambda levels: saved(dict(enumerate(levels))),
+        "a tensor": lambda levels: saved(levels[0]),
+        "nothing": lambda levels: saved([]),
+        "a level less": lambda levels: saved(levels[:-1]),
+        "a level more": lambda levels: saved([*levels, levels[-1]]),
+        "levels turned round": lambda levels: saved(levels[::-1]),
+        "another size": lambda levels: saved([*levels[:-1], levels[-1][..., :-1].clone()]),
+        "another number of axes": lambda levels: saved([*levels[:-1], levels[-1][0]]),
+        "double precision": lambda levels: saved([level.double() for level in levels]),
+        "integers": lambda levels: saved([level.int() for level in levels]),
+        "sparse levels": lambda levels: saved([level.to_sparse() for level in levels]),
+        "NaN": lambda levels: saved([*levels[:-1], levels[-1] * float("nan")]),
+        "a text file": lambda levels: b"hello",
+        "an empty file": lambda levels: b"",
+        "a pickle that would call": lambda levels: b"\x80\x04cos\nsystem\n(S'touch ran'\ntR.",
+    }.items(),
+)
+@pytest.mark.filterwarnings("ignore:.*[Ss]parse")
+def test_content_that_no_slice_has_is_made_anew_under_whatever_name(what, content, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    model = networks.small_model()
+    first = SliceFeatures(model, SLICES, folder=tmp_path / "features")
+    levels = [level.clone() for level in first[0]]
+    (path,) = files(tmp_path / "features")
+    data = path.read_bytes()
+    path.write_bytes(sealed(path.stem, content(levels)))
+    again = SliceFeatures(model, SLICES, folder=tmp_path / "features")
+    with pytest.warns(UserWarning, match=path.stem):
+        assert same(again[0], levels)
+    assert again.encoded == 1 and path.read_bytes() == data
+    assert not (tmp_path / "ran").exists()
+
+
+def test_the_shapes_are_those_of_the_networks():
+    for made in (networks.small_model("bfloat16"), networks.small_model(version="2.0"), networks.small_sam()):
+        assert [level.shape for level in SliceFeatures(made, SLICES)[0]] == features.feature_shapes(made)
+
+
 def test_a_full_disk_is_said_once_and_the_run_goes_on(model, tmp_path, monkeypatch):
     def no_space(path, data):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(features, "write_atomically", no_space)
+    monkeypatch.setattr(feature_folder, "write_atomically", no_space)
     found = SliceFeatures(model, SLICES, folder=tmp_path)
     with pytest.warns(UserWarning, match="No space left") as caught:
         assert same(found[0], SliceFeatures(model, SLICES)[0])
