@@ -36,7 +36,7 @@ from medsam_nb.manifest.reading import load_manifest
 from medsam_nb.manifest.rows import Manifest
 from medsam_nb.protocol.table import RunKey
 from medsam_nb.workbook import manuscript
-from medsam_nb.workbook.runner import Study, load_study
+from medsam_nb.workbook.study import Study, load_study
 
 ROOT = Path(__file__).parents[1]
 FUZZ = settings(
@@ -217,7 +217,21 @@ def test_records_of_cases(place, content, data):
 
 
 KEY = RunKey(
-    "2d", "set", "case", "d" * 64, "m", "c" * 64, "{}", "cpu", "float32", "{}", 1, "{}", "f" * 64, "{}"
+    "2d",
+    "set",
+    "case",
+    "case",
+    "d" * 64,
+    "m",
+    "c" * 64,
+    "{}",
+    "cpu",
+    "float32",
+    "{}",
+    1,
+    "{}",
+    "f" * 64,
+    "{}",
 )
 ROWS = [{"task": "2d", "data_set": "set", "slice_index": index, "value": index / 9} for index in range(9)]
 

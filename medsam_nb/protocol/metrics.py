@@ -19,6 +19,11 @@ from importlib.metadata import version
 import numpy as np
 
 NSD_TOLERANCE_MM = 2.0
+# Names of the values in the tidy table; the Dice of a slice follows from its IoU and is not stored.
+METRICS = (
+    *("iou", "dice", "volume_iou", "volume_dice", "over_propagation_slices", "over_propagation_mm"),
+    *("hd95_mm", "nsd"),
+)
 
 
 def iou(truth: np.ndarray, prediction: np.ndarray) -> float:

@@ -18,7 +18,6 @@ from medsam_nb.statistics.pooling import declare
 ROLES = ("sam2", "sam")
 INCLUDE = "include"
 RESULTS = ("value", "score", "predicted_px", "run_key", "backend")  # columns that no row is chosen by
-METRICS = ("iou", *metrics.VOLUME_METRICS)
 TASKS = ("2d", "3d")
 # What the columns of a task can hold; a column without an entry is left empty by that task.
 LEVELS = {
@@ -135,7 +134,7 @@ def check(
         if name in seen:
             raise StudyError(where, "another one has the same name.", "Give each its own.")
         seen.add(name)
-        require_known(f"{where}, metric", comparison.metric, METRICS, what="metric")
+        require_known(f"{where}, metric", comparison.metric, metrics.METRICS, what="metric")
         if comparison.test != "difference" and comparison.alternative != "two-sided":
             raise StudyError(
                 where,

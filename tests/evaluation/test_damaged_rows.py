@@ -21,6 +21,7 @@ FIELDS = (
     "2d",
     "set",
     "case",
+    "case",
     "d" * 64,
     "model",
     "c" * 64,
