@@ -15,6 +15,7 @@ from matplotlib.patheffects import withStroke
 from medsam_nb.protocol.prompts import Prompt
 
 TRUTH, PREDICTION, PROMPT = "#56B4E9", "#E69F00", "#F0E442"
+NEGATIVE = "#CC79A7"  # points outside the object
 # A dark rim keeps thin lines visible on light and on dark tissue.
 RIM = [withStroke(linewidth=1.6, foreground="black", alpha=0.6)]
 
@@ -28,7 +29,8 @@ class Panel:
     image : ndarray, shape (y, x) or (y, x, 3)
     truth, prediction : ndarray of bool, shape (y, x), or None
     prompt : Prompt, None, or a sequence of Prompt
-        Drawn as crosses (points), dashed rectangles (boxes) or a dotted outline (masks).
+        Drawn as crosses (points; turned where negative), dashed rectangles (boxes) or a dotted outline
+        (masks).
     iou : float or None
         Printed in the panel.
     title : str
@@ -54,8 +56,10 @@ def outline(ax: Axes, mask: np.ndarray | None, colour: str, style: str = "solid"
 
 
 def _prompt(ax: Axes, prompt: Prompt) -> None:
-    for x, y in prompt.points:
-        ax.plot(x, y, "P", color=PROMPT, mec="black", mew=0.5, ms=5)
+    for (x, y), positive in zip(prompt.points, prompt.point_labels, strict=True):
+        ax.plot(
+            x, y, "P" if positive else "X", color=PROMPT if positive else NEGATIVE, mec="black", mew=0.5, ms=5
+        )
     if prompt.box is not None:
         x0, y0, x1, y1 = prompt.box
         # the box is inclusive: its drawn edge runs around the last row and column
