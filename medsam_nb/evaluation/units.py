@@ -35,6 +35,7 @@ from medsam_nb.models.checkpoints import (
 from medsam_nb.models.features import SliceFeatures, device_name, one_thread
 from medsam_nb.protocol.designs import Design
 from medsam_nb.protocol.options import PropagationOptions
+from medsam_nb.protocol.prompt_sources import PromptSource, parse_source
 from medsam_nb.protocol.table import RunKey
 from medsam_nb.provenance import COMPUTING_PACKAGES, ROWS, as_json, code_sha256, git_commit, package_versions
 
@@ -95,6 +96,8 @@ def plan_units(
         If the weights of a model are missing or not what the manifest says.
     """
     place = choose_device(device)
+    if "prompt_source" in parameters:  # what a file holds belongs to the key, not where it lies
+        parameters["prompt_source"] = parse_source(parameters["prompt_source"])
     units = []
     keeps = features is not None and features[1] > 0 and place.type == "cpu"
     kept = (features[0], int(features[1] * 1e9)) if keeps else None
@@ -127,8 +130,8 @@ def _plain(value: object) -> object:
     """Return a parameter of a task as plain values, as it stands in the key."""
     if isinstance(value, PropagationOptions):
         return value.as_dict()
-    if isinstance(value, Design):
-        return value.name
+    if isinstance(value, Design | PromptSource):
+        return f"{value.name}:{value.sha256}" if getattr(value, "sha256", "") else value.name
     return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
 
 

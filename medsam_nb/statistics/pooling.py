@@ -19,7 +19,7 @@ from medsam_nb.protocol.table import COLUMNS, FACTORS, KEY_COLUMNS, as_table
 # Metrics between 0 and 1 in which a failed mask is a 0.
 OVERLAPS = ("iou", "volume_iou", "volume_dice", "dice", "nsd")
 # Averaging over these by accident would mix experiments: a selection has to name them if they vary.
-NEVER_MIXED = ("task", "model", "mask_scope", "protocol", "frames")
+NEVER_MIXED = ("task", "model", "mask_scope", "protocol", "frames", "prompt_source")
 UNITS = {"case": ["data_set", "case_id"], "object": ["data_set", "object"], "data_set": ["data_set"]}
 SLICES = ("all", "propagated", "prompted")
 
