@@ -88,9 +88,13 @@ def write_masks(
         path = mask_path(folder, case["case_id"], name, description)
         write_result(path, mask.astype(np.uint8), case_folder)
         facts = {
-            "Description": description, "Object": name, "DataSet": case["data_set"],
-            "CaseID": case["case_id"], "SourceFiles": case["source"]["files"], "DataSHA256": case["data_sha256"],
-        }  # fmt: skip
+            "Description": description,
+            "Object": name,
+            "DataSet": case["data_set"],
+            "CaseID": case["case_id"],
+            "SourceFiles": case["source"]["files"],
+            "DataSHA256": case["data_sha256"],
+        }
         text = json.dumps(facts | dict(record or {}), indent=1)
         write_atomically(path.with_name(path.name.removesuffix(".nii.gz") + ".json"), text.encode())
         paths.append(path)

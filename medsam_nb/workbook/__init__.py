@@ -4,8 +4,15 @@ import lazy_loader as lazy
 
 __getattr__, __dir__, __all__ = lazy.attach(
     __name__,
-    submodules=["explorer", "findings", "kernels", "manuscript", "pictures", "report", "run", "runner"],
+    submodules=[
+        *("explorer", "explorer_results", "explorer_scene", "explorer_session", "explorer_view"),
+        *("findings", "kernels", "manuscript", "pictures", "report", "run", "runner"),
+    ],
     submod_attrs={
+        "explorer_results": ["ResultsView"],
+        "explorer_scene": ["scene_of_case", "scene_of_file"],
+        "explorer_session": ["Session", "replay"],
+        "explorer_view": ["Explorer"],
         "run": ["Run", "open_run"],
         "runner": ["load_study", "run_study"],
         "manuscript": ["write_manuscript"],
