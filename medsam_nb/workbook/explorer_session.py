@@ -8,6 +8,7 @@ bit. The widgets of `explorer_view` only call these actions.
 import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,13 +16,14 @@ import numpy as np
 from medsam_nb.errors import InputError, StudyError, require_known
 from medsam_nb.evaluation.propagation import sweep
 from medsam_nb.evaluation.single_slices import candidates
+from medsam_nb.figures.slices import Panel
 from medsam_nb.files import write_atomically
 from medsam_nb.models.checkpoints import Model
 from medsam_nb.models.features import SliceFeatures, one_thread
 from medsam_nb.protocol.designs import DIRECTIONS, MASK_CHOICES_3D, Design
 from medsam_nb.protocol.metrics import iou
 from medsam_nb.protocol.options import PropagationOptions
-from medsam_nb.protocol.prompts import Prompt
+from medsam_nb.protocol.prompts import Prompt, central_point, largest_components, tight_box
 from medsam_nb.protocol.prompts_file import lines_of, prompts_on, read_prompts, write_prompts
 from medsam_nb.workbook.explorer_scene import Scene
 
@@ -151,6 +153,27 @@ class Session:
         if truth is None:
             return mask.sum((1, 2)).astype(float)
         return np.array([iou(a, b) if a.any() else np.nan for a, b in zip(truth, mask, strict=True)])
+
+    def panel(self, words: str = "", index: int | None = None) -> Panel:
+        """Return a slice as a picture: this one, unless another is named."""
+        index = self.slice_index if index is None else index
+        truth, mask = self.scene.truth.get(self.object_name), self.mask(index)
+        truth = None if truth is None else truth[index]
+        score = None if truth is None or mask is None else iou(truth, mask)
+        prompt = self.state.prompts.get((self.object_name, index))
+        title = f"slice {index}: {words}" if words else f"slice {index}"
+        spacing = self.scene.image.spacing_mm[1:]
+        return Panel(self.scene.slices[index], truth, mask, prompt, score, title, spacing)
+
+    def panels(self, count: int = 5) -> list[Panel]:
+        """Return pictures of slices spread over the propagated mask."""
+        filled = np.flatnonzero(self.state.masks[self.object_name].any((1, 2)))
+        chosen = (
+            filled[np.unique(np.linspace(0, len(filled) - 1, count).round().astype(int))]
+            if len(filled)
+            else []
+        )
+        return [self.panel("", int(index)) for index in chosen]
 
     # What can be done. Every action is noted when it has succeeded.
 
@@ -341,3 +364,28 @@ def replay(session: Session, log: Iterable[Mapping]) -> Session:
         require_known("session", line["do"], ACTIONS, what="action")
         getattr(session, line["do"])(**values)
     return session
+
+
+def demonstrate(session: Session) -> list[Panel]:
+    """Do what a person would do on one slice, a step at a time, and return a picture after each.
+
+    A click where the object is thickest, a click outside its corner, a box; without a truth the clicks fall
+    on and beside the centre of the image. The prompt that is left has all three.
+    """
+    height, width = session.scene.slices.shape[1:]
+    truth = session.scene.truth.get(session.object_name)
+    if truth is None:
+        inside, box = (width // 2, height // 2), (width // 3, height // 3, 2 * width // 3, 2 * height // 3)
+    else:
+        component = largest_components(truth[session.slice_index])[0]
+        inside, box = central_point(component, session.scene.case_id), tight_box(component)
+    outside = max(box[0] - 2, 0), max(box[1] - 2, 0)
+    pictures = []
+    for words, action in (
+        ("a click inside", partial(session.point, *inside)),
+        ("and a click outside", partial(session.point, *outside, False)),
+        ("and a box", partial(session.box, *box)),
+    ):
+        action()
+        pictures.append(session.panel(words))
+    return pictures

@@ -13,8 +13,8 @@ from html import escape
 from pathlib import Path
 
 import ipywidgets as widgets
+import matplotlib
 import numpy as np
-from ipympl.backend_nbagg import Canvas, FigureManager
 from matplotlib.backend_bases import KeyEvent, MouseEvent
 from matplotlib.figure import Figure
 from matplotlib.widgets import RectangleSelector
@@ -26,6 +26,25 @@ from medsam_nb.protocol.designs import DIRECTIONS, MASK_CHOICES_3D
 from medsam_nb.workbook.explorer_session import Session
 
 MODES = ("point inside", "point outside", "box")
+
+
+def interactive_canvas(figure: Figure) -> widgets.DOMWidget:
+    """Return an ipympl canvas for a figure, without toolbar and frame.
+
+    Importing ipympl makes it the backend of all figures; the backend that was chosen is put back, so that
+    other figures of a notebook stay pictures.
+    """
+    chosen = matplotlib.rcParams["backend"]
+    from ipympl.backend_nbagg import Canvas, FigureManager
+
+    matplotlib.use(chosen)
+    canvas = Canvas(figure)
+    with warnings.catch_warnings():  # of traitlets, about how ipympl makes its toolbar
+        warnings.simplefilter("ignore", DeprecationWarning)
+        FigureManager(canvas, 0)
+    canvas.header_visible = canvas.footer_visible = canvas.toolbar_visible = canvas.resizable = False
+    canvas.capture_scroll = True
+    return canvas
 
 
 class Explorer(widgets.VBox):
@@ -106,13 +125,7 @@ class Explorer(widgets.VBox):
 
     def _make_canvas(self) -> None:
         figure = Figure(figsize=(9.2, 6.4), layout="constrained", dpi=96)
-        self.canvas = Canvas(figure)
-        with warnings.catch_warnings():  # of traitlets, about how ipympl makes its toolbar
-            warnings.simplefilter("ignore", DeprecationWarning)
-            FigureManager(self.canvas, 0)
-        self.canvas.header_visible = self.canvas.footer_visible = False
-        self.canvas.toolbar_visible = self.canvas.resizable = False
-        self.canvas.capture_scroll = True
+        self.canvas = interactive_canvas(figure)
         places = figure.subplot_mosaic(
             [["image", "first"], ["image", "second"], ["image", "third"], ["curve", "curve"]],
             width_ratios=[3.2, 1], height_ratios=[1, 1, 1, 0.75],

@@ -281,7 +281,7 @@ def test_results_open_at_a_click_and_equal_the_table(folder):
         view.rows.value = view.rows.options[3][1]
         row = table.loc[view.rows.value]
         assert row["task"] == task and view.panels[-1].iou == row["value"]
-        assert view.picture.value.startswith(b"\x89PNG") and "as in the table" in view.status.value
+        assert bytes(view.picture.value).startswith(b"\x89PNG") and "as in the table" in view.status.value
     changed = pd.Series(row.to_dict() | {"value": 0.123})
     with pytest.raises(InputError, match="in the table"):
         pictures_of_row(changed, lambda _name: model, folder.parents[1], seed=7)
