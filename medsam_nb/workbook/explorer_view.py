@@ -14,6 +14,7 @@ from pathlib import Path
 
 import ipywidgets as widgets
 import matplotlib
+import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.backend_bases import KeyEvent, MouseEvent
 from matplotlib.figure import Figure
@@ -35,6 +36,7 @@ def interactive_canvas(figure: Figure) -> widgets.DOMWidget:
     other figures of a notebook stay pictures.
     """
     chosen = matplotlib.rcParams["backend"]
+    plt.switch_backend(chosen)  # loads it while it is the chosen one: only then it registers with IPython
     from ipympl.backend_nbagg import Canvas, FigureManager
 
     matplotlib.use(chosen)
