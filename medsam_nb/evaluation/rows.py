@@ -1,7 +1,7 @@
 """One model on one case: rows of the tidy table, in 2D (every slice prompted) and 3D (propagated)."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
 
 import numpy as np
@@ -12,7 +12,7 @@ from medsam_nb.evaluation.single_slices import candidates
 from medsam_nb.models.checkpoints import Model
 from medsam_nb.models.features import SliceFeatures
 from medsam_nb.protocol import metrics
-from medsam_nb.protocol.designs import Design, prompted_slices
+from medsam_nb.protocol.designs import DESIGN_FACTORS, Design, prompted_slices
 from medsam_nb.protocol.metrics import iou
 from medsam_nb.protocol.options import PropagationOptions
 from medsam_nb.protocol.prompt_sources import GIVEN, PromptSource, parse_source
@@ -196,6 +196,7 @@ def evaluate_3d(
     objects: Sequence[str] = (),
     features: SliceFeatures | None = None,
     prompt_source: str | PromptSource = "truth",
+    keep: Callable[[str, Design, str, np.ndarray], None] | None = None,
 ) -> list[dict]:
     """Propagate prompts through the volume under every design and score the masks.
 
@@ -217,6 +218,9 @@ def evaluate_3d(
     prompt_source : str or PromptSource
         As for `evaluate_2d`. Prompts of a file have the prompt and the frame choice "given"; of the
         designs then only direction and mask choice count.
+    keep : callable (object, design, name, mask), optional
+        Given the predicted mask, bool (z, y, x), of every object and design; the name is what the rows say
+        of the design. Propagation then goes to the ends of the volume, as for `volume_metrics`.
 
     Returns
     -------
@@ -230,7 +234,8 @@ def evaluate_3d(
     source = parse_source(prompt_source)
     truth = _chosen_masks(case, objects)
     facts = {name: _slice_facts(case, name) for name in truth}
-    if volume_metrics != "none":
+    whole = volume_metrics != "none" or keep is not None
+    if whole:
         options = replace(options, until="volume_end")
     common = _case_facts(case, model, "3d", options.protocol) | {
         "mask_scope": options.mask_scope,
@@ -273,7 +278,6 @@ def evaluate_3d(
         return common | factors | {"object": name, "prompted_slices": prompted}
 
     rows, volumes = [], _Volumes(case.labels.shape)
-    whole = volume_metrics != "none"
     for found in sweep(
         model, case.slices_uint8(), truth, designs, prompt_of, options, features=features, given=slices_of
     ):
@@ -289,6 +293,12 @@ def evaluate_3d(
             where = facts[name][index] | place_facts(name, index, design)
             rows.append(design_facts(name, design) | where | scored)
     for name, alike, mask in volumes.distinct():
+        if keep is not None:
+            for design in alike:
+                said = design_facts(name, design)
+                keep(name, design, "/".join(said[factor] for factor in DESIGN_FACTORS), mask)
+        if volume_metrics == "none":
+            continue
         size = {"truth_px": int(truth[name].sum())}
         spacing = case.image.spacing_mm
         measured = [(metrics.volume_overlap(truth[name], mask, spacing), None)]

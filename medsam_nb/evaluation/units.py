@@ -14,11 +14,13 @@ from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
 from medsam_nb.data.prepare import load_case
 from medsam_nb.errors import StudyError, WorkbookError
+from medsam_nb.evaluation.masks import MaskStore
 from medsam_nb.evaluation.rows import evaluate_2d, evaluate_3d
 from medsam_nb.evaluation.store import Store
 from medsam_nb.manifest.rows import Checkpoint
@@ -56,6 +58,8 @@ class Unit:
     key : RunKey
     features : (Path, int) or None
         Folder where encoded slices are kept for later units, and how many bytes it may hold.
+    masks : (Path, tuple of str) or None
+        Folder where predicted masks are kept, and the names of the designs whose masks are.
     """
 
     task: str
@@ -65,6 +69,7 @@ class Unit:
     parameters: tuple[tuple[str, object], ...]
     key: RunKey
     features: tuple[Path, int] | None = None
+    masks: tuple[Path, tuple[str, ...]] | None = None
 
     @property
     def plain_parameters(self) -> dict[str, object]:
@@ -82,6 +87,7 @@ def plan_units(
     device: str = "auto",
     dtype: str = "auto",
     features: tuple[Path, float] | None = None,
+    masks: tuple[Path, Sequence[str]] | None = None,
     **parameters: object,
 ) -> list[Unit]:
     """Return the units of a task: every case with every model.
@@ -89,6 +95,10 @@ def plan_units(
     With `features`, a folder and how many GB it may hold, units on a CPU keep encoded slices in that folder
     and find them there: 3D after 2D, or other designs later, encode nothing again. Results are bit for
     bit the same, so neither is a part of the key. On a GPU an encode is taken to be as fast as a read.
+
+    With `masks`, a folder and names of designs, units of 3D also keep the masks of these designs there
+    (`masks.MaskStore`, by run key, object and design). Their names are a part of the key, so that a unit
+    that is stored has its masks.
 
     Raises
     ------
@@ -98,6 +108,7 @@ def plan_units(
     place = choose_device(device)
     if "prompt_source" in parameters:  # what a file holds belongs to the key, not where it lies
         parameters["prompt_source"] = parse_source(parameters["prompt_source"])
+    kept_designs = tuple(masks[1]) if masks is not None and task == "3d" else ()
     units = []
     keeps = features is not None and features[1] > 0 and place.type == "cpu"
     kept = (features[0], int(features[1] * 1e9)) if keeps else None
@@ -117,12 +128,16 @@ def plan_units(
                 dtype=str(choose_dtype(place, dtype)).removeprefix("torch."),
                 device_facts=as_json(device_facts(place)),
                 seed=seed,
-                parameters=as_json({name: _plain(value) for name, value in parameters.items()}),
+                parameters=as_json(
+                    {name: _plain(value) for name, value in parameters.items()}
+                    | ({"masks": sorted(kept_designs)} if kept_designs else {})
+                ),
                 code_sha256=code_sha256(*ROWS),
                 packages=as_json(package_versions(COMPUTING_PACKAGES)),
             )
             values = tuple(parameters.items())
-            units.append(Unit(task, folder, checkpoint, weights_dir, values, key, kept))
+            place_of_masks = (Path(masks[0]), kept_designs) if kept_designs else None
+            units.append(Unit(task, folder, checkpoint, weights_dir, values, key, kept, place_of_masks))
     return units
 
 
@@ -155,6 +170,14 @@ def run_unit(unit: Unit) -> tuple[list[dict], dict]:
         arguments["features"] = SliceFeatures(
             model, case.slices_uint8(), frames=frames, folder=place, folder_bytes=limit
         )
+    if unit.masks is not None:
+        store, wanted = MaskStore(unit.masks[0]), unit.masks[1]
+
+        def keep(name: str, design: Design, said: str, mask: np.ndarray) -> None:
+            if design.name in wanted:
+                store.write(mask, run_key=unit.key.digest, object=name, design=said)
+
+        arguments["keep"] = keep
     with one_thread():
         rows = {"2d": evaluate_2d, "3d": evaluate_3d}[unit.task](model, case, **arguments)
     provenance = {

@@ -26,6 +26,7 @@ from medsam_nb.figures.words import label
 from medsam_nb.protocol.designs import DIRECTIONS, MASK_CHOICES_3D
 from medsam_nb.workbook.explorer_session import Session
 
+SCALE = 1.8  # of lines and marks: those of figures are for print
 MODES = ("point inside", "point outside", "box")
 
 
@@ -126,14 +127,12 @@ class Explorer(widgets.VBox):
         )
 
     def _make_canvas(self) -> None:
-        figure = Figure(figsize=(9.2, 6.4), layout="constrained", dpi=96)
+        figure = Figure(figsize=(10.2, 7.6), dpi=96)
         self.canvas = interactive_canvas(figure)
-        places = figure.subplot_mosaic(
-            [["image", "first"], ["image", "second"], ["image", "third"], ["curve", "curve"]],
-            width_ratios=[3.2, 1], height_ratios=[1, 1, 1, 0.75],
-        )  # fmt: skip
-        self.ax, self.curve = places["image"], places["curve"]
-        self.thumbnails = [places[name] for name in ("first", "second", "third")]
+        # Fixed places: what is clicked must not move when something else appears.
+        self.ax = figure.add_axes((0.01, 0.2, 0.72, 0.76))
+        self.thumbnails = [figure.add_axes((0.75, 0.73 - 0.265 * n, 0.24, 0.23)) for n in range(3)]
+        self.curve = figure.add_axes((0.06, 0.07, 0.93, 0.1))
         self.canvas.mpl_connect("button_press_event", lambda event: self._guarded(self._clicked, event))
         self.canvas.mpl_connect("scroll_event", lambda event: self._guarded(self._scrolled, event))
         self.canvas.mpl_connect("key_press_event", lambda event: self._guarded(self._typed, event))
@@ -277,7 +276,7 @@ class Explorer(widgets.VBox):
         ax.clear()
         shown = mask if self.show_mask.value else None
         spacing = session.scene.image.spacing_mm[1:]
-        draw(ax, Panel(self._grey(), truth, shown, session.prompt, spacing_mm=spacing))
+        draw(ax, Panel(self._grey(), truth, shown, session.prompt, spacing_mm=spacing), SCALE)
         score = session.score() if self.show_truth.value else None
         title = f"{session.scene.case_id}: {session.object_name}, slice {session.slice_index}"
         ax.set_title(title + (f", IoU {score:.3f}" if score is not None else ""), fontsize=10)
@@ -291,7 +290,7 @@ class Explorer(widgets.VBox):
                 continue
             masks, scores = found
             spacing = self.session.scene.image.spacing_mm[1:]
-            draw(ax, Panel(self._grey(), prediction=masks[number], spacing_mm=spacing))
+            draw(ax, Panel(self._grey(), prediction=masks[number], spacing_mm=spacing), SCALE)
             words = f"mask {number + 1}, score {scores[number]:.2f}"
             counts = number == chosen
             ax.set_title(words, fontsize=8, fontweight="bold" if counts else "normal")

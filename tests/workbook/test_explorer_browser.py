@@ -196,31 +196,31 @@ def test_the_whole_way_of_a_person_and_its_replay(workbook, lab):
         person = Person(page, lab, workbook)
         person.open()
         person.picture("opened")
-        inside = person.click(0.29, 0.36)
+        inside = person.click(0.31, 0.39)
         assert inside["do"] == "point" and inside["positive"]
         person.picture("inside")
         person.mode("point outside")
-        outside = person.click(0.44, 0.36)
+        outside = person.click(0.47, 0.36)
         assert outside["do"] == "point" and not outside["positive"] and outside["x"] > inside["x"]
         person.picture("outside")
         person.mode("box")
-        box = person.drag((0.205, 0.225), (0.37, 0.525))
+        box = person.drag((0.205, 0.27), (0.40, 0.655))
         assert (
             box["do"] == "box" and box["x0"] < inside["x"] < box["x1"] and box["y0"] < inside["y"] < box["y1"]
         )
         person.picture("box")
         assert person.wait_for(lambda: person.button("undo"))["do"] == "undo"
         assert person.wait_for(lambda: person.button("redo"))["do"] == "redo"
-        assert person.click(0.88, 0.12) == {"do": "choose", "number": 0}
+        assert person.click(0.87, 0.15) == {"do": "choose", "number": 0}
         person.picture("chosen")
         assert person.wait_for(lambda: person.button("propagate"), 120)["do"] == "propagate"
         person.picture("propagated")
         person.mode("point inside")
-        page.mouse.move(*person.at(0.29, 0.36))
+        page.mouse.move(*person.at(0.31, 0.39))
         page.mouse.wheel(0, -120)
         page.wait_for_timeout(1500)
         assert person.done()[-1]["do"] == "go"
-        corrected = person.click(0.29, 0.40)
+        corrected = person.click(0.31, 0.42)
         assert corrected["do"] == "point"
         assert person.wait_for(lambda: person.button("propagate"), 120)["do"] == "propagate"
         person.picture("corrected")
