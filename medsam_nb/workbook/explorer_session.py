@@ -41,11 +41,14 @@ class State:
         Candidates that a person chose; elsewhere the model's most confident one counts.
     masks : mapping of object to ndarray of bool, shape (z, y, x)
         Propagated.
+    carried : mapping of object to mapping of slice to Prompt
+        What the propagated masks came from.
     """
 
     prompts: Mapping[Place, Prompt] = field(default_factory=dict)
     chosen: Mapping[Place, int] = field(default_factory=dict)
     masks: Mapping[str, np.ndarray] = field(default_factory=dict)
+    carried: Mapping[str, Mapping[int, Prompt]] = field(default_factory=dict)
 
 
 class Session:
@@ -130,15 +133,25 @@ class Session:
         return None if found is None else self.state.chosen.get(place or self.place, int(np.argmax(found[1])))
 
     def mask(self, index: int | None = None) -> np.ndarray | None:
-        """Return the object's mask on a slice, bool (y, x): of its prompt, else propagated, else None."""
+        """Return the object's mask on a slice, bool (y, x).
+
+        The propagated one, unless the slice's prompt has changed since, or a candidate was chosen: then that
+        of the prompt. None where there is neither.
+        """
         place = self.object_name, self.slice_index if index is None else index
         prompt = self.state.prompts.get(place)
-        propagated = self.state.masks.get(self.object_name)
+        if self.is_carried(place):
+            return self.state.masks[self.object_name][place[1]]
         if prompt is not None and prompt.mask is not None:
             return prompt.mask
-        if prompt is not None:
-            return self.candidates(place)[0][self.choice(place)]
-        return None if propagated is None else propagated[place[1]]
+        return None if prompt is None else self.candidates(place)[0][self.choice(place)]
+
+    def is_carried(self, place: Place | None = None) -> bool:
+        """Whether a slice's mask is a propagated one, made from the slice's prompt as it is now."""
+        name, index = place = place or self.place
+        came_from = self.state.carried.get(name)
+        fits = came_from is not None and came_from.get(index) is self.state.prompts.get(place)
+        return fits and place not in self.state.chosen
 
     def score(self) -> float | None:
         """Return the IoU of this slice's mask with the truth; None without either."""
@@ -307,7 +320,11 @@ class Session:
                 if progress is not None and progress(done, depth):
                     found.close()
                     return False
-        self._become(masks=dict(self.state.masks) | {name: mask})
+        self._become(
+            masks=dict(self.state.masks) | {name: mask},
+            carried=dict(self.state.carried) | {name: prompts},
+            chosen={place: number for place, number in self.state.chosen.items() if place[0] != name},
+        )
         self._note("propagate", direction=direction, mask_choice=mask_choice)
         return True
 
@@ -327,7 +344,7 @@ class Session:
         found = prompts_on(self.scene, read_prompts(path), self.objects)
         if not found:
             raise InputError(path, f"holds no prompt for {self.scene.case_id}.", "Choose its case.")
-        self._become(prompts=dict(found), chosen={}, masks={})
+        self._become(prompts=dict(found), chosen={}, masks={}, carried={})
         self.object_name, self.slice_index = next(iter(found))
         self._note("load", path=str(path))
 

@@ -292,7 +292,7 @@ class Explorer(widgets.VBox):
             spacing = self.session.scene.image.spacing_mm[1:]
             draw(ax, Panel(self._grey(), prediction=masks[number], spacing_mm=spacing), SCALE)
             words = f"mask {number + 1}, score {scores[number]:.2f}"
-            counts = number == chosen
+            counts = number == chosen and not self.session.is_carried()
             ax.set_title(words, fontsize=8, fontweight="bold" if counts else "normal")
 
     def _draw_curve(self) -> None:

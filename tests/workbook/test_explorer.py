@@ -103,6 +103,21 @@ def test_undo_and_redo_go_back_and_forth(scene):
     assert session.prompt.point_labels == (1, 0)
 
 
+def test_what_is_seen_is_what_is_saved_until_a_prompt_changes(scene):
+    session = worked(session_of(scene))
+    saved = session.state.masks[session.object_name]
+    for index in range(len(saved)):
+        np.testing.assert_array_equal(session.mask(index), saved[index])
+    assert len(session.state.prompts) == 3 and not session.state.chosen
+    session.choose(1)
+    np.testing.assert_array_equal(session.mask(), session.candidates()[0][1])
+    session.undo()
+    session.point(20, 20)
+    np.testing.assert_array_equal(session.mask(), session.candidates()[0][session.choice()])
+    session.clear()  # what was propagated came from a prompt that is no more
+    assert session.mask() is None and session.mask(session.slice_index + 1) is not None
+
+
 def test_candidates_and_choice(scene):
     session = session_of(scene)
     assert session.candidates() is None and session.choice() is None
