@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 from medsam_nb.data.export import write_masks
 from medsam_nb.data.prepare import case_folders, load_case
 from medsam_nb.errors import StudyError
+from medsam_nb.evaluation import masks as label_maps
 from medsam_nb.evaluation import units
 from medsam_nb.evaluation.masks import MaskStore
 from medsam_nb.evaluation.store import Store
@@ -27,6 +28,7 @@ from medsam_nb.manifest.reading import load_manifest
 from medsam_nb.manifest.rows import Manifest
 from medsam_nb.models.checkpoints import Model
 from medsam_nb.protocol.designs import DESIGN_FACTORS
+from medsam_nb.protocol.table import as_table
 from medsam_nb.protocol.volume import Case
 from medsam_nb.provenance import project_root
 from medsam_nb.workbook import report
@@ -144,6 +146,37 @@ class Run:
         record = units.provenance(self.store, keys, planned[0].plain_parameters)
         report.add_provenance(self.folder, self.notebook, record)
         return table
+
+    def score_label_maps(
+        self,
+        folder: str | Path,
+        data_sets: Sequence[str],
+        *,
+        prepared_dir: str | Path,
+        task: str = "3d",
+        volume_metrics: str = "none",
+        objects: Sequence[str] = (),
+    ) -> pd.DataFrame:
+        """Return the rows of a folder of label maps from elsewhere, as of a model with the folder's name.
+
+        Parameters
+        ----------
+        folder : str or Path
+            Holds `<data set>/<case>.nii.gz` on the grid of the source images; see `masks.score_label_map`.
+
+        Raises
+        ------
+        InputError
+            If a case has no label map, or one that does not lie on its image.
+        """
+        rows = []
+        for case_folder in self.case_folders(data_sets, prepared_dir):
+            case, maps = load_case(case_folder), self.root / folder
+            found = label_maps.score_label_map(
+                maps / case.data_set, case, task=task, volume_metrics=volume_metrics, objects=objects
+            )
+            rows += [row | {"model": maps.name} for row in found]
+        return as_table(rows)
 
     def export_masks(self, table: pd.DataFrame, prepared_dir: str | Path) -> list[Path]:
         """Write the kept masks of a 3D table as NIfTI on the grid of the source images.

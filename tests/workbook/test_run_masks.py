@@ -2,14 +2,16 @@
 
 import nibabel as nib
 import numpy as np
+import pandas as pd
 import pytest
 
-from medsam_nb.data.prepare import case_folders, load_case, prepare
+from medsam_nb.data.prepare import case_folders, load_case, prepare, write_result
 from medsam_nb.evaluation.masks import MaskStore
 from medsam_nb.manifest.reading import load_manifest
 from medsam_nb.protocol.designs import Design
 from medsam_nb.protocol.metrics import iou
 from medsam_nb.provenance import project_root
+from medsam_nb.statistics import pooling
 from medsam_nb.workbook.run import Run
 
 CHOSEN = Design("centre_slice", "one_box", "bidirectional", "first_mask")
@@ -50,3 +52,27 @@ def test_kept_masks_have_the_table_s_values_and_lie_on_the_source(run):
     (path,) = run.export_masks(table, "prepared")
     assert np.asarray(nib.load(path).dataobj).sum() == mask.sum() > 0
     assert path.is_relative_to(run.folder / "derivatives" / "miniature_sam2" / "simulated_ct")
+
+
+def test_label_maps_from_elsewhere_stand_in_the_same_table(run):
+    """The exported truth, as a model of its own, is perfect; it is compared with a network by the same words."""
+    (folder,) = case_folders(run.root / "prepared", "simulated_ct")
+    case = load_case(folder)
+    place = run.root / "second_reader" / "simulated_ct"
+    write_result(place / f"{case.case_id}.nii.gz", case.labels, folder)
+    options = {"prepared_dir": "prepared", "volume_metrics": "overlap", "objects": ["organ"]}
+    rows = run.score_label_maps("second_reader", ["simulated_ct"], **options)
+    assert set(rows.model) == {"second_reader"} and set(rows.value[rows.metric == "iou"]) == {1.0}
+    both = pd.concat([evaluate(run), rows], ignore_index=True)
+    comparison = pooling.declare(
+        {
+            "name": "reader",
+            "family": "f",
+            "task": "3d",
+            "vary": "model",
+            "a": "second_reader",
+            "b": "miniature_sam2",
+        }
+    )
+    pairs = pooling.paired_values(pooling.check_table(both), comparison)
+    assert list(pairs.values.a) == [1.0] and pairs.values.b[0] < 1
