@@ -80,4 +80,5 @@ def scene_of_file(
     image = Volume(np.ascontiguousarray(image.array, np.float32), image.affine)
     name = Path(path).name.split(".")[0]
     grey = to_uint8(image.array, intensity, name)
-    return Scene("files", name, image, grey, {}, image_sha256(image), source=source)
+    digest = image_sha256(image)  # in the name too: many files are called "image"
+    return Scene("files", f"{name}_{digest[:6]}", image, grey, {}, digest, source=source)

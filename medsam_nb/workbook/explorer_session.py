@@ -89,10 +89,10 @@ class Session:
         self.object_name = self.objects[0]
         self.slice_index = self._first_slice()
         self.state, self._before, self._after = State(), [], []
-        self.log: list[dict] = []
+        self.log: list[dict] = [{"do": "open", "image": scene.sha256()}]
         self.features = SliceFeatures(model, scene.slices)
         self._answers: dict[tuple, tuple[np.ndarray, np.ndarray]] = {}
-        self._kept = None
+        self._kept = None  # while it is read, nothing is written there
         if kept is not None and Path(kept).is_file():
             replay(self, read_log(kept))
         self._kept = Path(kept) if kept is not None else None
@@ -204,6 +204,15 @@ class Session:
         prompts = {place: p for place, p in self.state.prompts.items() if place != self.place}
         chosen = {place: c for place, c in self.state.chosen.items() if place != self.place}
         self._become(prompts=prompts | ({} if prompt is None else {self.place: prompt}), chosen=chosen)
+
+    def open(self, image: str) -> None:
+        """Check that a text that is replayed was made on this image; every text begins with it."""
+        if image != self.scene.sha256():
+            raise InputError(
+                "session",
+                f"it was made on another image than {self.scene.case_id} is now.",
+                "Move it away to begin anew, or open its image.",
+            )
 
     def go(self, slice_index: int) -> None:
         """Show another slice, the nearest there is."""
@@ -357,7 +366,20 @@ class Session:
 
 
 ACTIONS = (
-    *("go", "select", "point", "box", "choose", "adopt", "clear", "undo", "redo", "propagate", "load"),
+    *(
+        "open",
+        "go",
+        "select",
+        "point",
+        "box",
+        "choose",
+        "adopt",
+        "clear",
+        "undo",
+        "redo",
+        "propagate",
+        "load",
+    ),
 )
 
 

@@ -1,5 +1,6 @@
 """The explorer without a browser: actions, their text, files, and the widgets driven by events."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -81,6 +82,15 @@ def test_a_session_is_a_text_that_gives_the_same_masks(scene, tmp_path):
     restored.undo()
     with pytest.raises(AssertionError):
         same_masks(restored, session)
+
+
+def test_a_session_of_another_image_is_refused(scene, tmp_path):
+    kept = tmp_path / "session.jsonl"
+    session = session_of(scene, kept=kept)
+    session.point(10, 12)
+    other = replace(scene, digest="0" * 64)
+    with pytest.raises(InputError, match="another image"):
+        session_of(other, kept=kept)
 
 
 def test_undo_and_redo_go_back_and_forth(scene):

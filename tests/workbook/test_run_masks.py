@@ -64,15 +64,7 @@ def test_label_maps_from_elsewhere_stand_in_the_same_table(run):
     rows = run.score_label_maps("second_reader", ["simulated_ct"], **options)
     assert set(rows.model) == {"second_reader"} and set(rows.value[rows.metric == "iou"]) == {1.0}
     both = pd.concat([evaluate(run), rows], ignore_index=True)
-    comparison = pooling.declare(
-        {
-            "name": "reader",
-            "family": "f",
-            "task": "3d",
-            "vary": "model",
-            "a": "second_reader",
-            "b": "miniature_sam2",
-        }
-    )
+    sides = {"vary": "model", "a": "second_reader", "b": "miniature_sam2"}
+    comparison = pooling.declare({"name": "reader", "family": "f", "task": "3d"} | sides)
     pairs = pooling.paired_values(pooling.check_table(both), comparison)
     assert list(pairs.values.a) == [1.0] and pairs.values.b[0] < 1
