@@ -175,6 +175,12 @@ class Person:
     def button(self, name):
         self.page.locator("button.widget-button").get_by_text(name, exact=True).first.click()
 
+    def propagate(self):
+        """Press the button, and wait until the explorer says that it is done."""
+        assert self.wait_for(lambda: self.button("propagate"), 120)["do"] == "propagate"
+        self.page.get_by_text("propagated to every slice", exact=True).wait_for()
+        self.page.wait_for_timeout(500)
+
     def picture(self, name):
         if folder := os.environ.get("MEDSAM_NB_SCREENSHOTS"):
             self.page.wait_for_timeout(800)
@@ -213,7 +219,7 @@ def test_the_whole_way_of_a_person_and_its_replay(workbook, lab):
         assert person.wait_for(lambda: person.button("redo"))["do"] == "redo"
         assert person.click(0.87, 0.15) == {"do": "choose", "number": 0}
         person.picture("chosen")
-        assert person.wait_for(lambda: person.button("propagate"), 120)["do"] == "propagate"
+        person.propagate()
         person.picture("propagated")
         person.mode("point inside")
         page.mouse.move(*person.at(0.31, 0.39))
@@ -222,7 +228,7 @@ def test_the_whole_way_of_a_person_and_its_replay(workbook, lab):
         assert person.done()[-1]["do"] == "go"
         corrected = person.click(0.31, 0.42)
         assert corrected["do"] == "point"
-        assert person.wait_for(lambda: person.button("propagate"), 120)["do"] == "propagate"
+        person.propagate()
         person.picture("corrected")
         person.button("save")
         saved = person.kept.with_name(person.kept.name.replace(".session.jsonl", "_prompts.jsonl"))

@@ -55,7 +55,7 @@ def test_kept_masks_have_the_table_s_values_and_lie_on_the_source(run):
 
 
 def test_label_maps_from_elsewhere_stand_in_the_same_table(run):
-    """The exported truth, as a model of its own, is perfect; it is compared with a network by the same words."""
+    """The exported truth, as a model of its own, is perfect, and is compared like any other."""
     (folder,) = case_folders(run.root / "prepared", "simulated_ct")
     case = load_case(folder)
     place = run.root / "second_reader" / "simulated_ct"
