@@ -49,10 +49,12 @@ class Scan:
 
 
 @torch.no_grad()
-def seeded(network: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
-    """Redraw the weights so that candidates and scores change from slice to slice.
+def with_drawn_weights(network: torch.nn.Module, seed: int = 0, presence: float = 2.0) -> torch.nn.Module:
+    """Redraw the weights in place so that candidates, scores and presence change from slice to slice.
 
-    As the package draws them, the same candidate would always win, and the two mask choices would be one.
+    As the package draws them, masks are nearly constant and the same candidate always wins: the two mask
+    choices would be one, and most ways of being wrong would go unnoticed. `presence` shifts the object score;
+    the lower it is, the more slices are predicted to be without the object.
     """
     draw = torch.Generator().manual_seed(seed)
     for name, parameter in sorted(network.named_parameters()):
@@ -67,7 +69,7 @@ def seeded(network: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
             parameter.fill_(0.5)
     decoder = network.sam_mask_decoder
     decoder.iou_prediction_head.layers[-1].weight.mul_(2)
-    decoder.pred_obj_score_head.layers[-1].bias.fill_(2.0)
+    decoder.pred_obj_score_head.layers[-1].bias.fill_(presence)
     return network
 
 
@@ -97,7 +99,7 @@ def official_model(size: str, image_size: int, dtype: str, device: torch.device 
     torch.manual_seed(0)  # for what is no parameter: the frequencies of the prompts' position code
     network = build_sam2_video_predictor(config, device="cpu", hydra_overrides_extra=overrides)
     name = f"hiera_{size}"
-    network = seeded(network).to(device)
+    network = with_drawn_weights(network).to(device)
     return Model(name, "sam2", network, image_size, "untrained-seed-0", device, getattr(torch, dtype))
 
 

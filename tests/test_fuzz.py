@@ -21,6 +21,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from helpers.keys import run_key
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -34,7 +35,6 @@ from medsam_nb.figures.words import as_csv
 from medsam_nb.files import parse_yaml, read_json
 from medsam_nb.manifest.reading import load_manifest
 from medsam_nb.manifest.rows import Manifest
-from medsam_nb.protocol.table import RunKey
 from medsam_nb.workbook import manuscript
 from medsam_nb.workbook.study import Study, load_study
 
@@ -177,7 +177,8 @@ def test_any_text_as_yaml(text):
     except InputError as error:
         in_words(error)
     else:
-        json.dumps(content)  # nothing but plain values
+        text = json.dumps(content)  # nothing but plain values
+        assert json.dumps(json.loads(text)) == text
 
 
 @FUZZ
@@ -216,23 +217,7 @@ def test_records_of_cases(place, content, data):
         in_words(error)
 
 
-KEY = RunKey(
-    "2d",
-    "set",
-    "case",
-    "case",
-    "d" * 64,
-    "m",
-    "c" * 64,
-    "{}",
-    "cpu",
-    "float32",
-    "{}",
-    1,
-    "{}",
-    "f" * 64,
-    "{}",
-)
+KEY = run_key()
 ROWS = [{"task": "2d", "data_set": "set", "slice_index": index, "value": index / 9} for index in range(9)]
 
 

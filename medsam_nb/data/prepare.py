@@ -369,14 +369,9 @@ def _run(jobs: list[tuple], workers: int) -> Iterator[dict]:
         try:
             yield done.result()
         except ProcessKilled:
-            line = {
-                "data_set": row.name,
-                "case_id": case_id,
-                "modality": row.modality,
-                "accuracy": row.accuracy,
-            }
             reason = f"{case_id}: its process was ended, for lack of memory or by a crash of a decoder."
-            yield line | {"status": "failed", "error": f"{reason} Look at its files, or give more memory."}
+            error = f"{reason} Look at its files, or give more memory."
+            yield _line(row, case_id) | {"status": "failed", "error": error}
 
 
 def case_table(lines: Sequence[dict]) -> pd.DataFrame:

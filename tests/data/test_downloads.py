@@ -9,11 +9,11 @@ import zlib
 from contextlib import suppress
 
 import pytest
+from helpers.rows import download_row
 
 from medsam_nb.data.downloads import Limits
 from medsam_nb.data.fetch import MIRROR_VARIABLE, fetch
 from medsam_nb.errors import InputError
-from medsam_nb.manifest.rows import DataSet
 from medsam_nb.provenance import recorded_sha256
 
 CONTENT = bytes(range(1, 256)) * 400
@@ -206,19 +206,7 @@ def serving(monkeypatch):
 
 def row(server, **file):
     fields = {"url": f"http://127.0.0.1:{server.port}/file.bin", "path": "file.bin"} | file
-    return DataSet.model_validate(
-        {
-            "name": "set",
-            "title": "A set",
-            "modality": "CT",
-            "dimension": 3,
-            "objects": {"organ": [1]},
-            "intensity": {"policy": "min_max"},
-            "layout": {"name": "nifti_pairs"},
-            "access": "open",
-            "files": [fields],
-        }
-    )
+    return download_row([fields])
 
 
 def names(tmp_path):

@@ -8,11 +8,12 @@ import zipfile
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from helpers.rows import download_row
 
 from medsam_nb.data import downloads
 from medsam_nb.data.fetch import MIRROR_VARIABLE, fetch, fetch_checkpoint, unpack
 from medsam_nb.errors import CheckpointError, InputError
-from medsam_nb.manifest.rows import Checkpoint, DataSet
+from medsam_nb.manifest.rows import Checkpoint
 
 CONTENT = bytes(range(256)) * 4000
 
@@ -65,24 +66,9 @@ def server(monkeypatch):
     running.server_close()
 
 
-def row(files, **changes):
-    fields = {
-        "name": "set",
-        "title": "A set",
-        "modality": "CT",
-        "dimension": 3,
-        "objects": {"organ": [1]},
-        "intensity": {"policy": "min_max"},
-        "layout": {"name": "nifti_pairs"},
-        "access": "open",
-        "files": files,
-    }
-    return DataSet.model_validate(fields | changes)
-
-
 def test_file_is_fetched_once(server, tmp_path):
     server.files["a/image.bin"] = CONTENT
-    rows = row([{"url": server.url("a/image.bin"), "path": "sub/image.bin", "sha256": sha(CONTENT)}])
+    rows = download_row([{"url": server.url("a/image.bin"), "path": "sub/image.bin", "sha256": sha(CONTENT)}])
     assert fetch(rows, tmp_path, progress=False) == []
     assert (tmp_path / "set" / "sub" / "image.bin").read_bytes() == CONTENT
     fetch(rows, tmp_path, progress=False)
@@ -91,7 +77,7 @@ def test_file_is_fetched_once(server, tmp_path):
 
 def test_file_without_hash_is_called_unverified(server, tmp_path):
     server.files["image.bin"] = CONTENT
-    rows = row([{"url": server.url("image.bin"), "path": "image.bin"}])
+    rows = download_row([{"url": server.url("image.bin"), "path": "image.bin"}])
     (remark,) = fetch(rows, tmp_path, progress=False)
     assert remark == f"image.bin: unverified (no known SHA-256; it had {sha(CONTENT)})"
 
@@ -99,7 +85,7 @@ def test_file_without_hash_is_called_unverified(server, tmp_path):
 @pytest.mark.parametrize("ranges", [True, False])
 def test_cut_connection_goes_on_where_it_stopped(server, tmp_path, ranges):
     server.files["image.bin"], server.cut, server.ranges = CONTENT, 300_000, ranges
-    rows = row([{"url": server.url("image.bin"), "path": "image.bin", "sha256": sha(CONTENT)}])
+    rows = download_row([{"url": server.url("image.bin"), "path": "image.bin", "sha256": sha(CONTENT)}])
     with pytest.raises(InputError, match="Start again; what has arrived is kept"):
         fetch(rows, tmp_path, progress=False)
     assert not (tmp_path / "set" / "image.bin").exists()
@@ -111,24 +97,24 @@ def test_cut_connection_goes_on_where_it_stopped(server, tmp_path, ranges):
 
 def test_wrong_hash_is_not_kept(server, tmp_path):
     server.files["image.bin"] = CONTENT
-    rows = row([{"url": server.url("image.bin"), "path": "image.bin", "sha256": "0" * 64}])
+    rows = download_row([{"url": server.url("image.bin"), "path": "image.bin", "sha256": "0" * 64}])
     with pytest.raises(InputError, match="its SHA-256 is not 0000"):
         fetch(rows, tmp_path, progress=False)
     assert [path.name for path in (tmp_path / "set").iterdir()] == []
 
 
 def test_missing_file_and_silent_server(server, tmp_path):
-    rows = row([{"url": server.url("none.bin"), "path": "none.bin"}])
+    rows = download_row([{"url": server.url("none.bin"), "path": "none.bin"}])
     with pytest.raises(InputError, match=r"none\.bin: cannot be fetched \(HTTP 404\)"):
         fetch(rows, tmp_path, progress=False)
-    closed = row([{"url": "http://127.0.0.1:9/x", "path": "x"}])
+    closed = download_row([{"url": "http://127.0.0.1:9/x", "path": "x"}])
     with pytest.raises(InputError, match="cannot be fetched"):
         fetch(closed, tmp_path, progress=False)
 
 
 def test_no_space(server, tmp_path):
     server.files["image.bin"] = CONTENT
-    rows = row([{"url": server.url("image.bin"), "path": "image.bin", "size_bytes": 10**15}])
+    rows = download_row([{"url": server.url("image.bin"), "path": "image.bin", "size_bytes": 10**15}])
     with pytest.raises(InputError, match="GB are needed"):
         fetch(rows, tmp_path, progress=False)
     assert server.requests == []
@@ -137,13 +123,13 @@ def test_no_space(server, tmp_path):
 def test_target_that_cannot_be_written(server, tmp_path):
     server.files["image.bin"] = CONTENT
     (tmp_path / "set").write_text("a file where the folder should be", encoding="utf-8")
-    rows = row([{"url": server.url("image.bin"), "path": "image.bin"}])
+    rows = download_row([{"url": server.url("image.bin"), "path": "image.bin"}])
     with pytest.raises(InputError, match="cannot be written"):
         fetch(rows, tmp_path, progress=False)
 
 
 def test_data_behind_a_login_gives_the_steps(tmp_path):
-    rows = row([], access="login", steps=["Log in.", "Unpack it."], home_page="https://example.org")
+    rows = download_row([], access="login", steps=["Log in.", "Unpack it."], home_page="https://example.org")
     with pytest.raises(InputError) as caught:
         fetch(rows, tmp_path, progress=False)
     for word in ("login", str(tmp_path / "set"), "https://example.org", "1. Log in.", "2. Unpack it."):
@@ -157,14 +143,14 @@ def test_mirror_takes_the_place_of_the_source(server, tmp_path, monkeypatch, kin
     (tmp_path / "mirror" / "set" / "sub" / "image.bin").write_bytes(CONTENT)
     place = tmp_path / "mirror" if kind == "folder" else server.url("").rstrip("/")
     monkeypatch.setenv(MIRROR_VARIABLE, str(place))
-    rows = row([{"url": "http://127.0.0.1:9/gone", "path": "sub/image.bin", "sha256": sha(CONTENT)}])
+    rows = download_row([{"url": "http://127.0.0.1:9/gone", "path": "sub/image.bin", "sha256": sha(CONTENT)}])
     fetch(rows, tmp_path / "raw", progress=False)
     assert (tmp_path / "raw" / "set" / "sub" / "image.bin").read_bytes() == CONTENT
 
 
 def test_mirror_with_wrong_or_missing_file(tmp_path, monkeypatch):
     monkeypatch.setenv(MIRROR_VARIABLE, str(tmp_path / "mirror"))
-    rows = row([{"url": "http://127.0.0.1:9/gone", "path": "image.bin", "sha256": "0" * 64}])
+    rows = download_row([{"url": "http://127.0.0.1:9/gone", "path": "image.bin", "sha256": "0" * 64}])
     with pytest.raises(InputError, match="is not in the mirror"):
         fetch(rows, tmp_path / "raw", progress=False)
     (tmp_path / "mirror" / "set").mkdir(parents=True)
@@ -183,7 +169,7 @@ def zipped(members):
 
 def test_archive_is_unpacked_once(server, tmp_path):
     server.files["set.zip"] = zipped({"images/a.txt": b"1", "labels/a.txt": b"2"})
-    rows = row([{"url": server.url("set.zip"), "path": "set.zip", "unpack": True}])
+    rows = download_row([{"url": server.url("set.zip"), "path": "set.zip", "unpack": True}])
     fetch(rows, tmp_path, progress=False)
     assert (tmp_path / "set" / "labels" / "a.txt").read_text(encoding="utf-8") == "2"
     (tmp_path / "set" / "labels" / "a.txt").write_text("edited", encoding="utf-8")

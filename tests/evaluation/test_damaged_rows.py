@@ -8,33 +8,16 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from helpers.keys import run_key
 
 from medsam_nb.data.prepare import case_folders, prepare
 from medsam_nb.errors import InputError, StudyError
 from medsam_nb.evaluation import units
 from medsam_nb.evaluation.store import Store
 from medsam_nb.manifest.reading import load_manifest
-from medsam_nb.protocol.table import RunKey
 
 ROOT = Path(__file__).parents[2]
-FIELDS = (
-    "2d",
-    "set",
-    "case",
-    "case",
-    "d" * 64,
-    "model",
-    "c" * 64,
-    "{}",
-    "cpu",
-    "float32",
-    "{}",
-    1,
-    "{}",
-    "f" * 64,
-    "{}",
-)
-KEY, OTHER = RunKey(*FIELDS), RunKey("3d", *FIELDS[1:])
+KEY, OTHER = run_key(), run_key(task="3d")
 PROVENANCE = {"seconds": 1.0, "hole_filling": False, "weights_verified": True}
 
 

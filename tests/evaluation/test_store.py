@@ -4,31 +4,12 @@ import dataclasses
 
 import pandas as pd
 import pytest
+from helpers.keys import run_key
 
 from medsam_nb.errors import InputError
 from medsam_nb.evaluation.store import Store
 from medsam_nb.files import write_atomically
 from medsam_nb.protocol.table import COLUMNS, RunKey, as_table
-
-
-def key(**changes):
-    base = RunKey(
-        "2d",
-        "set",
-        "case",
-        "d" * 64,
-        "model",
-        "c" * 64,
-        "{}",
-        "cpu",
-        "float32",
-        "{}",
-        1,
-        "{}",
-        "f" * 64,
-        "{}",
-    )
-    return dataclasses.replace(base, **changes)
 
 
 def rows(case="case", values=(0.5, 0.25)):
@@ -48,15 +29,15 @@ def rows(case="case", values=(0.5, 0.25)):
 
 def test_every_field_changes_the_digest():
     changed = {
-        field.name: key(**{field.name: 2 if field.name == "seed" else "other"}).digest
+        field.name: run_key(**{field.name: 2 if field.name == "seed" else "other"}).digest
         for field in dataclasses.fields(RunKey)
     }
-    assert len({key().digest, *changed.values()}) == len(changed) + 1
+    assert len({run_key().digest, *changed.values()}) == len(changed) + 1
 
 
 def test_rows_come_back_in_one_order_with_their_key(tmp_path):
     store = Store(tmp_path)
-    first, second = key(case_id="a"), key(case_id="b")
+    first, second = run_key(case_id="a"), run_key(case_id="b")
     store.write(second, rows("b"), {"seconds": 1})
     store.write(first, rows("a")[::-1], {"seconds": 1})
     table = store.read([second, first])
@@ -70,18 +51,18 @@ def test_rows_come_back_in_one_order_with_their_key(tmp_path):
 
 def test_a_unit_without_its_record_is_not_finished(tmp_path):
     store = Store(tmp_path)
-    store.write(key(), rows(), {})
-    (tmp_path / f"{key().digest}.json").unlink()
-    assert not store.has(key())
+    store.write(run_key(), rows(), {})
+    (tmp_path / f"{run_key().digest}.json").unlink()
+    assert not store.has(run_key())
 
 
 def test_a_damaged_file_is_named(tmp_path):
     store = Store(tmp_path)
-    store.write(key(), rows(), {})
-    path = tmp_path / f"{key().digest}.parquet"
+    store.write(run_key(), rows(), {})
+    path = tmp_path / f"{run_key().digest}.parquet"
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(InputError, match=f"{path.name}.*computed anew"):
-        store.read([key()])
+        store.read([run_key()])
 
 
 def test_an_interrupted_write_leaves_nothing(tmp_path, monkeypatch):

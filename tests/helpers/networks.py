@@ -5,9 +5,9 @@ from functools import cache
 import numpy as np
 import torch
 from sam2.build_sam import build_sam2_video_predictor
-from sam2.sam2_video_predictor import SAM2VideoPredictor
 from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
 
+from benchmarks.inputs import with_drawn_weights
 from medsam_nb.models.checkpoints import Model
 from medsam_nb.protocol.designs import Design
 from medsam_nb.protocol.prompts import Prompt, prompt_3d
@@ -47,31 +47,6 @@ def small_overrides(image_size: int) -> list[str]:
     ]
 
 
-@torch.no_grad()
-def make_adversarial(network: SAM2VideoPredictor, seed: int, presence: float = 1.5) -> SAM2VideoPredictor:
-    """Redraw the weights so that candidates, scores and object presence change from slice to slice.
-
-    With the package's own initialisation masks are nearly constant and the same candidate always
-    wins, so most ways of being wrong would go unnoticed. `presence` shifts the object score: some
-    slices are predicted to be without the object.
-    """
-    draw = torch.Generator().manual_seed(seed)
-    for name, parameter in sorted(network.named_parameters()):
-        if parameter.ndim > 1:
-            spread = 1.4 / max(1, parameter[0].numel()) ** 0.5
-            if "embed" in name or "token" in name or "tpos" in name:
-                spread = 0.5
-            parameter.copy_(torch.randn(parameter.shape, generator=draw) * spread)
-        elif "norm" not in name and "bias" in name:
-            parameter.copy_(torch.randn(parameter.shape, generator=draw) * 0.1)
-        elif "gamma" in name:
-            parameter.fill_(0.5)
-    decoder = network.sam_mask_decoder
-    decoder.iou_prediction_head.layers[-1].weight.mul_(2)
-    decoder.pred_obj_score_head.layers[-1].bias.fill_(presence)
-    return network
-
-
 @cache
 def small_model(dtype: str = "float32", seed: int = 0, version: str = "2.1", image_size: int = SIZE) -> Model:
     """Return a small network of SAM 2.0 or 2.1 with seeded weights."""
@@ -80,7 +55,7 @@ def small_model(dtype: str = "float32", seed: int = 0, version: str = "2.1", ima
     network = build_sam2_video_predictor(
         config, device="cpu", hydra_overrides_extra=small_overrides(image_size)
     )
-    make_adversarial(network, seed, presence={"2.1": 1.5, "2.0": 3.0}[version])
+    with_drawn_weights(network, seed, presence={"2.1": 1.5, "2.0": 3.0}[version])
     name = f"small-{version}"
     return Model(
         name,

@@ -6,19 +6,15 @@ MEDSAM_NB_REQUIRE_BROWSER, and then nothing here is skipped; MEDSAM_NB_SCREENSHO
 pictures.
 """
 
-import json
 import os
 import shutil
-import subprocess
-import sys
 import time
-import urllib.error
-import urllib.request
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
+from helpers.lab import CHROMIUM, NO_CHROMIUM, jupyterlab, skip_or_fail
 
 from medsam_nb.data.prepare import case_folders, prepare
 from medsam_nb.manifest.reading import load_manifest
@@ -27,7 +23,6 @@ from medsam_nb.workbook.explorer_scene import scene_of_case
 from medsam_nb.workbook.explorer_session import Session, read_log, replay
 
 ROOT = Path(__file__).parents[2]
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 MANIFEST = load_manifest(ROOT / "data_manifest.yaml")
 DATA_SET = "simulated_ct"
 CANVAS = "canvas"  # within the widget's figure: the last one takes the mouse
@@ -49,10 +44,7 @@ RUN = """() => {
 @pytest.fixture(scope="module")
 def workbook(tmp_path_factory):
     """A copy of the workbook's folder with one prepared data set."""
-    if CHROMIUM is None:
-        if os.environ.get("MEDSAM_NB_REQUIRE_BROWSER"):
-            pytest.fail("no Chromium: install it (Debian: apt-get install chromium)")
-        pytest.skip("no Chromium: install it (Debian: apt-get install chromium)")
+    skip_or_fail(NO_CHROMIUM)
     root = tmp_path_factory.mktemp("workbook")
     (root / "notebooks").mkdir()
     shutil.copy(ROOT / "data_manifest.yaml", root)
@@ -64,46 +56,8 @@ def workbook(tmp_path_factory):
 @pytest.fixture(scope="module")
 def lab(workbook):
     """Address of a JupyterLab on the copy."""
-    settings = {"port": 0, "open_browser": False, "root_dir": str(workbook), "allow_root": True}
-    app = {"ServerApp": settings, "IdentityProvider": {"token": ""}}
-    app["LabApp"] = {"news_url": None, "expose_app_in_browser": True}
-    config, log, runtime = workbook / "config", workbook / "server.log", workbook / "runtime"
-    config.mkdir()
-    (config / "jupyter_server_config.json").write_text(json.dumps(app), encoding="utf-8")
-    environment = os.environ | {
-        "JUPYTER_CONFIG_DIR": str(config),
-        "JUPYTER_RUNTIME_DIR": str(runtime),
-        "JUPYTERLAB_SETTINGS_DIR": str(workbook / "settings"),
-        "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": str(ROOT),
-    }
-    with log.open("wb") as stream:
-        server = subprocess.Popen(
-            [sys.executable, "-m", "jupyterlab", "--LabApp.news_url=None"],
-            cwd=workbook,
-            env=environment,
-            stdout=stream,
-            stderr=stream,
-        )
-    try:
-        yield _address(runtime, server, log)
-    finally:
-        server.terminate()
-        server.wait(30)
-
-
-def _address(runtime, server, log):
-    until = time.monotonic() + 60
-    while time.monotonic() < until and server.poll() is None:
-        for path in runtime.glob("jpserver-*.json"):
-            try:
-                address = json.loads(path.read_text(encoding="utf-8"))["url"]
-                urllib.request.urlopen(f"{address}api/status", timeout=5)
-            except (ValueError, urllib.error.URLError):  # half written, or not listening yet
-                continue
-            return address
-        time.sleep(0.3)
-    raise AssertionError(f"JupyterLab did not start:\n{log.read_text(encoding='utf-8')[-2000:]}")
+    with jupyterlab(workbook) as address:
+        yield address
 
 
 class Person:

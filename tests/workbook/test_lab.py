@@ -5,23 +5,18 @@ the report's copies show. CI sets MEDSAM_NB_REQUIRE_BROWSER, and then nothing he
 """
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from helpers.lab import CHROMIUM, NO_CHROMIUM, jupyterlab, skip_or_fail
 from playwright.sync_api import Page, sync_playwright
 
 ROOT = Path(__file__).parents[2]
 NOTEBOOKS = sorted(path.stem for path in (ROOT / "notebooks").glob("*.ipynb"))
 DEMO = ROOT / "runs" / "demo"
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 DEADLINE_S = 300
 PICTURES = ("image/png", "application/vnd.jupyter.widget-view+json")
 
@@ -45,8 +40,8 @@ LOOK = """() => {
 
 
 def _missing() -> str | None:
-    if CHROMIUM is None:
-        return "no Chromium: install it (Debian: apt-get install chromium)"
+    if NO_CHROMIUM:
+        return NO_CHROMIUM
     if not (DEMO / "notebooks" / f"{NOTEBOOKS[-1]}.ipynb").is_file():
         return "no finished demonstration to open the notebooks on: run `make reproduce` first"
     return None
@@ -55,48 +50,14 @@ def _missing() -> str | None:
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory) -> Iterator[str]:
     """Address of a JupyterLab on a copy of the workbook, so that its autosave changes nothing here."""
-    if missing := _missing():
-        if os.environ.get("MEDSAM_NB_REQUIRE_BROWSER"):
-            pytest.fail(missing)
-        pytest.skip(missing)
+    skip_or_fail(_missing())
     root = tmp_path_factory.mktemp("workbook")
     for name in ("data_manifest.yaml", "notebooks", "studies", "data/prepared", "runs/demo"):
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         copy(ROOT / name, root / name)
-    settings = {"port": 0, "open_browser": False, "root_dir": str(root), "allow_root": True}
-    app = {"ServerApp": settings, "IdentityProvider": {"token": ""}, "LabApp": {"news_url": None}}
-    app["LabApp"]["expose_app_in_browser"] = True
-    config, log = root / "config", root / "server.log"
-    config.mkdir()
-    (config / "jupyter_server_config.json").write_text(json.dumps(app), encoding="utf-8")
-    environment = os.environ | {
-        "JUPYTER_CONFIG_DIR": str(config),
-        "JUPYTER_RUNTIME_DIR": str(root / "runtime"),
-    }
-    environment |= {"JUPYTERLAB_SETTINGS_DIR": str(root / "settings"), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "jupyterlab", "--LabApp.news_url=None"]
-    with log.open("wb") as stream:
-        server = subprocess.Popen(command, cwd=root, env=environment, stdout=stream, stderr=stream)
-    try:
-        yield _address(root / "runtime", server, log)
-    finally:
-        server.terminate()
-        server.wait(30)
-
-
-def _address(runtime: Path, server: subprocess.Popen, log: Path) -> str:
-    until = time.monotonic() + 60
-    while time.monotonic() < until and server.poll() is None:
-        for path in runtime.glob("jpserver-*.json"):
-            try:
-                address = json.loads(path.read_text(encoding="utf-8"))["url"]
-                urllib.request.urlopen(f"{address}api/status", timeout=5)
-            except (ValueError, urllib.error.URLError):  # half written, or not listening yet
-                continue
-            return address
-        time.sleep(0.3)
-    raise AssertionError(f"JupyterLab did not start:\n{log.read_text(encoding='utf-8')[-2000:]}")
+    with jupyterlab(root) as address:
+        yield address
 
 
 @pytest.fixture(scope="module")

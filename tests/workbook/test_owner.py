@@ -62,7 +62,8 @@ def test_a_copied_workbook_keeps_its_runs(project, tmp_path):
         pass
     project.rename(tmp_path / "moved")
     with as_project(tmp_path / "moved") as folder, owned(folder / "runs" / "small", write_study(folder)):
-        pass
+        record = json.loads((folder / "runs" / "small" / "study.json").read_text(encoding="utf-8"))
+        assert record == {"study_file": "studies/small.yaml"}
     project.mkdir()  # so that the fixture can return to it
 
 
