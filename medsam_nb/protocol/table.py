@@ -19,6 +19,7 @@ COLUMNS = {
     "data_set": "string",
     "modality": "string",
     "case_id": "string",
+    "patient_id": "string",  # whose images these are; the case's own id where the manifest does not say
     "object": "string",
     "model": "string",
     "prompt": "string",  # prompts.PROMPTS_2D or prompts.PROMPTS_3D

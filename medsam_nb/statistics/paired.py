@@ -1,85 +1,31 @@
-"""From paired values to an effect, its interval, and a test: declared comparisons over a table.
+"""From paired values to an effect, its interval, a test and a finding: declared comparisons over a table.
 
-Effects come first: the median paired difference with a bootstrap interval and the rank-biserial
-correlation. Zero differences are ranked and then left out of the sums (Pratt). P values of one
-family are corrected by Holm's method.
+Effects come first: the mean difference in which every data set weighs the same, with the interval and the
+p value of one and the same test (`inference`). Beside it stand the mean over units, the median, the ranks and
+how many data sets lie on either side. P values of one family are corrected by Holm's method, and so are the
+intervals from which a finding follows (`correction`, `findings`).
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
-from scipy import stats as scipy_stats
-from statsmodels.stats.multitest import multipletests
-from statsmodels.stats.weightstats import ttost_paired
 
 from medsam_nb.errors import InputError
-from medsam_nb.protocol.seeds import generator
-from medsam_nb.statistics.pooling import Comparison, check_table, declare, paired_values
+from medsam_nb.statistics.correction import holm, holm_divisors
+from medsam_nb.statistics.declarations import Comparison, declare
+from medsam_nb.statistics.findings import finding
+from medsam_nb.statistics.inference import ALPHA, FEWEST_UNITS, Sample
+from medsam_nb.statistics.pooling import OVERLAPS, check_table, paired_values, patient_means
+from medsam_nb.statistics.signs import ROUND, rank_biserial, signed_rank
 
-ALPHA = 0.05
-RESAMPLES = 4000
-FIGURE_RESAMPLES = 1000  # of each of the many intervals in a figure
-FEWEST_DATA_SETS = 5  # data sets themselves are resampled from this number on
-FEWEST_FOR_TEST = 6  # below it no two-sided signed-rank test can reach p < 0.05
-ROUND = 12  # decimals; differences of equal IoUs must tie, not differ by rounding errors
+Interval = Callable[[float], tuple[float, float]]  # of a level
 
 
 def differences(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Return a - b without rounding noise."""
     return np.round(np.asarray(a, float) - np.asarray(b, float), ROUND)
-
-
-def signed_rank(d: np.ndarray, alternative: str = "two-sided", seed: int = 0) -> tuple[float, str]:
-    """Return p of Wilcoxon's signed-rank test and how it was computed.
-
-    Up to 50 differences without ties or zeros: exact. Otherwise up to 13: exact over all changes
-    of sign; up to 50: 9,999 random ones; more: the normal approximation. Zeros by Pratt's method.
-
-    Parameters
-    ----------
-    d : ndarray, shape (n,)
-        Differences.
-    alternative : {"two-sided", "greater", "less"}
-    seed : int
-        Of the random changes of sign.
-
-    Returns
-    -------
-    p : float
-        1.0 where all differences are zero, NaN where there are fewer than two.
-    method : str
-    """
-    d = np.asarray(d, float)
-    if len(d) < 2:
-        return float("nan"), "none"
-    if not d.any():
-        return 1.0, "all differences are zero"
-    magnitudes = np.abs(d)
-    tied = len(np.unique(magnitudes)) < len(d) or not magnitudes.all()
-    if len(d) > 50:
-        method, name = "asymptotic", "normal approximation"
-    elif not tied:
-        method, name = "exact", "exact"
-    else:
-        method = scipy_stats.PermutationMethod(n_resamples=9999, rng=generator("signs", seed))
-        name = "all sign changes" if 2 ** len(d) <= 9999 else "9999 sign changes"
-    result = scipy_stats.wilcoxon(d, zero_method="pratt", alternative=alternative, method=method)
-    return float(result.pvalue), name
-
-
-def rank_biserial(d: np.ndarray) -> float:
-    """Return the matched-pairs rank-biserial correlation (Kerby 2014), -1 to 1.
-
-    The favourable minus the unfavourable share of the rank sum, with the same ranks as the test
-    (zeros ranked, then left out). 0.0 where all differences are zero, NaN for no difference at all.
-    """
-    d = np.asarray(d, float)
-    if not len(d):
-        return float("nan")
-    ranks = scipy_stats.rankdata(np.abs(d))
-    total = ranks[d != 0].sum()
-    return float((ranks[d > 0].sum() - ranks[d < 0].sum()) / total) if total else 0.0
 
 
 def superiority(d: np.ndarray) -> float:
@@ -88,163 +34,149 @@ def superiority(d: np.ndarray) -> float:
     return float(((d > 0) + 0.5 * (d == 0)).mean()) if len(d) else float("nan")
 
 
-def holm(p: np.ndarray) -> np.ndarray:
-    """Return p values corrected by Holm's method; NaN stays NaN and is not counted as a test."""
-    p = np.asarray(p, float)
-    corrected = np.full(len(p), np.nan)
-    tested = ~np.isnan(p)
-    if tested.any():
-        corrected[tested] = multipletests(p[tested], method="holm")[1]
-    return corrected
+def _tested(sample: Sample, comparison: Comparison, null: float) -> tuple[float, float, str, str]:
+    """Return p, the level of the interval that answers to it, the side of the test, and what it asks."""
+    margin = comparison.margin
+    if comparison.test == "equivalence":
+        # two one-sided tests at alpha answer to an interval of 1 - 2 alpha
+        p = max(sample.p("greater", -margin), sample.p("less", margin))
+        return p, 1 - 2 * ALPHA, "greater", f"two one-sided tests against -{margin:g} and {margin:g}"
+    if comparison.test == "not_worse":
+        return sample.p("greater", -margin), 1 - 2 * ALPHA, "greater", f"one-sided against -{margin:g}"
+    side = comparison.alternative
+    level = 1 - ALPHA if side == "two-sided" else 1 - 2 * ALPHA
+    asked = "two-sided" if side == "two-sided" else f"one-sided ({side})"
+    return sample.p(side, null), level, side, asked + (f" against {null:g}" if null else "")
 
 
-def equivalence(d: np.ndarray, margin: float, seed: int = 0) -> tuple[float, float, str]:
-    """Return p of the two one-sided tests that the difference lies within +-margin.
+def _ranked(units: np.ndarray, comparison: Comparison, null: float) -> float:
+    """Return p of the same question asked of ranks: the exact signed-rank test."""
 
-    Parameters
-    ----------
-    d : ndarray, shape (n,)
-    margin : float
-        Positive, in the unit of `d`.
+    def p(null: float, alternative: str) -> float:
+        return signed_rank(np.round(units - null, ROUND), alternative)[0]
 
-    Returns
-    -------
-    p : float
-        The greater of two one-sided signed-rank tests.
-    p_t : float
-        The same with t tests (statsmodels `ttost_paired`), as a check; NaN without variation.
-    method : str
-    """
-    lower, method = signed_rank(np.round(d + margin, ROUND), "greater", seed)
-    upper, _ = signed_rank(np.round(d - margin, ROUND), "less", seed)
-    varied = len(d) > 1 and np.ptp(d) > 0
-    p_t = float(ttost_paired(d, np.zeros(len(d)), -margin, margin)[0]) if varied else float("nan")
-    return max(lower, upper), p_t, method
+    if comparison.test == "equivalence":
+        return max(p(-comparison.margin, "greater"), p(comparison.margin, "less"))
+    if comparison.test == "not_worse":
+        return p(-comparison.margin, "greater")
+    return p(null, comparison.alternative)
 
 
-def bootstrap_draws(
-    values: np.ndarray,
-    groups: np.ndarray,
-    statistic: Callable = np.nanmedian,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
-    outer: bool | None = None,
-) -> np.ndarray:
-    """Return the statistic of cluster-bootstrap samples: data sets drawn, then cases within them.
-
-    Parameters
-    ----------
-    values : ndarray, shape (n,)
-        One value per case.
-    groups : ndarray, shape (n,)
-        The data set of every case.
-    statistic : callable
-        ``statistic(sample, axis=1)``; must pass over NaN.
-    resamples, seed : int
-    outer : bool, optional
-        Whether data sets are drawn too; by default from `FEWEST_DATA_SETS` on. Otherwise the data
-        sets are taken as given and only cases are drawn.
-
-    Returns
-    -------
-    ndarray, shape (resamples,)
-    """
-    values = np.asarray(values, float)
-    names, member = np.unique(np.asarray(groups, str), return_inverse=True)
-    order = np.argsort(member, kind="stable")
-    sizes = np.bincount(member)
-    starts = np.r_[0, np.cumsum(sizes)[:-1]]
-    outer = len(names) >= FEWEST_DATA_SETS if outer is None else outer
-    rng = generator("bootstrap", seed)
-    found = []
-    step = max(1, 4_000_000 // (len(names) * int(sizes.max())))
-    for first in range(0, resamples, step):
-        count = min(step, resamples - first)
-        if outer:
-            drawn = rng.integers(len(names), size=(count, len(names)))
-        else:
-            drawn = np.broadcast_to(np.arange(len(names)), (count, len(names)))
-        place = rng.random((count, len(names), int(sizes.max())))
-        index = starts[drawn][..., None] + (place * sizes[drawn][..., None]).astype(int)
-        sample = values[order][np.minimum(index, len(values) - 1)]
-        sample[np.arange(int(sizes.max())) >= sizes[drawn][..., None]] = np.nan
-        found.append(statistic(sample.reshape(count, -1), axis=1))
-    return np.concatenate(found)
+def _notes(sample: Sample, side: str, d: np.ndarray, noun: str) -> list[str]:
+    """Return what a reader of the numbers has to know."""
+    n, notes = len(d), []
+    if not n:
+        return [f"no {noun} has both sides"]
+    if n == 1:
+        return [f"one {noun}: no test, no interval"]
+    if n < FEWEST_UNITS[side]:
+        kind = "two-sided" if side == "two-sided" else "one-sided"
+        notes.append(f"only {n} {noun}s: a {kind} test cannot reach p < {ALPHA:g}")
+    if 2 * (d == 0).sum() >= n:
+        notes.append(f"{(d == 0).sum()} of {n} {noun}s have the same value on both sides")
+    return notes
 
 
-def interval(
-    values: np.ndarray, groups: np.ndarray, level: float = 1 - ALPHA, **options
-) -> tuple[float, float, str]:
-    """Return the percentile bootstrap interval of the median and what was resampled.
-
-    `options` are those of `bootstrap_draws`. NaN limits for fewer than two cases.
-    """
-    outer = options.get("outer")
-    outer = len(set(groups)) >= FEWEST_DATA_SETS if outer is None else outer
-    label = "data sets, then cases" if outer else "cases within data sets"
-    if len(values) < 2:
-        return float("nan"), float("nan"), "none"
-    draws = bootstrap_draws(values, groups, **options)
-    low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high), label
-
-
-def compare_pairs(
-    values: pd.DataFrame, comparison: Comparison, resamples: int = RESAMPLES, seed: int = 0
-) -> dict:
-    """Return effects, interval and test of one set of pairs.
+def assess(
+    values: pd.DataFrame, comparison: Comparison, noun: str = "case", null: float = 0.0
+) -> tuple[dict, Interval]:
+    """Return effects, interval and test of one set of pairs, and the function that gives its intervals.
 
     Parameters
     ----------
     values : DataFrame
-        Columns `a`, `b`, `data_set`; one row per unit (`pooling.paired_values`).
+        Columns `data_set`, `a`, `b`, and `n_cases` where a unit has several; one row per unit
+        (`pooling.paired_values`).
     comparison : Comparison
+        Its test, alternative and margin count.
+    noun : str
+        What a unit is called.
+    null : float
+        Against what a test of a difference is made.
     """
     d = differences(values["a"], values["b"])
-    notes = []
-    p_t = float("nan")
-    if comparison.test == "equivalence":
-        p, p_t, method = equivalence(d, comparison.margin, seed)
-        method = f"two one-sided signed-rank tests, margin {comparison.margin:g}, {method}"
-    elif comparison.test == "not_worse":
-        p, method = signed_rank(np.round(d + comparison.margin, ROUND), "greater", seed)
-        method = f"one-sided signed-rank test against -{comparison.margin:g}, {method}"
-    else:
-        p, method = signed_rank(d, comparison.alternative, seed)
-        method = f"signed-rank test, {comparison.alternative}, {method}"
-    if not len(d):
-        notes.append("no unit has both sides")
-    elif len(d) == 1:
-        notes.append("one unit: no test, no interval")
-    elif len(d) < FEWEST_FOR_TEST:
-        notes.append(f"only {len(d)} units: a two-sided test cannot reach p < 0.05")
-    if len(d) > 1 and 2 * (d == 0).sum() >= len(d):
-        notes.append(f"{(d == 0).sum()} of {len(d)} units have the same value on both sides")
-    groups = values["data_set"].astype(str).to_numpy()
-    # two one-sided tests at alpha answer to an interval of 1 - 2 alpha
-    level = 1 - 2 * ALPHA if comparison.test == "equivalence" else 1 - ALPHA
-    low, high, drawn = interval(d, groups, level, resamples=resamples, seed=seed)
-    if len(d) > 1 and len(set(groups)) > 1 and comparison.unit == "object":
-        notes.append("objects of one data set are not independent")
-    return {
+    names = values["data_set"].astype(str).to_numpy()
+    sample = Sample(d, names)
+    p, level, side, asked = _tested(sample, comparison, null)
+    low, high = sample.interval(level)
+    a, b = (Sample(values[key].to_numpy(float), names).estimate for key in ("a", "b"))
+    cases = int(values["n_cases"].sum()) if "n_cases" in values else len(d)
+    holds_for = sample.holds_for.replace("these alone", f"these {noun}s alone")
+    row = {
         "n": len(d),
-        "n_data_sets": len(set(groups)),
+        "n_cases": cases,
+        "n_data_sets": sample.n_data_sets,
         "n_zero": int((d == 0).sum()),
-        "mean_a": float(values["a"].mean()),
-        "mean_b": float(values["b"].mean()),
-        "median_difference": float(np.median(d)) if len(d) else float("nan"),
+        "mean_a": a,
+        "mean_b": b,
+        "mean_difference": sample.estimate,
         "ci_low": low,
         "ci_high": high,
         "ci_level": level,
-        "rank_biserial": rank_biserial(d),
+        "unit_weighted_difference": float(d.mean()) if len(d) else float("nan"),
+        "median_difference": float(np.median(sample.units)) if len(d) else float("nan"),
+        "rank_biserial": rank_biserial(sample.units),
         "superiority": superiority(d),
-        "mean_difference": float(d.mean()) if len(d) else float("nan"),
-        "p": p if len(d) > 1 else float("nan"),
-        "p_tost_t": p_t,
-        "method": method if len(d) > 1 else "none",
-        "interval": drawn,
-        "note": "; ".join(notes),
+        "largest_share": float(sample.sizes.max() / len(d)) if len(d) else float("nan"),
+        "n_sets_positive": int((sample.set_means > 0).sum()),
+        "n_sets_negative": int((sample.set_means < 0).sum()),
+        "holds_for": holds_for,
+        "unit": noun,
+        "p": p,
+        "p_signed_rank": _ranked(sample.units, comparison, null),
+        "method": f"{sample.method.format(units=noun + 's')}, {asked}" if len(d) > 1 else "none",
+        "note": "; ".join(_notes(sample, side, d, noun)),
     }
+    return row, sample.interval
+
+
+def compare_pairs(
+    values: pd.DataFrame, comparison: Comparison, noun: str = "case", null: float = 0.0
+) -> dict:
+    """Return effects, interval and test of one set of pairs, not corrected for others (`assess`)."""
+    return assess(values, comparison, noun, null)[0]
+
+
+def corrected(
+    rows: Sequence[Mapping], intervals: Sequence[Interval | None], counted: Sequence[bool] | None = None
+) -> pd.DataFrame:
+    """Return the tests of one or more families with corrected p values, and intervals to match.
+
+    Parameters
+    ----------
+    rows : sequence of mapping
+        With `family`, `p` and `ci_level`.
+    intervals : sequence of callable
+        What gives each row's interval at a level; None where there is none.
+    counted : sequence of bool, optional
+        False for a row that repeats the test of another: it gets no corrected p here.
+
+    Returns
+    -------
+    DataFrame
+        The rows with `p_holm`, `n_tests` (of the family) and `ci_holm_low`, `ci_holm_high`,
+        `ci_holm_level`: the interval that leaves 0, or lies within the margin, where `p_holm` is below 0.05.
+    """
+    frame = pd.DataFrame(rows)
+    p = frame["p"].astype(float).where(np.ones(len(frame), bool) if counted is None else np.array(counted))
+    for _, family in p.groupby(frame["family"], sort=False):
+        tests = family.to_numpy(float)
+        frame.loc[family.index, "p_holm"] = holm(tests)
+        frame.loc[family.index, "divisor"] = holm_divisors(tests)
+        frame.loc[family.index, "n_tests"] = int(np.isfinite(tests).sum())
+    levels = 1 - (1 - frame["ci_level"].astype(float)) / frame["divisor"].astype(float)
+    limits = [
+        interval(level) if interval and np.isfinite(level) else (float("nan"), float("nan"))
+        for interval, level in zip(intervals, levels, strict=True)
+    ]
+    frame["ci_holm_low"], frame["ci_holm_high"] = np.array(limits, float).T
+    frame["ci_holm_level"] = levels
+    return frame.drop(columns="divisor").astype({"p_holm": float, "n_tests": "Int64"})
+
+
+def joined(*notes: str) -> str:
+    """Return the notes that are not empty, separated by semicolons."""
+    return "; ".join(note for note in notes if note)
 
 
 def _expanded(table: pd.DataFrame, comparison: Comparison) -> list[tuple[str, Comparison]]:
@@ -256,117 +188,115 @@ def _expanded(table: pd.DataFrame, comparison: Comparison) -> list[tuple[str, Co
         rows = rows[rows[column].isin(wanted if isinstance(wanted, list) else [wanted])]
     levels = sorted(rows[comparison.each].dropna().unique())
     return [
-        (
-            str(level),
-            Comparison(
-                **{
-                    **{name: getattr(comparison, name) for name in comparison.__dataclass_fields__},
-                    "where": {**comparison.where, comparison.each: level},
-                }
-            ),
-        )
+        (str(level), replace(comparison, where={**comparison.where, comparison.each: level}))
         for level in levels
     ]
 
 
-COMPARISON_COLUMNS = (
-    ["comparison", "level", "family", "n_tests", "unit", "test", "margin", "n", "n_data_sets", "n_zero"]
-    + ["n_unpaired", "failed_a", "failed_b", "designs", "mean_a", "mean_b"]
-    + [
-        "median_difference",
-        "ci_low",
-        "ci_high",
-        "ci_level",
-        "rank_biserial",
-        "superiority",
-        "mean_difference",
-    ]
-    + ["p", "p_holm", "p_tost_t", "method", "interval", "note"]
-)
+COMPARISON_COLUMNS = [
+    *("comparison", "level", "family", "n_tests", "metric", "unit", "test", "margin"),
+    *("n", "n_patients", "n_cases", "n_data_sets", "n_zero", "n_unpaired", "failed_a", "failed_b", "designs"),
+    *("mean_a", "mean_b", "mean_difference", "ci_low", "ci_high", "ci_level"),
+    *("ci_holm_low", "ci_holm_high", "ci_holm_level"),
+    *("unit_weighted_difference", "median_difference", "rank_biserial", "superiority"),
+    *("largest_share", "n_sets_positive", "n_sets_negative"),
+    *("p", "p_holm", "p_signed_rank", "finding", "holds_for", "method", "note"),
+]
 
 
-def compare(
-    table: pd.DataFrame,
-    comparisons: list[Mapping | Comparison],
-    resamples: int = RESAMPLES,
-    seed: int = 0,
-) -> pd.DataFrame:
+def compare(table: pd.DataFrame, comparisons: list[Mapping | Comparison]) -> pd.DataFrame:
     """Make the declared comparisons, corrected by Holm within each family.
 
     Parameters
     ----------
     table : DataFrame
-        The tidy table (`store.COLUMNS`), of this workbook or any other.
+        The tidy table (`table.COLUMNS`), of this workbook or any other.
     comparisons : list of mapping
-        See `pooling.declare`. All of them are made, and all are reported.
-    resamples, seed : int
-        Of the bootstrap and the random changes of sign.
+        See `declarations.declare`. All of them are made, and all are reported.
 
     Returns
     -------
     DataFrame
-        One row per comparison, columns `COMPARISON_COLUMNS`. A comparison for which the table has
-        no pairs has `n` 0 and a note; it does not count as a test.
+        One row per comparison, columns `COMPARISON_COLUMNS`. `mean_difference` weighs data sets alike; its
+        interval belongs to `p`, and that of `ci_holm_*` to `p_holm` and to the finding, which holds for
+        whom `holds_for` says. `median_difference`, `rank_biserial` and `p_signed_rank` (exact) are of what
+        the inference takes as drawn: means of data sets from 6 on, otherwise units. `unit_weighted_difference`
+        lets large data sets weigh more. A comparison for which the table has no pairs has `n` 0 and a note;
+        it does not count as a test.
     """
     checked = check_table(table)
     declared = [declare(item) for item in comparisons]
     names = [comparison.name for comparison in declared]
     if len(set(names)) < len(names):
         raise InputError("comparisons", "two of them have the same name.", "Give each its own.")
-    rows = []
+    rows, intervals, relations = [], [], []
     for comparison in declared:
         for level, one in _expanded(checked, comparison) or [("", comparison)]:
             pairs = paired_values(checked, one)
+            row, interval = assess(pairs.values, one, pairs.noun)
             rows.append(
                 {
                     "comparison": comparison.name,
                     "level": level,
                     "family": comparison.family,
-                    "unit": comparison.unit,
+                    "metric": comparison.metric,
                     "test": comparison.test,
                     "margin": comparison.margin if comparison.test != "difference" else float("nan"),
                     "n_unpaired": pairs.unpaired,
                     "failed_a": pairs.failed_a,
                     "failed_b": pairs.failed_b,
                     "designs": pairs.designs,
-                    **compare_pairs(pairs.values, one, resamples, seed),
+                    **row,
+                    "n_patients": pairs.n_patients,
+                    "n_cases": pairs.n_cases,
                 }
             )
-    result = pd.DataFrame(rows, columns=COMPARISON_COLUMNS)
-    for _, family in result.groupby("family", sort=False):
-        result.loc[family.index, "p_holm"] = holm(family["p"].to_numpy(float))
-        result.loc[family.index, "n_tests"] = int(family["p"].notna().sum())
-    return result.astype({"p_holm": float, "n_tests": "Int64"})
+            intervals.append(interval)
+            directions = {"two-sided": "!=", "greater": ">", "less": "<"}
+            relation = {"equivalence": "=", "not_worse": ">="}.get(one.test, directions[one.alternative])
+            relations.append((relation, one.margin, one.metric in OVERLAPS))
+    if not rows:
+        return pd.DataFrame(columns=COMPARISON_COLUMNS).astype({"p_holm": float, "n_tests": "Int64"})
+    result = corrected(rows, intervals)
+    found = [
+        finding(*how[:1], row, *how[1:])
+        for how, row in zip(relations, result.to_dict("records"), strict=True)
+    ]
+    result["finding"] = [what for what, _ in found]
+    result["note"] = [joined(note, why) for note, (_, why) in zip(result["note"], found, strict=True)]
+    return result[COMPARISON_COLUMNS]
 
 
-def summarise(cases: pd.DataFrame, by: list[str], resamples: int = FIGURE_RESAMPLES) -> pd.DataFrame:
-    """Return mean over cases, 95 % cluster-bootstrap interval and number of cases of every cell.
+def summarise(cases: pd.DataFrame, by: list[str]) -> pd.DataFrame:
+    """Return the mean of every cell in which data sets weigh alike, its 95 % interval, and the numbers behind.
 
     Parameters
     ----------
     cases : DataFrame
-        One row per case and cell: `data_set`, `value` and the columns of `by`.
+        One row per case and cell: `data_set`, `case_id`, `patient_id` (without it, the case is its own
+        patient), `value` and the columns of `by`.
 
     Returns
     -------
     DataFrame
-        Columns of `by`, `mean`, `ci_low`, `ci_high` (missing for one case), `n_cases`, `n_data_sets`.
+        Columns of `by`, `mean`, `ci_low`, `ci_high` (of `inference.Sample`; missing for fewer than 6
+        patients in fewer than 6 data sets), `n_patients`, `n_cases`, `n_data_sets`.
     """
     found = []
-    for key, cell in cases.groupby(by, dropna=False, sort=False):
-        values = cell["value"].to_numpy(float)
-        low = high = float("nan")
-        if len(values) > 1:
-            draws = bootstrap_draws(values, cell["data_set"].to_numpy(str), np.nanmean, resamples)
-            low, high = np.quantile(draws, [0.025, 0.975])
+    patients = patient_means(cases, by)
+    for key, cell in patients.groupby(by, dropna=False, sort=False):
+        sample = Sample(cell["value"].to_numpy(float), cell["data_set"].to_numpy(str))
+        low, high = sample.interval()
         found.append(
             {
                 **dict(zip(by, key if isinstance(key, tuple) else (key,), strict=True)),
-                "mean": values.mean(),
+                "mean": sample.estimate,
                 "ci_low": low,
                 "ci_high": high,
-                "n_cases": len(values),
-                "n_data_sets": cell["data_set"].nunique(),
+                "n_patients": len(cell),
+                "n_cases": int(cell["n_cases"].sum()),
+                "n_data_sets": sample.n_data_sets,
             }
         )
-    return pd.DataFrame(found, columns=[*by, "mean", "ci_low", "ci_high", "n_cases", "n_data_sets"])
+    columns = [*by, "mean", "ci_low", "ci_high", "n_patients", "n_cases", "n_data_sets"]
+    return pd.DataFrame(found, columns=columns)

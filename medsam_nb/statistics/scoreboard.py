@@ -4,31 +4,44 @@ All tests of a scoreboard are one Holm family, but for those of H13, which asks 
 would make the others' threshold depend on the number of objects: they are a family of their own
 (`FAMILIES` says so, and that it was not decided beforehand). A claim is supported where all its
 tests agree with it after correction, supported in part where some of its tests cannot be made with
-this table and all others agree, contradicted where one of them shows the opposite, and inconclusive
-otherwise. What the table cannot test is said, with what it would take.
+this table or show a difference of no practical weight and all others agree, contradicted where one of them
+shows the opposite, and inconclusive otherwise. With fewer than six data sets a verdict says that it holds in
+these data sets. What the table cannot test is said, with what it would take.
 """
 
 from collections.abc import Mapping
-from dataclasses import replace
 
-import numpy as np
 import pandas as pd
 
-from medsam_nb.protocol.designs import DESIGN_FACTORS
-from medsam_nb.statistics import paired
-from medsam_nb.statistics.claims import CLAIMS, H13, HIGH_IOU, deep_rows
-from medsam_nb.statistics.pooling import NEVER_MIXED, Comparison, case_means, check_table
+from medsam_nb.statistics.claim_values import design_table
+from medsam_nb.statistics.claims import CLAIMS, H10, H13, HIGH_IOU, MARGIN, MUCH, Claim
+from medsam_nb.statistics.declarations import Comparison
+from medsam_nb.statistics.findings import OPEN, OPPOSED, SHOWN, TINY, outcome, spoken
+from medsam_nb.statistics.inference import GENERAL
+from medsam_nb.statistics.paired import Interval, assess, corrected, joined
+from medsam_nb.statistics.pooling import check_table, unit_noun
 from medsam_nb.statistics.published import MODEL as PUBLISHED_MODEL
 from medsam_nb.statistics.published import sam_table
+from medsam_nb.statistics.selection import DRAWS, Selected, best_above, best_against_mean
 
-NEGLIGIBLE = 0.01  # IoU; a difference can be certain and yet not matter
-VERDICTS = ("supported", "supported in part", "contradicted", "inconclusive", "not testable")
+VERDICTS = ("supported", "supported in part", "contradicted", TINY, OPEN, "not testable")
+WORDS = {SHOWN: "supported", OPPOSED: "contradicted"}
 FAMILIES = (
-    "The tests of the claims are one Holm family. The objects of H13 are another, so that how many objects a "
-    "study has does not move the threshold of the other claims; this was not decided beforehand but after a "
-    "first look at the demonstration's table with an untrained model, where it moved several verdicts across "
-    "0.05, and has been fixed since."
+    "The tests of the claims are one Holm family; a test that two claims read in opposite ways (H5b and H5c) is "
+    "counted once. The objects of H13 are another family, so that how many objects a study has does not move the "
+    "threshold of the other claims; this was not decided beforehand but after a first look at the demonstration's "
+    "table with an untrained model, where it moved several verdicts across 0.05, and has been fixed since."
 )
+BOARD_COLUMNS = [
+    *("claim", "sentence", "source", "relation", "test", "scale", "unit"),
+    *("n", "n_cases", "n_data_sets", "n_zero", "mean_a", "mean_b", "mean_difference"),
+    *("ci_low", "ci_high", "ci_level", "ci_holm_low", "ci_holm_high", "ci_holm_level"),
+    *("unit_weighted_difference", "median_difference", "rank_biserial", "superiority"),
+    *("largest_share", "n_sets_positive", "n_sets_negative"),
+    *("p", "p_holm", "p_signed_rank", "family", "n_tests", "finding", "verdict", "because", "holds_for"),
+    *("method", "needs", "note"),
+]
+Test = tuple[dict, Interval | None]  # a row of the board and what gives its intervals
 
 
 def model_parts(table: pd.DataFrame, sam2: str = "", sam: str = "") -> dict[str, str]:
@@ -44,36 +57,94 @@ def model_parts(table: pd.DataFrame, sam2: str = "", sam: str = "") -> dict[str,
     return parts
 
 
-def _agreement(relation: str, estimate: float, low: float, high: float, p: float) -> str:
-    """Return the verdict of one test, given its corrected p value and interval."""
-    if not np.isfinite(p):
-        return "inconclusive"
-    significant = p < paired.ALPHA
-    if relation in ("=", ">="):
-        return "supported" if significant else "inconclusive"
-    agrees = estimate > 0 if relation == ">" else estimate < 0
-    if significant and estimate != 0:
-        return "supported" if agrees else "contradicted"
-    return "inconclusive"
+def _negated(interval: Interval) -> Interval:
+    """Return the interval of the same difference taken the other way round."""
+
+    def other(level: float) -> tuple[float, float]:
+        low, high = interval(level)
+        return -high, -low
+
+    return other
 
 
-def _high_objects(table: pd.DataFrame, models: Mapping[str, str], resamples: int, seed: int) -> list[dict]:
-    """Test, for every object's best design with a box or mask, whether its mean exceeds the bar."""
-    rows = deep_rows(table, models)
-    rows = rows[rows["prompt"].isin(["one_box", "mask"])].drop(columns="failed")
+def _selected(
+    values: pd.DataFrame, noun: str, selected: Selected, interval: Interval, method: str, note: str
+) -> Test:
+    """Return the row of a test whose p and interval take the choice of a design into account."""
+    row, _ = assess(values, Comparison("claim", {}, {}), noun)
+    low, high = interval(row["ci_level"])
+    # cases that choose for one another are not independent: no test of ranks
+    row |= {"p": selected.p, "ci_low": low, "ci_high": high, "p_signed_rank": float("nan")}
+    return row | {"method": method, "note": joined(row["note"], note)}, interval
+
+
+def _incomplete(designs: pd.DataFrame, noun: str) -> str:
+    missing = designs.attrs["incomplete"]
+    return (
+        f"{missing} {noun}{'s' * (missing != 1)} without a design that others have left out"
+        if missing
+        else ""
+    )
+
+
+def _best_design(
+    table: pd.DataFrame, models: Mapping[str, str], noun: str, draws: int, seed: int
+) -> list[Test]:
+    """Test the mean over all designs against the best one, which other rows choose (H10)."""
+    name = {"test": "mean of designs against the best on the others", "scale": "IoU"}
+    designs = design_table(table, models)
+    if len(designs) < 2 or designs.shape[1] < 2:
+        return [(name | {"n": 0}, None)]
+    sets = designs.index.get_level_values("data_set").to_numpy(str)
+    selected, best = best_against_mean(designs.to_numpy(float), sets, draws, seed)
+    pairs = pd.DataFrame({"data_set": sets, "a": designs.mean(axis=1).to_numpy(), "b": best})
+    method = f"permutation of {designs.shape[1]} designs within {{}}, {len(selected.draws)} draws, two-sided"
+    row, interval = _selected(
+        pairs, noun, selected, _negated(selected.interval), method, _incomplete(designs, noun)
+    )
+    row["method"] = row["method"].format("data sets" if row["holds_for"] == GENERAL else f"{noun}s")
+    return [(name | row | {"n_cases": designs.attrs["n_cases"]}, interval)]
+
+
+def _high_objects(
+    table: pd.DataFrame, models: Mapping[str, str], noun: str, draws: int, seed: int
+) -> list[Test]:
+    """Test, for every object, whether the best design with a box or mask has a mean above the bar (H13)."""
+    rows = table[(table["task"] == "3d") & table["prompt"].isin(["one_box", "mask"])]
+    rows = rows[rows["model"] == models.get("sam2", "")]
     found = []
-    for (data_set, name), group in rows.groupby(["data_set", "object"], dropna=False):
-        cells = [*DESIGN_FACTORS, *NEVER_MIXED]
-        means = case_means(group, cells)
-        best = means.groupby(cells[:4])["value"].mean().idxmax()
-        values = means[(means[cells[:4]] == list(best)).all(axis=1)]["value"].to_numpy(float)
-        pairs = pd.DataFrame({"data_set": data_set, "a": values, "b": HIGH_IOU})
-        one_sided = Comparison("claim", {}, {}, alternative="greater")
-        item = paired.compare_pairs(pairs, one_sided, resamples, seed)
-        item["note"] = "; ".join(filter(None, [item["note"], "design chosen on the same cases: optimistic"]))
-        found.append(
-            {"test": f"{data_set}: {name}, {'/'.join(best)}, against {HIGH_IOU}", "scale": "IoU", **item}
+    for (data_set, thing), group in rows.groupby(["data_set", "object"], dropna=False):
+        designs = design_table(group, models)
+        if designs.empty:
+            continue
+        selected, place = best_above(designs.to_numpy(float), HIGH_IOU, draws, seed)
+        pairs = pd.DataFrame({"data_set": data_set, "a": designs.iloc[:, place].to_numpy(), "b": HIGH_IOU})
+        method = f"changes of sign, the best of {designs.shape[1]} designs, two-sided"
+        row, interval = _selected(
+            pairs, noun, selected, selected.interval, method, _incomplete(designs, noun)
         )
+        name = f"{data_set}: {thing}, {'/'.join(designs.columns[place])}, against {HIGH_IOU}"
+        scale = {"test": name, "scale": "IoU", "n_cases": designs.attrs["n_cases"]}
+        # one patient has neither test nor interval
+        found.append((row | scale | ({"p": float("nan")} if len(designs) < 2 else {}), interval))
+    return found or [({"test": f"objects above {HIGH_IOU}", "n": 0}, None)]
+
+
+def _declared(
+    claim: Claim, table: pd.DataFrame, models: Mapping[str, str], noun: str, margin: float, much: float
+) -> list[Test]:
+    """Make the tests of a claim that compares two given sides."""
+    kind = {"=": "equivalence", ">=": "not_worse"}.get(claim.relation, "difference")
+    declared = Comparison("claim", {}, {}, test=kind, margin=margin)
+    found = []
+    for name, pairs in claim.tests:
+        head = {"test": name, "scale": "rank correlation" if "rank correlation" in name else "IoU"}
+        values = pairs(table, models)
+        if values.empty:
+            found.append((head | {"n": 0}, None))
+            continue
+        row, interval = assess(values, declared, noun, -much if claim.relation == "<<" else 0.0)
+        found.append((head | row, interval))
     return found
 
 
@@ -81,8 +152,9 @@ def scoreboard(
     table: pd.DataFrame,
     sam2: str = "",
     sam: str = "",
-    margin: float = 0.05,
-    resamples: int = paired.RESAMPLES,
+    margin: float = MARGIN,
+    much: float = MUCH,
+    draws: int = DRAWS,
     seed: int = 0,
 ) -> pd.DataFrame:
     """Return what the table says of every claim.
@@ -94,105 +166,95 @@ def scoreboard(
     sam2, sam : str
         Models that play the two parts; may be left out where the table has one of each.
     margin : float
-        Of "about as good" (H1) and "at least as good" (H3, H4), IoU.
+        Of "about as well" (H1) and "not worse" (H3, H4), IoU.
+    much : float
+        Of "much worse" (H9), IoU.
+    draws, seed : int
+        Of the permutations of H10, and of the changes of sign of H13 where not all are made.
 
     Returns
     -------
     DataFrame
         One row per test: the claim (`claim`, `sentence`, `source`, `relation`, `needs`), the test, its
-        `scale` ("IoU" or "rank correlation"), effects and interval as in `paired.compare`, `finding`
-        (of the test), `verdict` (of the claim) and `because` (which of its tests say what, and what is
-        needed for those that cannot be made). The case is the unit. For H13 a single object above the
-        bar is enough.
+        `scale` ("IoU" or "rank correlation"), effects, intervals and p as in `paired.compare`, `finding`
+        (of the test), `verdict` (of the claim, with whom it speaks of unless that is data sets like these),
+        `holds_for` (of the test) and `because` (which of its tests say what, and what is needed for those
+        that cannot be made). For H13 a single object above the bar is enough.
     """
     checked = check_table(table)
-    models = model_parts(checked, sam2, sam)
-    rows = []
-    for claim in (*CLAIMS, H13):
-        head = {"claim": claim.number, "sentence": claim.sentence, "source": claim.source}
-        head |= {"relation": claim.relation, "needs": claim.needs}
-        if claim is H13:
-            rows += [head | item for item in _high_objects(checked, models, resamples, seed)] or [
-                head | {"test": f"objects above {HIGH_IOU}", "n": 0}
-            ]
+    models, noun = model_parts(checked, sam2, sam), unit_noun(checked)
+    rows, intervals = [], []
+    for claim in sorted((*CLAIMS, H10, H13), key=lambda claim: int(claim.number[1:].rstrip("abcd"))):
+        said = claim.said(margin, much)
+        head = {"claim": said.number, "sentence": said.sentence, "source": said.source}
+        head |= {"relation": said.relation, "needs": said.needs, "mirrors": said.mirrors}
+        head |= {"family": "objects" if claim is H13 else "claims", "unit": noun, "note": ""}
+        if claim is H10:
+            tests = _best_design(checked, models, noun, draws, seed)
+        elif claim is H13:
+            tests = _high_objects(checked, models, noun, draws, seed)
+        else:
+            tests = _declared(claim, checked, models, noun, margin, much)
+        rows += [head | row for row, _ in tests]
+        intervals += [interval for _, interval in tests]
+    frame = pd.DataFrame(rows).reindex(columns=[*BOARD_COLUMNS, "mirrors"])
+    frame = frame.drop(columns=["p_holm", "n_tests", "ci_holm_low", "ci_holm_high", "ci_holm_level"])
+    mirrors = frame["mirrors"] != ""
+    board = corrected(frame.to_dict("records"), intervals, ~mirrors)
+    _read_mirrors(board, intervals)
+    board["note"] = board["note"].fillna("").astype(str)
+    board["finding"] = ""
+    for place, row in board.iterrows():
+        if not row["n"]:
+            board.loc[place, "finding"] = "not testable"
             continue
-        kind = {"=": "equivalence", ">=": "not_worse"}.get(claim.relation, "difference")
-        declared = Comparison("claim", {}, {}, test=kind, margin=margin)
-        for name, pairs in claim.tests:
-            values = pairs(checked, models)
-            item = paired.compare_pairs(values, declared, resamples, seed) if len(values) else {"n": 0}
-            if claim.relation == ">=" and item["n"]:
-                # the other side of the claim: shown lower than its rival, and by more than the margin
-                worse = paired.compare_pairs(values, replace(declared, test="difference"), resamples, seed)
-                item["worse"] = worse["p"] < paired.ALPHA and item["ci_high"] < -margin
-            elif claim.relation == "=" and item["n"]:
-                item["worse"] = item["ci_high"] < -margin or item["ci_low"] > margin
-            scale = "rank correlation" if "rank correlation" in name else "IoU"
-            rows.append(head | {"test": name, "scale": scale} | item)
-    columns = ["claim", "sentence", "source", "relation", "test", "scale", "n", "n_data_sets", "n_zero"]
-    columns += [
-        "mean_a",
-        "mean_b",
-        "median_difference",
-        "ci_low",
-        "ci_high",
-        "ci_level",
-        "rank_biserial",
-        "superiority",
-        "p",
-    ]
-    columns += [
-        "p_holm",
-        "family",
-        "n_tests",
-        "finding",
-        "verdict",
-        "because",
-        "method",
-        "interval",
-        "needs",
-        "note",
-    ]
-    board = pd.DataFrame(rows).reindex(columns=[*columns, "worse"])
-    board["p"] = board["p"].astype(float)
-    board["family"] = np.where(board["claim"] == H13.number, "objects", "claims")
-    board["p_holm"] = board.groupby("family")["p"].transform(lambda p: paired.holm(p.to_numpy(float)))
-    board["n_tests"] = board.groupby("family")["p"].transform("count").astype(int)
-    board["finding"] = [
-        "not testable"
-        if not row.n
-        else "contradicted"
-        if row.worse is True
-        else _agreement(row.relation, row.median_difference, row.ci_low, row.ci_high, row.p_holm)
-        for row in board.itertuples()
-    ]
-    board["verdict"] = board.groupby("claim", sort=False)["finding"].transform(
-        lambda found: _verdict(found.tolist(), any_is_enough=found.name == "H13")
-    )
+        bound = {"<<": much}.get(row["relation"], margin)
+        what, why = outcome(row["relation"], row, bound, row["scale"] == "IoU" and row["claim"] != "H13")
+        board.loc[place, "finding"] = WORDS.get(what, what)
+        board.loc[place, "note"] = joined(row["note"], why)
+    verdicts = {
+        claim: _verdict(tests, any_is_enough=claim == "H13") for claim, tests in board.groupby("claim")
+    }
     reasons = {claim: _because(tests) for claim, tests in board.groupby("claim", sort=False)}
-    board["because"] = board["claim"].map(reasons)
-    few = board["n"].between(1, paired.FEWEST_FOR_TEST - 1)
-    board["note"] = board["note"].astype(object).fillna("").astype(str)
-    board.loc[few & (board["note"] == ""), "note"] = "few cases"
-    tiny = board["finding"].isin(["supported", "contradicted"]) & board["relation"].isin([">", "<"])
-    tiny &= board["scale"].eq("IoU") & board["median_difference"].abs().lt(NEGLIGIBLE)
-    board.loc[tiny, "note"] = f"smaller than {NEGLIGIBLE:g} IoU: of no practical weight"
-    return board[columns].reset_index(drop=True)
+    board["verdict"], board["because"] = board["claim"].map(verdicts), board["claim"].map(reasons)
+    counts = ["n", "n_cases", "n_data_sets", "n_zero", "n_sets_positive", "n_sets_negative"]
+    board = board[BOARD_COLUMNS].astype(dict.fromkeys(counts, "Int64"))
+    return board.fillna({"holds_for": "", "method": "none"})
 
 
-def _verdict(findings: list[str], any_is_enough: bool = False) -> str:
-    """Return the verdict of a claim from the findings of its tests."""
+def _read_mirrors(board: pd.DataFrame, intervals: list[Interval | None]) -> None:
+    """Give a test that another claim reads the other way round the correction of the one that was counted."""
+    for place, row in board[board["mirrors"] != ""].iterrows():
+        twin = board[board["claim"] == row["mirrors"]].iloc[0]
+        for column in ("p_holm", "ci_holm_level", "n_tests"):
+            board.loc[place, column] = twin[column]
+        board.loc[place, ["ci_holm_low", "ci_holm_high"]] = [-twin["ci_holm_high"], -twin["ci_holm_low"]]
+
+
+def _verdict(tests: pd.DataFrame, any_is_enough: bool = False) -> str:
+    """Return the verdict of a claim from the findings of its tests, and of whom it speaks."""
+    findings = tests["finding"].tolist()
     testable = [finding for finding in findings if finding != "not testable"]
     if not testable:
         return "not testable"
     if any_is_enough:
         # that none was shown to pass the bar does not show that none does
-        return "supported" if "supported" in testable else "inconclusive"
+        return spoken("supported" if "supported" in testable else OPEN, "these data sets")
     if "contradicted" in testable:
-        return "contradicted"
-    if any(finding != "supported" for finding in testable):
-        return "inconclusive"
-    return "supported" if len(testable) == len(findings) else "supported in part"
+        verdict = "contradicted"
+    elif OPEN in testable:
+        verdict = OPEN
+    elif set(testable) == {TINY}:
+        verdict = TINY
+    else:
+        verdict = (
+            "supported"
+            if len(testable) == findings.count("supported") == len(findings)
+            else "supported in part"
+        )
+    decisive = tests[tests["finding"] == "contradicted"] if verdict == "contradicted" else tests
+    spoken_of = set(decisive.loc[decisive["finding"] != "not testable", "holds_for"])
+    return spoken(verdict, min(spoken_of, key=lambda words: (words == GENERAL, "data sets" in words)))
 
 
 def _because(tests: pd.DataFrame) -> str:
@@ -207,11 +269,10 @@ def _because(tests: pd.DataFrame) -> str:
     return "; ".join(parts)
 
 
-def published_scoreboard(resamples: int = paired.RESAMPLES, seed: int = 0) -> pd.DataFrame:
-    """Return the claims that SAM's published results can test: H2 and H3, the object as unit."""
+def published_scoreboard() -> pd.DataFrame:
+    """Return the claims that SAM's published results can test: H2 and H3, on means of data sets."""
     table = sam_table().assign(case_id=lambda t: t["data_set"] + ": " + t["object"])
-    board = scoreboard(
-        table.astype({"case_id": "string"}), sam=PUBLISHED_MODEL, resamples=resamples, seed=seed
-    )
+    board = scoreboard(table.astype({"case_id": "string"}), sam=PUBLISHED_MODEL)
     board = board[board["claim"].isin(["H2", "H3"]) & (board["n"] > 0)]
-    return board.assign(note="published means per object; objects of one data set are not independent")
+    note = "published means of objects, each as a case of its own"
+    return board.assign(unit="object", note=[joined(text, note) for text in board["note"]])
