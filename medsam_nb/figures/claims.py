@@ -26,9 +26,9 @@ def claims_forest(board: pd.DataFrame, ax: Axes, margin: float = MARGIN, much: f
     """Draw every test of the scoreboard: mean difference and interval, coloured by its finding.
 
     The interval is at the level at which Holm's method judged the test, so that it leaves 0 (or lies within
-    the margin) where the test is significant after correction. The shaded part of the axis is the claim. Filled marks
-    speak of data sets like these, open ones of these data sets only. Rank correlations are drawn on the same axis and
-    marked with a diamond.
+    the margin) where the test is significant after correction. The shaded part of the axis is the claim.
+    Filled marks speak of data sets like these, open ones of these data sets only. Rank correlations are
+    drawn on the same axis and marked with a diamond.
     """
     shown = board[board["n"] > 0]
     if shown.empty:

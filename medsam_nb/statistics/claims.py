@@ -64,7 +64,7 @@ POINTS = ["one_point", "point_per_component"]
 _DEEP = "3D rows of SAM 2"
 CLAIMS = (
     Claim(
-        "H1", "On single slices SAM 2 segments about as well as SAM: the mean IoU differs by less than {margin}.",
+        "H1", "On single slices SAM 2 segments about as well as SAM: mean IoUs differ by less than {margin}.",
         "all versions", "=",
         (("SAM 2 against SAM, all prompts", both_models),),
         "2D rows of a SAM 2 and a SAM model on the same cases",
@@ -89,8 +89,8 @@ CLAIMS = (
         "2D rows with single and per-component prompts",
     ),
     Claim(
-        "H4", "In volumes, with point prompts, the first mask is not worse, by {margin} or more, than the most "
-        "confident one.", "arXiv v1 and TBME", ">=",
+        "H4", "In volumes, with point prompts, the first mask is not worse, by {margin} or more, than the "
+        "most confident one.", "arXiv v1 and TBME", ">=",
         (("first against most confident mask, point prompts",
           deep("mask_choice", "first_mask", "most_confident_mask", prompt=POINTS)),),
         f"{_DEEP} with both mask choices",
@@ -144,14 +144,14 @@ CLAIMS = (
         "once with further ground-truth masks; this workbook runs no such task",
     ),
     Claim(
-        "H9", "Propagated masks are worse, by more than {much}, than prompting every slice, on the same slices.",
+        "H9", "Propagated masks are worse, by more than {much}, than prompting each of the same slices.",
         "arXiv v1", "<<",
         (("3D against 2D, propagated slices", deep_against_flat),),
         "2D and 3D rows of the same model and cases",
     ),
     Claim(
-        "H11", f"The IoU falls with the distance from the prompt, and is lower beyond {FAR_SLICES} slices than "
-        "nearer, also net of what 2D prompting reaches there.",
+        "H11", f"The IoU falls with the distance from the prompt, and is lower beyond {FAR_SLICES} slices "
+        "than nearer, also net of what 2D prompting reaches there.",
         "arXiv v1", "<",
         (("rank correlation with distance", falls_with_distance),
          (f"beyond {FAR_SLICES} slices against nearer", far_against_near),
@@ -167,10 +167,10 @@ CLAIMS = (
 )  # fmt: skip
 # The two claims about a best design, which is chosen on the same cases: `selection` tests them.
 H10 = Claim(
-    "H10", "The best design, chosen on other patients or data sets, is better than the mean over all designs.",
+    "H10", "The best design, chosen on other patients or data sets, is better than the mean over designs.",
     "arXiv v1, last version", "<", (), f"{_DEEP} with two or more designs and patients",
 )  # fmt: skip
 H13 = Claim(
-    "H13", f"For some object the best 3D design with a box or mask has a mean IoU above {HIGH_IOU}.", "TBME", ">",
-    (), f"{_DEEP} with box or mask prompts",
+    "H13", f"For some object the best 3D design with a box or mask has a mean IoU above {HIGH_IOU}.",
+    "TBME", ">", (), f"{_DEEP} with box or mask prompts",
 )  # fmt: skip

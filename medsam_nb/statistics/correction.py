@@ -1,7 +1,6 @@
 """Holm's correction of a family of tests, and the intervals that answer to it."""
 
 import numpy as np
-from statsmodels.stats.multitest import multipletests
 
 from medsam_nb.statistics.inference import ALPHA
 
@@ -10,9 +9,9 @@ def holm(p: np.ndarray) -> np.ndarray:
     """Return p values corrected by Holm's method; NaN stays NaN and is not counted as a test."""
     p = np.asarray(p, float)
     corrected = np.full(len(p), np.nan)
-    tested = ~np.isnan(p)
-    if tested.any():
-        corrected[tested] = multipletests(p[tested], method="holm")[1]
+    order = np.argsort(p, kind="stable")[: int(np.isfinite(p).sum())]  # NaN is sorted last
+    steps = p[order] * np.arange(len(order), 0, -1)
+    corrected[order] = np.minimum(np.maximum.accumulate(steps), 1.0)
     return corrected
 
 

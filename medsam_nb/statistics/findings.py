@@ -80,7 +80,7 @@ def outcome(relation: str, row: Mapping, margin: float = 0.0, overlap: bool = Tr
 
 
 def finding(relation: str, row: Mapping, margin: float = 0.0, overlap: bool = True) -> tuple[str, str]:
-    """Return the finding of a comparison in words ("a is higher", "equivalent", ...), and why if there is none.
+    """Return the finding of a comparison ("a is higher", "equivalent", ...), and why if there is none.
 
     Parameters are those of `outcome`.
     """

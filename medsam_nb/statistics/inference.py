@@ -7,10 +7,10 @@ chance depends on how many data sets there are:
   about data sets like these;
 - below, the patients within the data sets at hand: the statement is about these data sets only.
 
-The test is exact, by changes of sign (`signs.mean_sign_change`): where there is no difference, a coin decides the
-sign of what was drawn. Six to eleven data sets have too few signs for a level that is corrected for other tests
-(2 / 2^8 = 0.008); there it is the t test of their means, which keeps its level although means are of unequal
-precision (Bakirov and Szekely 2005; Ibragimov and Mueller 2010).
+The test is exact, by changes of sign (`signs.mean_sign_change`): where there is no difference, a coin
+decides the sign of what was drawn. Six to eleven data sets have too few signs for a level that is corrected
+for other tests (2 / 2^8 = 0.008); there it is the t test of their means, which keeps its level although
+means are of unequal precision (Bakirov and Szekely 2005; Ibragimov and Mueller 2010).
 
 The interval holds the values that the test does not reject, so it leaves 0 exactly where p is below the
 level. How often either errs is simulated by `benchmarks/check_statistics.py`.
@@ -108,7 +108,9 @@ class Sample:
         if not self.general:
             strata = f" within {self.n_data_sets} data sets" if self.n_data_sets > 1 else ""
             return f"sign-change test of the mean over {len(self.values)} {{units}}{strata}"
-        return f"{'t' if self.studentised else 'sign-change'} test of the means of {self.n_data_sets} data sets"
+        return (
+            f"{'t' if self.studentised else 'sign-change'} test of the means of {self.n_data_sets} data sets"
+        )
 
     @property
     def studentised(self) -> bool:

@@ -1,9 +1,10 @@
 """A linear mixed model as a second opinion: does another description of the same data agree?
 
-The model is value ~ level + (1 | data set) + (1 | data set : level) + (1 | patient): levels of a factor, whose
-effect varies between data sets, and patients nested in data sets. For two levels that every patient has, the
-differences within patients hold all there is to know of the effect, and follow difference ~ 1 + (1 | data set),
-which is what is fitted: the random intercept of a difference is the random slope of the effect.
+The model is value ~ level + (1 | data set) + (1 | data set : level) + (1 | patient): levels of a factor,
+whose effect varies between data sets, and patients nested in data sets. For two levels that every patient
+has, the differences within patients hold all there is to know of the effect, and follow difference ~ 1 + (1
+| data set), which is what is fitted: the random intercept of a difference is the random slope of the
+effect.
 """
 
 import warnings
@@ -66,7 +67,10 @@ def _fitted(data: pd.DataFrame) -> dict:
         d = data["difference"]
         error = float(d.std(ddof=1) / np.sqrt(len(d)))
         found = {"estimate": float(d.mean()), "error": error, "df": len(d) - 1, "sd_between": float("nan")}
-        return found | {"converged": True, "note": "one patient per data set: the t test of their differences"}
+        return found | {
+            "converged": True,
+            "note": "one patient per data set: the t test of their differences",
+        }
     try:
         return _with_slopes(data)
     except (np.linalg.LinAlgError, ValueError) as error:

@@ -220,9 +220,9 @@ def compare(table: pd.DataFrame, comparisons: list[Mapping | Comparison]) -> pd.
         One row per comparison, columns `COMPARISON_COLUMNS`. `mean_difference` weighs data sets alike; its
         interval belongs to `p`, and that of `ci_holm_*` to `p_holm` and to the finding, which holds for
         whom `holds_for` says. `median_difference`, `rank_biserial` and `p_signed_rank` (exact) are of what
-        the inference takes as drawn: means of data sets from 6 on, otherwise units. `unit_weighted_difference`
-        lets large data sets weigh more. A comparison for which the table has no pairs has `n` 0 and a note;
-        it does not count as a test.
+        the inference takes as drawn: means of data sets from 6 on, otherwise units.
+        `unit_weighted_difference` lets large data sets weigh more. A comparison for which the table has no
+        pairs has `n` 0 and a note; it does not count as a test.
     """
     checked = check_table(table)
     declared = [declare(item) for item in comparisons]
@@ -268,7 +268,7 @@ def compare(table: pd.DataFrame, comparisons: list[Mapping | Comparison]) -> pd.
 
 
 def summarise(cases: pd.DataFrame, by: list[str]) -> pd.DataFrame:
-    """Return the mean of every cell in which data sets weigh alike, its 95 % interval, and the numbers behind.
+    """Return the mean of every cell, data sets weighing alike, its 95 % interval, and the numbers behind.
 
     Parameters
     ----------

@@ -1,9 +1,9 @@
 """From rows to one value per unit: what counts, what is paired with what, and how it is averaged.
 
-The order of averaging is: slices of an object, designs that are compared alike, objects of a case,
-cases of a patient; every step weighs what it averages alike. Data sets are not averaged here: they are
-the clusters of `inference`. Nothing is imputed. A mask that could not be scored although the object is there counts as 0 and is
-counted; a row without a value for any other reason is left out and counted.
+The order of averaging is: slices of an object, designs that are compared alike, objects of a case, cases of
+a patient; every step weighs what it averages alike. Data sets are not averaged here: they are the clusters
+of `inference`. Nothing is imputed. A mask that could not be scored although the object is there counts as 0
+and is counted; a row without a value for any other reason is left out and counted.
 """
 
 from collections.abc import Collection, Mapping
@@ -25,8 +25,9 @@ NEVER_MIXED = ("task", "model", "mask_scope", "protocol", "frames")
 def check_table(table: pd.DataFrame) -> pd.DataFrame:
     """Return the table with its types, failed masks set to 0, and a column `failed`.
 
-    Where no patient is named, the case is its own patient. Rows without a value that are no failures (nothing to score, a distance that is not defined)
-    are left out; their number is in ``attrs["missing"]``.
+    Where no patient is named, the case is its own patient. Rows without a value that are no failures
+    (nothing to score, a distance that is not defined) are left out; their number is in
+    ``attrs["missing"]``.
 
     Raises
     ------
@@ -265,7 +266,7 @@ def patient_means(cases: pd.DataFrame, by: list[str]) -> pd.DataFrame:
     ----------
     cases : DataFrame
         One row per case and cell: `data_set`, `case_id`, `value`, the columns of `by`, and `patient_id`
-        (without it, the case is its own patient).
+        (one of the two is enough: the case is its own patient).
     by : list of str
 
     Returns
@@ -275,6 +276,8 @@ def patient_means(cases: pd.DataFrame, by: list[str]) -> pd.DataFrame:
     """
     if "patient_id" not in cases:
         cases = cases.assign(patient_id=cases["case_id"])
+    if "case_id" not in cases:
+        cases = cases.assign(case_id=cases["patient_id"])
     cells = list(dict.fromkeys(["data_set", "patient_id", *by]))
     grouped = cases.groupby(cells, dropna=False, sort=False)
     return grouped.agg(value=("value", "mean"), n_cases=("case_id", "nunique")).reset_index()

@@ -1,7 +1,7 @@
 """More than two designs at once: Friedman's test with Nemenyi's critical differences.
 
-Blocks are what the inference takes as drawn (`inference`): data sets from six on, each with the means over its
-patients, as in Demsar (2006); below, the patients within the data sets at hand.
+Blocks are what the inference takes as drawn (`inference`): data sets from six on, each with the means over
+its patients, as in Demsar (2006); below, the patients within the data sets at hand.
 """
 
 from dataclasses import dataclass

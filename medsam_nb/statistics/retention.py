@@ -32,8 +32,8 @@ def retention(table: pd.DataFrame, by: str = "direction") -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        Columns `data_set`, `patient_id`, `case_id`, `by`, `distance_slices` (negative before the prompted slice,
-        0 left out), `value` (1 means nothing was lost; NaN where no object of the case has an IoU of
+        Columns `data_set`, `patient_id`, `case_id`, `by`, `distance_slices` (negative before the prompted
+        slice, 0 left out), `value` (1 means nothing was lost; NaN where no object of the case has an IoU of
         at least `LEAST` on its prompted slices), `n_objects` (with a ratio), `n_undefined` (without).
 
     Raises

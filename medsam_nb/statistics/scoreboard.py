@@ -27,10 +27,11 @@ from medsam_nb.statistics.selection import DRAWS, Selected, best_above, best_aga
 VERDICTS = ("supported", "supported in part", "contradicted", TINY, OPEN, "not testable")
 WORDS = {SHOWN: "supported", OPPOSED: "contradicted"}
 FAMILIES = (
-    "The tests of the claims are one Holm family; a test that two claims read in opposite ways (H5b and H5c) is "
-    "counted once. The objects of H13 are another family, so that how many objects a study has does not move the "
-    "threshold of the other claims; this was not decided beforehand but after a first look at the demonstration's "
-    "table with an untrained model, where it moved several verdicts across 0.05, and has been fixed since."
+    "The tests of the claims are one Holm family; a test that two claims read in opposite ways (H5b and H5c) "
+    "is counted once. The objects of H13 are another family, so that how many objects a study has does not "
+    "move the threshold of the other claims; this was not decided beforehand but after a first look at the "
+    "demonstration's table with an untrained model, where it moved several verdicts across 0.05, and has "
+    "been fixed since."
 )
 BOARD_COLUMNS = [
     *("claim", "sentence", "source", "relation", "test", "scale", "unit"),

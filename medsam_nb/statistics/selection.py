@@ -35,7 +35,7 @@ class Selected:
 
     @property
     def p(self) -> float:
-        """P that the estimate is above chance, doubled as in a two-sided test; the observed one is a draw too."""
+        """P that the estimate is above chance, doubled as in a two-sided test; it is itself one draw."""
         above = (self.draws >= self.estimate - 1e-12).sum()
         return float(min(1.0, 2 * (1 + above) / (1 + len(self.draws))))
 

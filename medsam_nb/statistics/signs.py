@@ -39,9 +39,9 @@ def upper_tail(scores: np.ndarray, observed: int, exact_up_to: int = EXACT_UP_TO
         return 0.0
     if observed == scores.sum():
         return float(0.5 ** len(scores))
-    if len(scores) > exact_up_to:
-        return _approximate_tail(scores.astype(float), 2.0 * observed - scores.sum())
     divisor = int(np.gcd.reduce(scores))
+    if len(scores) > exact_up_to:  # sums of +-scores come in steps of twice the divisor: half a step lower
+        return _approximate_tail(scores.astype(float), 2.0 * observed - scores.sum() - divisor)
     scores = scores // divisor
     density, total = np.zeros(int(scores.sum()) + 1), 0
     density[0] = 1.0
@@ -54,7 +54,7 @@ def upper_tail(scores: np.ndarray, observed: int, exact_up_to: int = EXACT_UP_TO
 
 
 def _approximate_tail(scores: np.ndarray, observed: float) -> float:
-    """Return P(sum of +-scores >= observed): exact over the signs of the few that dominate, else approximate."""
+    """Return P(sum of +-scores >= observed), exact over the signs of the few that dominate."""
     large = scores**2 > DOMINATES * (scores**2).sum()
     large[:-MOST_DOMINATING] = False  # they are sorted
     sums = np.zeros(1)
