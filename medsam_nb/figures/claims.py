@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from medsam_nb.figures.style import legend, mark, nothing
-from medsam_nb.figures.words import counted, label
+from medsam_nb.figures.words import label
 from medsam_nb.statistics.claims import MARGIN, MUCH
 from medsam_nb.statistics.inference import GENERAL
 
@@ -52,16 +52,15 @@ def claims_forest(board: pd.DataFrame, ax: Axes, margin: float = MARGIN, much: f
     names = []
     for row in shown.itertuples():
         test = row.test.split(", ")[0] + ", best design" if row.claim == "H13" else row.test
-        names.append(f"{row.claim}  {label(test)} ({int(row.n)})")
+        names.append(f"{row.claim}  {label(test)} ({int(row.n)}/{int(row.n_data_sets)})")
     ax.set_yticks(range(len(shown)), [fill(name, 72) for name in names], size=6)
     ax.set_ylim(len(shown) - 0.4, -0.6)
     ax.set_xlim(-limit, limit)
     ax.tick_params(axis="y", length=0)
     unit = shown["unit"].iloc[0]
-    sets = counted(int(shown["n_data_sets"].max()), "data set")
     ax.set_xlabel(
-        f"mean difference of IoU, data sets weighing alike ({unit}s in brackets, up to {sets}),\n"
-        "interval corrected like the test; diamonds: mean rank correlation"
+        f"mean difference of IoU (diamonds: rank correlation)\n"
+        f"and corrected interval; {unit}s/data sets in brackets"
     )
     marks = [mark(colour, name) for name, colour in FINDING_COLOURS.items() if name in set(shown["finding"])]
     general = shown["holds_for"] == GENERAL

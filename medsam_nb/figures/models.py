@@ -137,7 +137,10 @@ def sam2_minus_sam(
     ax.set_xlabel(fill(f"IoU of {label(sam2)} minus {label(sam)}", 50))
     p = p_text(drawn["p"].iloc[last])
     p = f"too few {noun}s" if p == "-" else f"p {p}" if "<" in p else f"p = {p}"
-    ax.set_title(fill(f"equivalence within {margin:g}, {drawn['holds_for'].iloc[-1]}: {p}", 50), loc="right")
+    ax.set_title(
+        fill(f"equivalence within {margin:g}, {drawn['holds_for'].iloc[-1]}: {p}, uncorrected", 50),
+        loc="right",
+    )
     return drawn
 
 

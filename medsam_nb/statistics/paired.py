@@ -174,9 +174,9 @@ def corrected(
     return frame.drop(columns="divisor").astype({"p_holm": float, "n_tests": "Int64"})
 
 
-def joined(*notes: str) -> str:
-    """Return the notes that are not empty, separated by semicolons."""
-    return "; ".join(note for note in notes if note)
+def joined(note: str, why: str) -> str:
+    """Return a note with a further one, unless the first says already that there are too few."""
+    return note if "cannot reach" in note else "; ".join(filter(None, [note, why]))
 
 
 def _expanded(table: pd.DataFrame, comparison: Comparison) -> list[tuple[str, Comparison]]:

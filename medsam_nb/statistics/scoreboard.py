@@ -220,7 +220,7 @@ def scoreboard(
     board["verdict"], board["because"] = board["claim"].map(verdicts), board["claim"].map(reasons)
     counts = ["n", "n_cases", "n_data_sets", "n_zero", "n_sets_positive", "n_sets_negative"]
     board = board[BOARD_COLUMNS].astype(dict.fromkeys(counts, "Int64"))
-    return board.fillna({"holds_for": "", "method": "none"})
+    return board.astype({"holds_for": object, "method": object}).fillna({"holds_for": "", "method": "none"})
 
 
 def _read_mirrors(board: pd.DataFrame, intervals: list[Interval | None]) -> None:

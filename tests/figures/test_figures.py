@@ -68,7 +68,7 @@ BOARDS = {}
 def boards(table):
     """The scoreboard of a table, computed once."""
     if len(table) not in BOARDS:
-        BOARDS[len(table)] = scoreboard(table, resamples=50)
+        BOARDS[len(table)] = scoreboard(table, draws=199)
     return BOARDS[len(table)]
 
 
@@ -186,7 +186,7 @@ def test_sam2_minus_sam_draws_the_paired_differences(made):
     )
     wide = wide.mean().unstack()
     d = wide["miniature_sam2"] - wide["miniature_sam"]
-    assert drawn["median_difference"].iloc[2] == pytest.approx(d.median(), abs=1e-9)
+    assert drawn["mean_difference"].iloc[2] == pytest.approx(d.mean(), abs=1e-9)
     assert drawn["ci_level"].eq(0.9).all() and drawn["p"].iloc[2] < 0.05
 
 
@@ -235,12 +235,12 @@ def test_tables_and_text_of_a_paper():
     table = made_up_table(("MRI-Heart",), 6, designs=ALL_DESIGNS[:4])
     declared = {"name": "box_50 %", "task": "2d", "vary": "prompt", "a": "one_box", "b": "one_point"}
     declared |= {"where": {"mask_choice": "first_mask"}, "each": "model"}
-    result = paired.compare(table, [declared], resamples=100)
+    result = paired.compare(table, [declared])
     text = manuscript.latex(manuscript.comparison_table(result), "Effects & tests", "effects")
     assert r"\toprule" in text and r"box\_50 \%" in text and r"Effects \& tests" in text
-    assert manuscript.latex(
-        manuscript.claims_table(scoreboard(table, resamples=50)), "Claims", "claims"
-    ).count("H13")
+    assert manuscript.latex(manuscript.claims_table(scoreboard(table, draws=199)), "Claims", "claims").count(
+        "H13"
+    )
     record = {
         "checkpoints": {"m": "ab" * 32},
         "packages": {"torch": "2.5"},
@@ -248,8 +248,8 @@ def test_tables_and_text_of_a_paper():
         "git_commit": None,
     }
     words = manuscript.methods_paragraph(record, table, result)
-    assert "6 cases of 1 data set (" in words and "Of 2 comparisons declared beforehand, 2 could" in words
-    assert "in 1 family" in words and "0 masks failed" in words
+    assert "6 cases from 1 data set (" in words and "Of 2 comparisons declared beforehand, 2 could" in words
+    assert "in 1 family (all: 2)" in words and "0 masks failed" in words
     assert "m (SHA-256 abababababab)" in words and "torch 2.5" in words and "None" not in words
 
 
@@ -267,7 +267,7 @@ def test_latex_is_balanced_and_escaped(made):
     printed = {
         "means": manuscript.means_table(means, by),
         "claims": manuscript.claims_table(boards(table)),
-        "comparisons": manuscript.comparison_table(published.compare_published(resamples=50)),
+        "comparisons": manuscript.comparison_table(published.compare_published()),
         "none": manuscript.comparison_table(paired.compare(made["zero"], [])),
         "awkward": awkward,
     }
@@ -284,8 +284,8 @@ def test_latex_is_balanced_and_escaped(made):
             assert len(cells) == shown.shape[1] and not any(map(unescaped, cells))
         caption = next(line for line in lines if line.startswith(r"\caption"))
         assert unescaped(caption) == []
-    columns = {"means": ["cases", "mean IoU (95 % CI)"], "claims": ["n", "estimate (95 % CI)"]}
-    columns["comparisons"] = ["n", "median difference (95 % CI)"]
+    columns = {"means": ["cases", "mean IoU (95 % CI)"], "claims": ["cases", manuscript.EFFECT]}
+    columns["comparisons"] = ["objects", manuscript.EFFECT, "finding"]
     assert all(set(wanted) <= set(printed[name]) for name, wanted in columns.items())
 
 
@@ -298,10 +298,10 @@ def test_methods_say_equivalence_exclusions_and_protocol():
     table = made_up_table(("MRI-Heart",), 6, designs=ALL_DESIGNS[:4])
     declared = {"name": "alike", "task": "2d", "vary": "model", "a": "miniature_sam2", "b": "miniature_sam"}
     declared |= {"where": {"mask_choice": "first_mask"}, "test": "equivalence", "margin": 0.05}
-    result = paired.compare(table, [declared], resamples=50)
+    result = paired.compare(table, [declared])
     cases = pd.DataFrame({"status": ["ok"] * 6 + ["failed", "no_object"], "accuracy": True})
     words = manuscript.methods_paragraph({}, table, result, cases)
-    assert "Equivalence within 0.05 IoU: two one-sided tests" in words
+    assert "Equivalence within 0.05: two one-sided tests" in words
     assert "1 case could not be used" in words and "no object: 1 case." in words
     assert "Protocol: corrected." in words
     assert "  " not in words and words.endswith(".")

@@ -145,7 +145,9 @@ def test_the_interval_is_made_of_the_means_of_all_subsets(level):
     means = np.sort(sums[sizes > 0] / sizes[sizes > 0])
     low, high = signs.mean_interval(d, np.full(11, 1 / 11), level)
     beyond = int(np.floor((1 - level) / 2 * 2**11))  # the empty subset lies beyond every value
-    assert low == pytest.approx(means[beyond - 1], abs=2e-4) and high == pytest.approx(means[-beyond], abs=2e-4)
+    assert low == pytest.approx(means[beyond - 1], abs=2e-4) and high == pytest.approx(
+        means[-beyond], abs=2e-4
+    )
 
 
 @settings(max_examples=40, deadline=None)
