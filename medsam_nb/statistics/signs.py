@@ -7,14 +7,13 @@ signed-rank test, with the differences themselves the sign-change test of a mean
 """
 
 import numpy as np
-from scipy import optimize
+from scipy import optimize, special
 from scipy import stats as scipy_stats
 
-EXACT_UP_TO = 300  # pairs of a signed-rank test; beyond, a saddlepoint approximation
-EXACT_MEANS_UP_TO = 100  # the same of a test of means, whose interval needs dozens of tails
-DOMINATES = 0.02  # share of the variance from which a score is not left to the approximation
-MOST_DOMINATING = 6
-GRID = 2**15  # steps of the whole range to which the scores of a mean are rounded
+EXACT_UP_TO = 300  # pairs of a signed-rank test
+EXACT_MEANS_UP_TO = 100  # of a test of means, whose interval needs dozens of tails
+LARGEST = 60  # scores that are convolved where there are more; the others are taken together
+GRID = 2**15  # steps of the whole range to which the scores of a mean are rounded, or 64 for each score
 ROUND = 12  # decimals; differences of equal IoUs must tie, not differ by rounding errors
 ALTERNATIVES = ("two-sided", "greater", "less")
 
@@ -28,9 +27,10 @@ def upper_tail(scores: np.ndarray, observed: int, exact_up_to: int = EXACT_UP_TO
         Not negative.
     observed : int
     exact_up_to : int
-        Number of scores up to which the distribution is computed exactly, by convolution. Beyond, by
-        the saddlepoint approximation of Lugannani and Rice (1980): with so many scores p is off by less
-        than a thousandth of itself, or by a twentieth where a few scores make up most of the sum.
+        Number of scores up to which the distribution is computed exactly. Of more scores the `LARGEST` are
+        convolved, and the sum of all others, each of which is a small part of it, is taken as normal with
+        a correction for its kurtosis (after Edgeworth); p is then off by less than a hundredth of itself
+        (`tests/statistics/test_signs.py`).
     """
     scores = np.sort(scores[scores > 0]).astype(np.int64)
     if observed <= 0:
@@ -40,9 +40,16 @@ def upper_tail(scores: np.ndarray, observed: int, exact_up_to: int = EXACT_UP_TO
     if observed == scores.sum():
         return float(0.5 ** len(scores))
     divisor = int(np.gcd.reduce(scores))
-    if len(scores) > exact_up_to:  # sums of +-scores come in steps of twice the divisor: half a step lower
-        return _approximate_tail(scores.astype(float), 2.0 * observed - scores.sum() - divisor)
-    scores = scores // divisor
+    scores, observed = scores // divisor, -(-observed // divisor)
+    if len(scores) <= exact_up_to:
+        return float(_density(scores)[observed:].sum())
+    density = _density(scores[-LARGEST:])
+    missing = observed - np.arange(len(density)) - 0.5  # half a step for what comes in steps
+    return float(density @ _normal_tail(scores[:-LARGEST].astype(float), missing))
+
+
+def _density(scores: np.ndarray) -> np.ndarray:
+    """Return the probability of every sum of the scores whose coins show heads."""
     density, total = np.zeros(int(scores.sum()) + 1), 0
     density[0] = 1.0
     for score in scores.tolist():
@@ -50,42 +57,17 @@ def upper_tail(scores: np.ndarray, observed: int, exact_up_to: int = EXACT_UP_TO
         density[: total + 1] = tails
         density[score : score + total + 1] += tails
         total += score
-    return float(density[-(-observed // divisor) :].sum())
+    return density
 
 
-def _approximate_tail(scores: np.ndarray, observed: float) -> float:
-    """Return P(sum of +-scores >= observed), exact over the signs of the few that dominate."""
-    large = scores**2 > DOMINATES * (scores**2).sum()
-    large[:-MOST_DOMINATING] = False  # they are sorted
-    sums = np.zeros(1)
-    for score in scores[large]:
-        sums = np.concatenate([sums - score, sums + score])
-    return float(np.mean([_saddlepoint_tail(scores[~large], observed - known) for known in sums]))
-
-
-def _saddlepoint_tail(scores: np.ndarray, observed: float) -> float:
-    """Return P(sum of +-scores >= observed) by Lugannani and Rice's formula."""
-    if observed < 0:
-        return 1.0 - _saddlepoint_tail(scores, -observed)
-    if observed >= scores.sum():
-        return 0.5 ** len(scores) * (observed == scores.sum())
-    scale = float(np.sqrt((scores**2).sum()))
-    s, x = scores / scale, observed / scale
-    if x < 1e-3:  # at the centre the formula is 0 / 0, and the normal distribution exact to 1e-6
-        return float(scipy_stats.norm.sf(x))
-
-    def slope(u: float) -> float:
-        return float(s @ np.tanh(u * s)) - x
-
-    top = 1.0
-    while slope(top) < 0:
-        top *= 2
-    u = optimize.brentq(slope, 0.0, top, xtol=1e-12)
-    t = np.abs(u * s)
-    cumulant = float((t + np.log1p(np.exp(-2 * t)) - np.log(2)).sum())  # log cosh that cannot overflow
-    w = np.sqrt(2 * (u * x - cumulant))
-    v = u * np.sqrt(float((s**2 / np.cosh(np.minimum(t, 300)) ** 2).sum()))
-    return float(scipy_stats.norm.sf(w) + scipy_stats.norm.pdf(w) * (1 / v - 1 / w))
+def _normal_tail(scores: np.ndarray, observed: np.ndarray) -> np.ndarray:
+    """Return about P(sum >= observed), of the scores whose coins show heads."""
+    variance = (scores**2).sum()  # times four
+    x = (2 * observed - scores.sum()) / np.sqrt(variance)
+    log_tail = special.log_ndtr(-x)
+    density = np.exp(-(x**2) / 2 - log_tail) / np.sqrt(2 * np.pi)  # over the tail; about x far out
+    kurtosis = -2 * (scores**4).sum() / variance**2
+    return np.exp(log_tail + np.minimum(kurtosis / 24 * (x**3 - 3 * x) * density, 0.5))
 
 
 def _p(scores: np.ndarray, positive: np.ndarray, alternative: str, exact_up_to: int) -> float:
@@ -114,7 +96,7 @@ def signed_rank(d: np.ndarray, alternative: str = "two-sided") -> tuple[float, s
     -------
     p : float
         1.0 where all differences are zero, NaN where there are fewer than two.
-    method : {"exact", "saddlepoint", "all differences are zero", "none"}
+    method : {"exact", "nearly exact", "all differences are zero", "none"}
     """
     d = np.asarray(d, float)
     if len(d) < 2:
@@ -123,7 +105,7 @@ def signed_rank(d: np.ndarray, alternative: str = "two-sided") -> tuple[float, s
         return 1.0, "all differences are zero"
     doubled = np.rint(2 * scipy_stats.rankdata(np.abs(d))).astype(np.int64)
     p = _p(doubled[d != 0], d[d != 0] > 0, alternative, EXACT_UP_TO)
-    return p, "exact" if len(d) <= EXACT_UP_TO else "saddlepoint"
+    return p, "exact" if len(d) <= EXACT_UP_TO else "nearly exact"
 
 
 def rank_biserial(d: np.ndarray) -> float:
@@ -146,7 +128,7 @@ def mean_sign_change(
     """Return p of the sign-change test that the weighted mean of `d` is `null`.
 
     Every deviation from `null` changes sign by a fair coin. Deviations are rounded to 1 / `GRID` of their
-    total, which moves the statistic by less than a thousandth of its standard error and leaves the
+    total, which moves the statistic by less than a hundredth of its standard error and leaves the
     test exact: rounding does not depend on the signs.
 
     Parameters
@@ -160,7 +142,7 @@ def mean_sign_change(
     total = np.abs(parts).sum()
     if not total:
         return 1.0
-    scores = np.rint(np.abs(parts) / total * GRID).astype(np.int64)
+    scores = np.rint(np.abs(parts) / total * max(GRID, 64 * len(parts))).astype(np.int64)
     scores[parts != 0] = np.maximum(scores[parts != 0], 1)  # however small, it has a sign
     return _p(scores, parts > 0, alternative, EXACT_MEANS_UP_TO)
 
@@ -170,7 +152,7 @@ def mean_interval(d: np.ndarray, weights: np.ndarray, level: float) -> tuple[flo
 
     NaN limits where there are too few differences for any value to be rejected at that level.
     """
-    d, weights = np.asarray(d, float), np.asarray(weights, float)
+    d, weights = np.asarray(d, float), np.asarray(weights, float) / np.sum(weights)
     alpha = (1 - level) / 2
     if not len(d) or 0.5 ** len(d) >= alpha:
         return float("nan"), float("nan")
@@ -182,7 +164,14 @@ def mean_interval(d: np.ndarray, weights: np.ndarray, level: float) -> tuple[flo
         def excess(null: float) -> float:
             return np.log(max(mean_sign_change(values, weights, null, "greater"), 1e-300) / alpha)
 
-        start, end = values.min() - 1e-9, float(values @ weights / weights.sum())
-        return optimize.brentq(excess, start, end, xtol=1e-8, rtol=1e-10) if excess(end) > 0 else end
+        smallest, mean = values.min() - 1e-9, float(values @ weights)
+        reach = float(scipy_stats.norm.isf(alpha) * np.sqrt(weights**2 @ (values - mean) ** 2))
+        start, end = (
+            max(smallest, mean - 1.3 * reach),
+            min(mean, mean - 0.7 * reach),
+        )  # a guess, and then wider
+        start = start if excess(start) < 0 else smallest
+        end = end if excess(end) > 0 else mean
+        return optimize.brentq(excess, start, end, xtol=1e-7, rtol=1e-10) if excess(end) > 0 else end
 
-    return round(lower(d), 7), round(-lower(-d), 7)
+    return round(lower(d), 6), round(-lower(-d), 6)

@@ -66,7 +66,7 @@ def test_equivalence_is_two_one_sided_tests_and_their_interval():
         scipy_stats.wilcoxon(d - 0.05, alternative="less").pvalue,
     ]
     assert row["p_signed_rank"] == pytest.approx(max(of_ranks), rel=1e-6)
-    inside = -0.05 < row["ci_low"] and row["ci_high"] < 0.05
+    inside = row["ci_low"] > -0.05 and row["ci_high"] < 0.05
     assert inside == (row["p"] < 0.05) and inside
     assert paired.compare_pairs(pairs(d + 0.05), declared)["p"] > 0.05
 

@@ -29,7 +29,7 @@ def test_data_sets_are_the_rows_from_six_on_and_weigh_alike():
 
 
 def test_permutations_are_those_of_designs_within_rows():
-    """Two designs and few rows: every arrangement can be made, and p is the share that reaches the observed."""
+    """Two designs and few rows: of all arrangements, p is the share that reaches what was observed."""
     rng = np.random.default_rng(0)
     values = rng.normal(0.5, 0.1, (7, 2)) + [0, 0.06]
     weights = np.full(7, 1 / 7)

@@ -15,7 +15,7 @@ PLAIN = np.array([0.11, 0.24, 0.37, -0.05, 0.62, -0.18, 0.43, 0.29, 0.07, -0.33]
 TIED = np.array([0.1, 0.1, -0.1, 0.4, 0.5, 0.6, 0.7, -0.2, 0.2, 0.3, 0.3, 0.1])
 ZEROS = np.array([0, 0, 0.1, 0.2, 0.3, -0.4, 0.5, 0.6, 0.2, 0, -0.1])
 FIFTY = np.sin(np.arange(1, 51)) / 10 + 0.05
-# benchmarks/reference_values.R: wilcox.test(exact = TRUE), and coin's wilcoxsign_test with zero.method = "Pratt"
+# benchmarks/reference_values.R: wilcox.test(exact = TRUE), and coin's wilcoxsign_test by Pratt's method
 OF_R = [
     (PLAIN, 0.130859375, 0.0654296875, 0.947265625),
     (FIFTY, 6.82525048674165e-05, 3.41262524337083e-05, 0.999967455046757),
@@ -96,7 +96,7 @@ def test_no_floor_no_seed_and_no_time():
 
 @pytest.mark.parametrize("n", [signs.EXACT_UP_TO + 1, 450])
 @pytest.mark.parametrize("ties", [False, True])
-def test_beyond_the_exact_range_p_is_off_by_less_than_a_thousandth(n, ties):
+def test_beyond_the_exact_range_p_is_off_by_less_than_a_hundredth(n, ties):
     rng = np.random.default_rng(n)
     for shift in (0.0, 0.05, 0.15, 0.3):
         d = rng.normal(shift, 1, n)
@@ -105,19 +105,19 @@ def test_beyond_the_exact_range_p_is_off_by_less_than_a_thousandth(n, ties):
         seen = int(scores[d[d != 0] > 0].sum())
         seen = max(seen, int(scores.sum()) - seen)
         exact = signs.upper_tail(scores, seen, exact_up_to=n)
-        assert signs.signed_rank(d)[1] == "saddlepoint"
-        assert signs.upper_tail(scores, seen) == pytest.approx(exact, rel=1e-3)
+        assert signs.signed_rank(d)[1] == "nearly exact"
+        assert signs.upper_tail(scores, seen) == pytest.approx(exact, rel=1e-2)
 
 
 def test_a_tiny_data_set_beside_a_huge_one_is_approximated_too():
-    """Three patients make up half of the mean: their signs are enumerated, the others are approximated."""
+    """Three patients make up half of the mean: whatever their signs, the others are approximated well."""
     rng = np.random.default_rng(1)
     parts = np.r_[rng.normal(0, 0.1, 3) / 3, rng.standard_t(3, 600) * 0.05 / 600]
     scores = np.maximum(np.rint(np.abs(parts) / np.abs(parts).sum() * 2**17), 1).astype(int)
     for z in (0.3, 1.0, 1.6):
         seen = int(scores.sum() / 2 + z * np.sqrt((scores.astype(float) ** 2).sum()) / 2)
         exact = signs.upper_tail(scores, seen, exact_up_to=len(scores))
-        assert signs.upper_tail(scores, seen) == pytest.approx(exact, rel=0.05)
+        assert signs.upper_tail(scores, seen) == pytest.approx(exact, rel=1e-2)
 
 
 def test_without_information():
