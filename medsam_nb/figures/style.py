@@ -1,8 +1,9 @@
 """The visual language of all figures: sizes, colours, marks, axes, legends; and how a figure is saved.
 
 One visual language throughout: a colour per prompt, blue for bidirectional and orange for
-front to end, filled for the first mask and open for the most confident one. Points are means over cases
-(slices first averaged within their case); bars and bands are 95 % cluster-bootstrap intervals.
+front to end, filled for the first mask and open for the most confident one. Points are means over patients
+in which data sets weigh alike (slices first averaged within their case); bars and bands are 95 % intervals of
+`statistics.inference`.
 """
 
 from contextlib import AbstractContextManager
