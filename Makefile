@@ -36,19 +36,20 @@ lint: $(READY)  ## check style, import directions and that notebooks hold no out
 	$(BIN)/nbstripout --verify notebooks/*.ipynb
 
 lab: $(READY)  ## open the notebooks in JupyterLab
-	$(BIN)/jupyter lab notebooks
+	$(BIN)/jupyter lab --LabApp.default_url=/lab/tree/notebooks
 
 train: $(READY)  ## train the miniature SAM 2 from scratch (resumes where it stopped)
-	$(BIN)/medsam-nb train studies/train_miniature.yaml
+	$(BIN)/python -m training train training/plans/sam2.yaml
 
 model-report: $(READY)  ## measure the miniature models; writes runs/miniature/results.json
-	$(BIN)/medsam-nb model-report
+	$(BIN)/python -m training report
 
 bench: $(READY)  ## compare the sweep engine with the study's own loop; writes runs/bench/results.json
 	$(BIN)/python -m benchmarks.bench_engine
 
-schema: $(READY)  ## write data_manifest.schema.json, with which editors check a manifest
+schema: $(READY)  ## write the schemas with which editors check a manifest and a file of prompts
 	$(BIN)/medsam-nb schema > data_manifest.schema.json
+	$(BIN)/medsam-nb schema --prompts > data_prompts.schema.json
 
 lock: $(READY)  ## pin the newest versions that pyproject.toml allows into requirements.txt
 	$(BIN)/uv pip compile pyproject.toml --extra test --universal --python-version 3.11 --generate-hashes --no-header -o requirements.txt

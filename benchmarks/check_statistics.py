@@ -122,11 +122,11 @@ def one_repeat(scenario: Scenario, number: int) -> dict:
     values, realised = data_sets(rng, **scenario.options)
     row = paired.compare_pairs(values, scenario.comparison)
     # a family of one: the correction changes nothing
-    judged = row | {"p_holm": row["p"], "ci_holm_low": row["ci_low"], "ci_holm_high": row["ci_high"]}
+    judged = row | {"p_holm": row["p"], "holm_low": row["ci_low"], "holm_high": row["ci_high"]}
     relation = {"equivalence": "=", "not_worse": ">="}.get(scenario.comparison.test, "!=")
     found, _ = finding(relation, judged, scenario.comparison.margin)
     general = scenario.options.get("effect", 0.0)
-    truth = general if row["holds_for"] == "data sets like these" else realised
+    truth = general if row["generalises_to"] == "data sets like these" else realised
     right = {"none": "", "general": "a is higher" if general > 0 else "b is higher"}
     right["these"] = "a is higher" if realised > 0 else "b is higher"
     if relation != "!=":

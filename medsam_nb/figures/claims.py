@@ -33,21 +33,21 @@ def claims_forest(board: pd.DataFrame, ax: Axes, margin: float = MARGIN, much: f
     shown = board[board["n"] > 0]
     if shown.empty:
         return nothing(ax, "no claim can be tested with this table")
-    drawn = shown[["ci_holm_low", "ci_holm_high", "mean_difference"]].to_numpy(float)
+    drawn = shown[["holm_low", "holm_high", "difference"]].to_numpy(float)
     limit = max(float(np.nanmax(np.abs(drawn))) * 1.1, 0.1)
     claimed = {">": (0, limit), "<": (-limit, 0), ">=": (-margin, limit), "=": (-margin, margin)}
     claimed["<<"] = (-limit, -much)
     for y, row in enumerate(shown.itertuples()):
         colour = FINDING_COLOURS[row.finding]
         ax.fill_between(claimed[row.relation], y - 0.45, y + 0.45, color="#f0f0f0", lw=0)
-        low, high = row.ci_holm_low, row.ci_holm_high
+        low, high = row.holm_low, row.holm_high
         if np.isfinite([low, high]).any():
             # a limit that does not exist is drawn to the edge
             ends = [low if np.isfinite(low) else -limit, high if np.isfinite(high) else limit]
             ax.plot(ends, [y, y], color=colour, lw=1.2)
-        face = colour if row.holds_for == GENERAL else "white"
+        face = colour if row.generalises_to == GENERAL else "white"
         marker = "o" if row.scale == "IoU" else "D"
-        ax.plot(row.mean_difference, y, marker, color=colour, mfc=face, mew=0.9, ms=3.5)
+        ax.plot(row.difference, y, marker, color=colour, mfc=face, mew=0.9, ms=3.5)
     ax.axvline(0, color="black", lw=0.5)
     names = []
     for row in shown.itertuples():
@@ -63,7 +63,7 @@ def claims_forest(board: pd.DataFrame, ax: Axes, margin: float = MARGIN, much: f
         f"and corrected interval; {unit}s/data sets in brackets"
     )
     marks = [mark(colour, name) for name, colour in FINDING_COLOURS.items() if name in set(shown["finding"])]
-    general = shown["holds_for"] == GENERAL
+    general = shown["generalises_to"] == GENERAL
     marks += [mark("black", GENERAL)] if general.any() else []
     marks += [mark("black", "these data only", filled=False)] if not general.all() else []
     legend(ax, marks, columns=4)

@@ -87,8 +87,8 @@ def sam2_minus_sam(
     -------
     DataFrame
         What is drawn: `data_set`, `object` ("all patients" or "all cases" in the last row), `n`,
-        `n_data_sets`, `mean_a` (SAM 2), `mean_b`, `mean_difference`, `ci_low`, `ci_high`, `ci_level`, `p`
-        (of equivalence), `holds_for`.
+        `n_data_sets`, `mean_a` (SAM 2), `mean_b`, `difference`, `ci_low`, `ci_high`, `ci_level`, `p`
+        (of equivalence), `generalises_to`.
     """
     rows = _both_models(table, sam2, sam)
     if rows.empty:
@@ -106,12 +106,12 @@ def sam2_minus_sam(
                 "n_data_sets",
                 "mean_a",
                 "mean_b",
-                "mean_difference",
+                "difference",
                 "ci_low",
                 "ci_high",
                 "ci_level",
             )
-            kept += ("p", "holds_for")
+            kept += ("p", "generalises_to")
             found.append({"data_set": data_set, "object": name} | {k: item[k] for k in kept})
             dots.append(differences(pairs["a"], pairs["b"]))
     drawn = pd.DataFrame(found)
@@ -125,7 +125,7 @@ def sam2_minus_sam(
         colour = "black" if y == last else "#0072B2"
         ax.plot(cases, [y] * len(cases), "|", color=GREY, ms=3.5, mew=0.5, zorder=1)
         ax.plot([row.ci_low, row.ci_high], [y, y], color=colour, lw=1.0)
-        ax.plot(row.mean_difference, y, "D" if y == last else "o", color=colour, ms=3.2)
+        ax.plot(row.difference, y, "D" if y == last else "o", color=colour, ms=3.2)
     names = [f"{r.data_set}: {r.object}" if r.data_set else r.object for r in drawn.itertuples()]
     counts = [f"{label(n)} ({k})" for n, k in zip(names, drawn["n"], strict=True)]
     ax.set_yticks(range(len(drawn)), [fill(name, 40) for name in counts], size=6)
@@ -138,7 +138,7 @@ def sam2_minus_sam(
     p = p_text(drawn["p"].iloc[last])
     p = f"too few {noun}s" if p == "-" else f"p {p}" if "<" in p else f"p = {p}"
     ax.set_title(
-        fill(f"equivalence within {margin:g}, {drawn['holds_for'].iloc[-1]}: {p}, uncorrected", 50),
+        fill(f"equivalence within {margin:g}, {drawn['generalises_to'].iloc[-1]}: {p}, uncorrected", 50),
         loc="right",
     )
     return drawn

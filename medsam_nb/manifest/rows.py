@@ -1,21 +1,55 @@
 """The rows of the manifest: every data set and checkpoint, and what each of their fields means."""
 
+import re
 from collections.abc import Sequence
 from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from medsam_nb.errors import ManifestError, require_known
 from medsam_nb.manifest.layouts import (
     Layout,
+    ListedCase,
+    ListedLayout,
     Name,
     RelativePath,
     Row,
+    require_different,
 )
 from medsam_nb.protocol.intensity import Intensity
 
+MOST_FILE_BYTES = 1 << 50
+
+
+def _with_host(url: str) -> str:
+    """Refuse an address without a host, with a port that is none, or with a user's name or password."""
+    parts = urlsplit(url)
+    if not parts.hostname or parts.port == 0 or "@" in parts.netloc:
+        raise ValueError(f"{url!r} is no address such as https://example.org/file (without a user's name)")
+    return url
+
+
+def _told_apart(labels: list[int]) -> list[int]:
+    require_different(labels, "the label")
+    return labels
+
+
+def _with_numbers(settings: object) -> object:
+    """Refuse truth values and text as grey-level limits; a dataclass would take them for numbers."""
+    for name in ("low", "high"):
+        value = settings.get(name, 0.0) if isinstance(settings, dict) else 0.0
+        if isinstance(value, bool | str):
+            raise ValueError(f"{name} must be a number, not {value!r}")
+    return settings
+
+
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 LabelValue = Annotated[int, Field(ge=1, le=65535)]
+Labels = Annotated[list[LabelValue], AfterValidator(_told_apart)]
+Url = Annotated[str, Field(pattern=r"^https?://\S+$", max_length=2000), AfterValidator(_with_host)]
+Words = Annotated[str, Field(pattern=r"\S")]  # not empty, not only blanks
+Config = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.+-]*(/[A-Za-z0-9_][A-Za-z0-9_.+-]*)*$")]
 
 
 class File(Row):
@@ -29,11 +63,21 @@ class File(Row):
     unpack : whether it is an archive (zip, tar) to be unpacked where it lies.
     """
 
-    url: str = Field(pattern=r"^https?://\S+$")
+    url: Url
     path: RelativePath
     sha256: Sha256 | None = None
-    size_bytes: int | None = Field(default=None, gt=0)
+    size_bytes: int | None = Field(default=None, gt=0, le=MOST_FILE_BYTES)
     unpack: bool = False
+
+
+def _require_one_group(pattern: str) -> None:
+    """Raise ValueError unless a pattern is a regular expression with one group."""
+    try:
+        groups = re.compile(pattern).groups
+    except re.error as error:
+        raise ValueError(f"patient {pattern!r} is no regular expression ({error})") from error
+    if groups != 1:
+        raise ValueError(f"patient {pattern!r} needs one group in brackets, such as ^(P[0-9]+)_")
 
 
 class Expected(Row):
@@ -45,8 +89,8 @@ class Expected(Row):
     study_masks : slices the study counts, as far as known; see `unverified`.
     """
 
-    cases: int | None = None
-    study_masks: int | None = None
+    cases: int | None = Field(default=None, ge=0)
+    study_masks: int | None = Field(default=None, ge=0)
 
 
 class DataSet(Row):
@@ -60,32 +104,34 @@ class DataSet(Row):
     ignored_labels : values that may occur and are no object.
     mask_threshold : masks are 1 where their value reaches it (grey, soft or coloured masks).
     mask_geometry : "ignore" where the masks' headers are known to be wrong.
-    may_be_empty : whether cases without any object belong to the data set (healthy patients).
-    accuracy : whether the masks are a truth to measure against; otherwise a format example.
-    unverified : facts of this row that nobody has checked against the source.
-    tested : whether the layout is tested on faithful files from raw folder to prepared cases.
+    patient : a regular expression whose group is the patient's part of a case's name; else a case is a
+    patient. may_be_empty : whether cases without any object belong to the data set (healthy patients).
+    accuracy : whether the masks are a truth to measure against; otherwise a format example. unverified :
+    facts of this row that nobody has checked against the source. tested : whether the layout is tested on
+    faithful files from raw folder to prepared cases.
     """
 
     name: str = ""
     group: Literal["study", "embedded", "further", "sample", "example", "own"] = "own"
-    title: str
+    title: Words
     paper_name: str | None = None
-    modality: str
+    modality: Words
     dimension: Literal[2, 3]
-    objects: dict[Name, list[LabelValue]] = Field(min_length=1)
-    ignored_labels: list[LabelValue] = []
+    objects: dict[Name, Annotated[Labels, Field(min_length=1)]] = Field(min_length=1)
+    ignored_labels: Labels = []
     merged: str | None = None
     slice_axis: Literal["thickest", "axial", "coronal", "sagittal", "stored"] = "thickest"
-    intensity: Intensity
+    intensity: Annotated[Intensity, BeforeValidator(_with_numbers)]
     mask_threshold: float | None = None
     mask_geometry: Literal["check", "ignore"] = "check"
+    patient: str | None = None
     may_be_empty: bool = False
     layout: Layout
     folder: RelativePath = ""
     access: Literal["open", "login", "agreement", "embedded", "own"] = "own"
     licence: str = "not stated"
     citation: str = ""
-    home_page: str | None = None
+    home_page: Url | None = None
     files: list[File] = []
     steps: list[str] = []
     expected: Expected = Expected()
@@ -101,9 +147,35 @@ class DataSet(Row):
         both = sorted(named & set(self.ignored_labels))
         if both:
             raise ValueError(f"labels {both} are both an object and ignored")
+        if self.patient is not None:
+            _require_one_group(self.patient)
+            if any(case.patient for case in self._listed_cases):
+                raise ValueError("give `patient` for the row or for its cases, not for both")
         if self.access in ("login", "agreement") and not self.steps:
             raise ValueError("access behind a login or agreement needs `steps` that say how to get it")
+        require_different((file.path for file in self.files), "the path")
         return self
+
+    @property
+    def _listed_cases(self) -> Sequence[ListedCase]:
+        return self.layout.cases if isinstance(self.layout, ListedLayout) else ()
+
+    def patient_of(self, case_id: str) -> str:
+        """Return whose images a case's are: by the row's rule, by the case's own entry, else its own name.
+
+        Raises
+        ------
+        ManifestError
+            If the row's rule does not fit the name.
+        """
+        if self.patient is not None:
+            match = re.search(self.patient, case_id)
+            if match is None:
+                rule = f"`patient: {self.patient}` of the row {self.name}"
+                raise ManifestError(case_id, f"{rule} does not fit it.", "Correct the rule.")
+            return match[1]
+        own = (case.patient for case in self._listed_cases if case.case_id == case_id and case.patient)
+        return next(own, case_id)
 
     @property
     def raw_folder(self) -> str:
@@ -128,12 +200,12 @@ class Checkpoint(Row):
 
     name: str = ""
     family: Literal["sam2", "sam"]
-    config: str
+    config: Config
     file: RelativePath
-    url: str | None = None
+    url: Url | None = None
     sha256: Sha256 | None = None
-    size_bytes: int | None = Field(default=None, gt=0)
-    image_size: int = Field(default=1024, gt=0)
+    size_bytes: int | None = Field(default=None, gt=0, le=MOST_FILE_BYTES)
+    image_size: int = Field(default=1024, ge=64, le=4096, multiple_of=64)
     embedded: bool = False
     licence: str
     citation: str

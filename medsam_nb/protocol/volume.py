@@ -17,7 +17,6 @@ from medsam_nb.protocol.intensity import Intensity, to_uint8
 
 # Directions (slice, row, column) in which the index grows, as a radiologist looks at them.
 DISPLAY_AXES = {"axial": "SPL", "coronal": "PIL", "sagittal": "LIP"}
-SLICE_AXES = ("thickest", *DISPLAY_AXES, "stored")
 GEOMETRY_TOLERANCE_MM = 0.05
 SAME_SPACING = 0.01  # relative difference below which two spacings count as equal
 
@@ -184,6 +183,8 @@ class Case:
         The label values that make up each object. Every object is segmented on its own.
     intensity : Intensity
         How intensities become grey levels.
+    patient_id : str
+        Whose images these are; the case's own id unless given. No part of the hash: results are the same.
     """
 
     data_set: str
@@ -193,8 +194,11 @@ class Case:
     labels: np.ndarray
     objects: Mapping[str, tuple[int, ...]]
     intensity: Intensity = Intensity()
+    patient_id: str = ""
 
     def __post_init__(self) -> None:
+        if not self.patient_id:
+            object.__setattr__(self, "patient_id", self.case_id)
         if self.image.array.ndim != 3:
             raise InputError(
                 self.case_id, f"the image has {self.image.array.ndim} axes.", "Give one 3D volume (z, y, x)."

@@ -1,7 +1,31 @@
-"""From the tidy table to inference: what was found, how certain it is, and of whom it holds. Never sees torch.
+"""From rows to inference: the tidy table in, means, effects with intervals, tests and verdicts out."""
 
-`pooling` averages rows to patients, `declarations` says what is compared, `paired` compares; `inference`,
-`signs`, `correction` and `findings` hold the statistics; `claims`, `claim_values`, `selection` and
-`scoreboard` test the study's claims; `rankings` and `mixed` look at many designs at once; `published` and
-`released_scripts` stand for the paper; `retention` and `shown_cases` describe.
-"""
+import lazy_loader as lazy
+
+__getattr__, __dir__, __all__ = lazy.attach(
+    __name__,
+    submodules=[
+        "claim_values",
+        "claims",
+        "correction",
+        "declarations",
+        "findings",
+        "inference",
+        "mixed",
+        "paired",
+        "pooling",
+        "published",
+        "rankings",
+        "released_scripts",
+        "retention",
+        "scoreboard",
+        "selection",
+        "shown_cases",
+        "signs",
+    ],
+    submod_attrs={
+        "pooling": ["case_means", "check_table"],
+        "paired": ["compare", "summarise"],
+        "rankings": ["rank_designs"],
+    },
+)

@@ -37,7 +37,7 @@ def outcome(relation: str, row: Mapping, margin: float = 0.0, overlap: bool = Tr
         Of a to b: any difference, higher, lower, lower by more than the margin, within +-margin, not lower
         by more than the margin. Of "!=" a higher a is `SHOWN`, a higher b is `OPPOSED`.
     row : mapping
-        `p_holm`, `ci_holm_low`, `ci_holm_high`, `mean_difference`, `median_difference`, `rank_biserial`.
+        `p_holm`, `holm_low`, `holm_high`, `difference`, `median_difference`, `rank_biserial`.
     margin : float
     overlap : bool
         Whether differences are of IoU or Dice, so that they can be `NEGLIGIBLE`.
@@ -48,7 +48,7 @@ def outcome(relation: str, row: Mapping, margin: float = 0.0, overlap: bool = Tr
     why : str
         Empty for the first two.
     """
-    p, low, high = row["p_holm"], row["ci_holm_low"], row["ci_holm_high"]
+    p, low, high = row["p_holm"], row["holm_low"], row["holm_high"]
     if not np.isfinite(p):
         return OPEN, ""  # the note of the row says what is missing
     if not np.isfinite([low, high]).any():
@@ -67,7 +67,7 @@ def outcome(relation: str, row: Mapping, margin: float = 0.0, overlap: bool = Tr
     denied = -margin if relation == "<<" else 0.0
     if not significant or low <= denied <= high:
         return OPEN, f"the interval holds {denied:g}"
-    mean, median, ranks = row["mean_difference"], row["median_difference"], row["rank_biserial"]
+    mean, median, ranks = row["difference"], row["median_difference"], row["rank_biserial"]
     if relation != "<<" and not one_direction(mean, median, ranks):
         return OPEN, (
             f"mean ({mean:+.3f}), median ({median:+.3f}) and ranks (rank-biserial {ranks:+.2f}) do not "
@@ -89,13 +89,13 @@ def finding(relation: str, row: Mapping, margin: float = 0.0, overlap: bool = Tr
     return {SHOWN: shown, OPPOSED: opposed}.get(what, what), why
 
 
-def spoken(verdict: str, holds_for: str) -> str:
+def spoken(verdict: str, generalises_to: str) -> str:
     """Return a verdict with whom it speaks of, unless that is data sets like these.
 
     Examples
     --------
     >>> spoken("supported", "these data sets"), spoken("supported", "data sets like these")
-    ('supported in these data sets', 'supported')
+    ('supported within these data sets', 'supported')
     """
-    silent = verdict in ("inconclusive", "not testable") or holds_for in ("", GENERAL)
-    return verdict if silent else f"{verdict} in {holds_for}"
+    silent = verdict in ("inconclusive", "not testable") or generalises_to in ("", GENERAL)
+    return verdict if silent else f"{verdict} within {generalises_to}"

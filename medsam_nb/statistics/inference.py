@@ -30,6 +30,7 @@ SIGNS_FROM = 12  # data sets whose changes of sign suffice: 2 / 2^12 is 0.05 ove
 # Fewer patients cannot reach p < 0.05 by changes of sign: 2 / 2^5 and 1 / 2^4 are more.
 FEWEST_UNITS = {"two-sided": 6, "greater": 5, "less": 5}
 GENERAL = "data sets like these"
+WITHIN = {"this data set", "these data sets"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,7 +93,7 @@ class Sample:
         return float(self.set_means.mean()) if len(self.values) else float("nan")
 
     @property
-    def holds_for(self) -> str:
+    def generalises_to(self) -> str:
         """Of whom the inference speaks, in words."""
         if not len(self.values):
             return ""

@@ -14,11 +14,14 @@ import pandas as pd
 import statsmodels.formula.api as smf
 from scipy import stats as scipy_stats
 
+from medsam_nb.protocol.designs import DESIGN_FACTORS
 from medsam_nb.statistics.inference import ALPHA, FEWEST_DATA_SETS, Sample
 from medsam_nb.statistics.pooling import case_means, patient_means
 
-MIXED_COLUMNS = ["level", "reference", "estimate", "ci_low", "ci_high", "p", "df", "sd_between", "n_patients"]
-MIXED_COLUMNS += ["n_cases", "n_data_sets", "converged", "holds_for", "note"]
+MIXED_COLUMNS = [
+    *("level", "reference", "estimate", "ci_low", "ci_high", "p", "degrees_of_freedom", "sd_between"),
+    *("n_patients", "n_cases", "n_data_sets", "converged", "generalises_to", "note"),
+]
 
 
 def _with_slopes(data: pd.DataFrame) -> dict:
@@ -66,7 +69,12 @@ def _fitted(data: pd.DataFrame) -> dict:
     if sizes.max() == 1:  # variation between and within data sets cannot be told apart
         d = data["difference"]
         error = float(d.std(ddof=1) / np.sqrt(len(d)))
-        found = {"estimate": float(d.mean()), "error": error, "df": len(d) - 1, "sd_between": float("nan")}
+        found = {
+            "estimate": float(d.mean()),
+            "error": error,
+            "df": len(d) - 1,
+            "sd_between": float("nan"),
+        }
         return found | {
             "converged": True,
             "note": "one patient per data set: the t test of their differences",
@@ -95,11 +103,12 @@ def mixed_model(table: pd.DataFrame, factor: str, task: str = "3d", metric: str 
     -------
     DataFrame
         One row per level but the reference: `level`, `reference`, `estimate`, `ci_low`, `ci_high`, `p` (of
-        t with `df` degrees of freedom, not corrected), `sd_between` (standard deviation of the effect
-        between data sets), `n_patients`, `n_cases`, `n_data_sets`, `converged`, `holds_for`, `note`. From six
-        data sets on `df` is their number less one: the effect is known only as often as it was drawn. With
-        fewer, data sets are fixed effects and `df` is patients less data sets. Where the fit fails or a
-        variance is at its boundary, `note` says so, and `converged` whether to trust the row.
+        t with `degrees_of_freedom`, not corrected), `sd_between` (standard deviation of the effect between
+        data sets), `n_patients`, `n_cases`, `n_data_sets`, `converged`, `generalises_to`, `note`. From six
+        data sets on `degrees_of_freedom` is their number less one: the effect is known only as often as it
+        was drawn. With fewer, data sets are fixed effects and `degrees_of_freedom` is patients less data
+        sets. Where the fit fails or a variance is at its boundary, `note` says so, and `converged` whether
+        to trust the row.
     """
     cases = case_means(table[table["task"] == task], [factor], metric)
     if cases[factor].nunique() < 2:
@@ -126,10 +135,17 @@ def mixed_model(table: pd.DataFrame, factor: str, task: str = "3d", metric: str 
                 "ci_low": fit["estimate"] - reach,
                 "ci_high": fit["estimate"] + reach,
                 "p": float(2 * scipy_stats.t.sf(abs(t), fit["df"])) if fit["df"] > 0 else float("nan"),
+                "degrees_of_freedom": fit["df"],
                 "n_patients": len(d),
                 "n_cases": int(counts.reindex(d.index).sum()),
                 "n_data_sets": data["data_set"].nunique(),
-                "holds_for": Sample(d.to_numpy(), data["data_set"].to_numpy()).holds_for,
+                "generalises_to": Sample(d.to_numpy(), data["data_set"].to_numpy()).generalises_to,
             }
         )
     return pd.DataFrame(found, columns=MIXED_COLUMNS)
+
+
+def mixed_models(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the mixed model of every factor of the 3D designs, one below the other, with `factor`."""
+    fits = [mixed_model(table, factor).assign(factor=factor) for factor in DESIGN_FACTORS]
+    return pd.concat([fit for fit in fits if len(fit)] or fits[:1], ignore_index=True)

@@ -101,26 +101,27 @@ def assess(
     low, high = sample.interval(level)
     a, b = (Sample(values[key].to_numpy(float), names).estimate for key in ("a", "b"))
     cases = int(values["n_cases"].sum()) if "n_cases" in values else len(d)
-    holds_for = sample.holds_for.replace("these alone", f"these {noun}s alone")
+    generalises_to = sample.generalises_to.replace("these alone", f"these {noun}s alone")
     row = {
         "n": len(d),
         "n_cases": cases,
         "n_data_sets": sample.n_data_sets,
+        "n_units": len(sample.units),
         "n_zero": int((d == 0).sum()),
         "mean_a": a,
         "mean_b": b,
-        "mean_difference": sample.estimate,
+        "difference": sample.estimate,
         "ci_low": low,
         "ci_high": high,
         "ci_level": level,
-        "unit_weighted_difference": float(d.mean()) if len(d) else float("nan"),
+        "case_weighted": float(d.mean()) if len(d) else float("nan"),
         "median_difference": float(np.median(sample.units)) if len(d) else float("nan"),
         "rank_biserial": rank_biserial(sample.units),
         "superiority": superiority(d),
         "largest_share": float(sample.sizes.max() / len(d)) if len(d) else float("nan"),
-        "n_sets_positive": int((sample.set_means > 0).sum()),
-        "n_sets_negative": int((sample.set_means < 0).sum()),
-        "holds_for": holds_for,
+        "sets_above": int((sample.set_means > 0).sum()),
+        "sets_below": int((sample.set_means < 0).sum()),
+        "generalises_to": generalises_to,
         "unit": noun,
         "p": p,
         "p_signed_rank": _ranked(sample.units, comparison, null),
@@ -154,8 +155,8 @@ def corrected(
     Returns
     -------
     DataFrame
-        The rows with `p_holm`, `n_tests` (of the family) and `ci_holm_low`, `ci_holm_high`,
-        `ci_holm_level`: the interval that leaves 0, or lies within the margin, where `p_holm` is below 0.05.
+        The rows with `p_holm`, `n_tests` (of the family) and `holm_low`, `holm_high`,
+        `holm_level`: the interval that leaves 0, or lies within the margin, where `p_holm` is below 0.05.
     """
     frame = pd.DataFrame(rows)
     p = frame["p"].astype(float).where(np.ones(len(frame), bool) if counted is None else np.array(counted))
@@ -169,8 +170,8 @@ def corrected(
         interval(level) if interval and np.isfinite(level) else (float("nan"), float("nan"))
         for interval, level in zip(intervals, levels, strict=True)
     ]
-    frame["ci_holm_low"], frame["ci_holm_high"] = np.array(limits, float).T
-    frame["ci_holm_level"] = levels
+    frame["holm_low"], frame["holm_high"] = np.array(limits, float).T
+    frame["holm_level"] = levels
     return frame.drop(columns="divisor").astype({"p_holm": float, "n_tests": "Int64"})
 
 
@@ -195,12 +196,23 @@ def _expanded(table: pd.DataFrame, comparison: Comparison) -> list[tuple[str, Co
 
 COMPARISON_COLUMNS = [
     *("comparison", "level", "family", "n_tests", "metric", "unit", "test", "margin"),
-    *("n", "n_patients", "n_cases", "n_data_sets", "n_zero", "n_unpaired", "failed_a", "failed_b", "designs"),
-    *("mean_a", "mean_b", "mean_difference", "ci_low", "ci_high", "ci_level"),
-    *("ci_holm_low", "ci_holm_high", "ci_holm_level"),
-    *("unit_weighted_difference", "median_difference", "rank_biserial", "superiority"),
-    *("largest_share", "n_sets_positive", "n_sets_negative"),
-    *("p", "p_holm", "p_signed_rank", "finding", "holds_for", "method", "note"),
+    *(
+        "n",
+        "n_patients",
+        "n_cases",
+        "n_data_sets",
+        "n_units",
+        "n_zero",
+        "n_unpaired",
+        "failed_a",
+        "failed_b",
+        "designs",
+    ),
+    *("mean_a", "mean_b", "difference", "ci_low", "ci_high", "ci_level"),
+    *("holm_low", "holm_high", "holm_level"),
+    *("case_weighted", "median_difference", "rank_biserial", "superiority"),
+    *("largest_share", "sets_above", "sets_below"),
+    *("p", "p_holm", "p_signed_rank", "finding", "generalises_to", "method", "note"),
 ]
 
 
@@ -217,12 +229,12 @@ def compare(table: pd.DataFrame, comparisons: list[Mapping | Comparison]) -> pd.
     Returns
     -------
     DataFrame
-        One row per comparison, columns `COMPARISON_COLUMNS`. `mean_difference` weighs data sets alike; its
-        interval belongs to `p`, and that of `ci_holm_*` to `p_holm` and to the finding, which holds for
-        whom `holds_for` says. `median_difference`, `rank_biserial` and `p_signed_rank` (exact) are of what
-        the inference takes as drawn: means of data sets from 6 on, otherwise units.
-        `unit_weighted_difference` lets large data sets weigh more. A comparison for which the table has no
-        pairs has `n` 0 and a note; it does not count as a test.
+        One row per comparison, columns `COMPARISON_COLUMNS`. `difference` weighs data sets alike; its
+        interval belongs to `p`, and that of `holm_*` to `p_holm` and to the finding, which holds for whom
+        `generalises_to` says. `median_difference`, `rank_biserial` and `p_signed_rank` (exact) are of what
+        the inference takes as drawn: means of data sets from 6 on, otherwise units. `case_weighted` lets
+        large data sets weigh more. A comparison for which the table has no pairs has `n` 0 and a note; it
+        does not count as a test.
     """
     checked = check_table(table)
     declared = [declare(item) for item in comparisons]

@@ -7,19 +7,20 @@ and is counted; a row without a value for any other reason is left out and count
 """
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import pandas as pd
 
 from medsam_nb.errors import InputError
+from medsam_nb.protocol.designs import parse_design
 from medsam_nb.protocol.table import FACTORS, KEY_COLUMNS, as_table
 from medsam_nb.statistics.declarations import UNITS, Comparison
 
 # Metrics between 0 and 1 in which a failed mask is a 0.
 OVERLAPS = ("iou", "volume_iou", "volume_dice", "dice", "nsd")
 # Averaging over these by accident would mix experiments: a selection has to name them if they vary.
-NEVER_MIXED = ("task", "model", "mask_scope", "protocol", "frames")
+NEVER_MIXED = ("task", "model", "mask_scope", "protocol", "frames", "prompt_source")
 
 
 def check_table(table: pd.DataFrame) -> pd.DataFrame:
@@ -78,6 +79,11 @@ def select(table: pd.DataFrame, choice: Mapping) -> pd.DataFrame:
         wanted = list(wanted) if isinstance(wanted, list | tuple | set) else [wanted]
         table = table[table[column].isin(wanted)]
     return table
+
+
+def rows_of_design(table: pd.DataFrame, name: str) -> pd.DataFrame:
+    """Return the 3D rows of one design, by its name (`designs.Design.name`)."""
+    return select(table, {"task": "3d"} | asdict(parse_design(name)))
 
 
 def of_metric(table: pd.DataFrame, metric: str) -> pd.DataFrame:

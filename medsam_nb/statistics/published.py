@@ -129,7 +129,7 @@ PUBLISHED_COMPARISONS = [
 
 
 def compare_published() -> pd.DataFrame:
-    """Return the comparisons of SAM's published results: objects within data sets, one Holm family."""
+    """Return the comparisons of SAM's published results; the object is the unit, one Holm family."""
     declared = [item | {"unit": "object", "family": "published SAM"} for item in PUBLISHED_COMPARISONS]
     return compare(sam_table(), declared)
 

@@ -12,8 +12,10 @@ from scipy import stats as scipy_stats
 
 from medsam_nb.protocol.designs import DESIGN_FACTORS
 from medsam_nb.statistics.inference import ALPHA, FEWEST_DATA_SETS, GENERAL
+from medsam_nb.statistics.mixed import mixed_models
 from medsam_nb.statistics.pooling import case_means, patient_means, unit_noun
 
+__all__ = ["DESIGN", "Ranking", "alike", "designs_by_mean", "mixed_models", "rank_designs", "resolution"]
 DESIGN = list(DESIGN_FACTORS)
 
 
@@ -37,7 +39,7 @@ class Ranking:
         Friedman's chi-square; NaN for fewer than three designs or two blocks.
     critical_difference : float
         Nemenyi's: mean ranks nearer than this are not told apart at the level of 5 %.
-    holds_for : str
+    generalises_to : str
         Of whom the test speaks.
     note : str
     """
@@ -51,7 +53,7 @@ class Ranking:
     statistic: float
     p: float
     critical_difference: float
-    holds_for: str
+    generalises_to: str
     note: str
 
 
@@ -118,7 +120,7 @@ def rank_designs(
         statistic=statistic,
         p=p,
         critical_difference=difference,
-        holds_for=GENERAL if general else within,
+        generalises_to=GENERAL if general else within,
         note=note,
     )
 
@@ -145,5 +147,21 @@ def resolution(ranking: Ranking) -> str:
     return (
         f"With {len(ranks)} designs and {blocks}, mean ranks (1 to {len(ranks)}) must differ "
         f"by {ranking.critical_difference:.1f} to be told apart; {worse} of {len(ranks) - 1} designs "
-        f"are told apart from the best in {ranking.holds_for}."
+        f"are told apart from the best in {ranking.generalises_to}."
     )
+
+
+def designs_by_mean(table: pd.DataFrame) -> pd.DataFrame:
+    """Return every design of every model with its mean IoU (data sets of equal weight), best first.
+
+    Returns
+    -------
+    DataFrame
+        Columns `model`, the four factors, "mean IoU", "SD over patients", "patients".
+    """
+    cells = ["model", *DESIGN]
+    means = patient_means(case_means(table[table["task"] == "3d"], by=cells), cells)
+    of_sets = means.groupby([*cells, "data_set"])["value"].mean().groupby(cells).mean().rename("mean IoU")
+    spread = means.groupby(cells)["value"].agg(["std", "size"])
+    ranked = pd.concat([of_sets, spread], axis=1).sort_values("mean IoU", ascending=False)
+    return ranked.reset_index().rename(columns={"std": "SD over patients", "size": "patients"})

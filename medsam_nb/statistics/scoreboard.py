@@ -35,11 +35,11 @@ FAMILIES = (
 )
 BOARD_COLUMNS = [
     *("claim", "sentence", "source", "relation", "test", "scale", "unit"),
-    *("n", "n_cases", "n_data_sets", "n_zero", "mean_a", "mean_b", "mean_difference"),
-    *("ci_low", "ci_high", "ci_level", "ci_holm_low", "ci_holm_high", "ci_holm_level"),
-    *("unit_weighted_difference", "median_difference", "rank_biserial", "superiority"),
-    *("largest_share", "n_sets_positive", "n_sets_negative"),
-    *("p", "p_holm", "p_signed_rank", "family", "n_tests", "finding", "verdict", "because", "holds_for"),
+    *("n", "n_cases", "n_data_sets", "n_units", "n_zero", "mean_a", "mean_b", "difference"),
+    *("ci_low", "ci_high", "ci_level", "holm_low", "holm_high", "holm_level"),
+    *("case_weighted", "median_difference", "rank_biserial", "superiority"),
+    *("largest_share", "sets_above", "sets_below"),
+    *("p", "p_holm", "p_signed_rank", "family", "n_tests", "finding", "verdict", "because", "generalises_to"),
     *("method", "needs", "note"),
 ]
 Test = tuple[dict, Interval | None]  # a row of the board and what gives its intervals
@@ -103,7 +103,7 @@ def _best_design(
     row, interval = _selected(
         pairs, noun, selected, _negated(selected.interval), method, _incomplete(designs, noun)
     )
-    row["method"] = row["method"].format("data sets" if row["holds_for"] == GENERAL else f"{noun}s")
+    row["method"] = row["method"].format("data sets" if row["generalises_to"] == GENERAL else f"{noun}s")
     return [(name | row | {"n_cases": designs.attrs["n_cases"]}, interval)]
 
 
@@ -179,8 +179,8 @@ def scoreboard(
         One row per test: the claim (`claim`, `sentence`, `source`, `relation`, `needs`), the test, its
         `scale` ("IoU" or "rank correlation"), effects, intervals and p as in `paired.compare`, `finding`
         (of the test), `verdict` (of the claim, with whom it speaks of unless that is data sets like these),
-        `holds_for` (of the test) and `because` (which of its tests say what, and what is needed for those
-        that cannot be made). For H13 a single object above the bar is enough.
+        `generalises_to` (of the test) and `because` (which of its tests say what, and what is needed for
+        those that cannot be made). For H13 a single object above the bar is enough.
     """
     checked = check_table(table)
     models, noun = model_parts(checked, sam2, sam), unit_noun(checked)
@@ -199,7 +199,7 @@ def scoreboard(
         rows += [head | row for row, _ in tests]
         intervals += [interval for _, interval in tests]
     frame = pd.DataFrame(rows).reindex(columns=[*BOARD_COLUMNS, "mirrors"])
-    frame = frame.drop(columns=["p_holm", "n_tests", "ci_holm_low", "ci_holm_high", "ci_holm_level"])
+    frame = frame.drop(columns=["p_holm", "n_tests", "holm_low", "holm_high", "holm_level"])
     mirrors = frame["mirrors"] != ""
     board = corrected(frame.to_dict("records"), intervals, ~mirrors)
     _read_mirrors(board, intervals)
@@ -218,18 +218,19 @@ def scoreboard(
     }
     reasons = {claim: _because(tests) for claim, tests in board.groupby("claim", sort=False)}
     board["verdict"], board["because"] = board["claim"].map(verdicts), board["claim"].map(reasons)
-    counts = ["n", "n_cases", "n_data_sets", "n_zero", "n_sets_positive", "n_sets_negative"]
-    board = board[BOARD_COLUMNS].astype(dict.fromkeys(counts, "Int64"))
-    return board.astype({"holds_for": object, "method": object}).fillna({"holds_for": "", "method": "none"})
+    counts = ["n", "n_cases", "n_data_sets", "n_units", "n_zero", "sets_above", "sets_below"]
+    texts = {"generalises_to": "", "method": "none"}
+    board = board[BOARD_COLUMNS].astype(dict.fromkeys(counts, "Int64") | dict.fromkeys(texts, object))
+    return board.fillna(texts)
 
 
 def _read_mirrors(board: pd.DataFrame, intervals: list[Interval | None]) -> None:
     """Give a test that another claim reads the other way round the correction of the one that was counted."""
     for place, row in board[board["mirrors"] != ""].iterrows():
         twin = board[board["claim"] == row["mirrors"]].iloc[0]
-        for column in ("p_holm", "ci_holm_level", "n_tests"):
+        for column in ("p_holm", "holm_level", "n_tests"):
             board.loc[place, column] = twin[column]
-        board.loc[place, ["ci_holm_low", "ci_holm_high"]] = [-twin["ci_holm_high"], -twin["ci_holm_low"]]
+        board.loc[place, ["holm_low", "holm_high"]] = [-twin["holm_high"], -twin["holm_low"]]
 
 
 def _verdict(tests: pd.DataFrame, any_is_enough: bool = False) -> str:
@@ -254,7 +255,7 @@ def _verdict(tests: pd.DataFrame, any_is_enough: bool = False) -> str:
             else "supported in part"
         )
     decisive = tests[tests["finding"] == "contradicted"] if verdict == "contradicted" else tests
-    spoken_of = set(decisive.loc[decisive["finding"] != "not testable", "holds_for"])
+    spoken_of = set(decisive.loc[decisive["finding"] != "not testable", "generalises_to"])
     return spoken(verdict, min(spoken_of, key=lambda words: (words == GENERAL, "data sets" in words)))
 
 

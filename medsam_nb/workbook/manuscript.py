@@ -1,14 +1,21 @@
 """Tables and text for a paper: LaTeX with booktabs rules, and a methods paragraph from the record."""
 
+import re
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from medsam_nb.errors import printable
 from medsam_nb.figures.words import counted, interval_text, p_text
+from medsam_nb.files import write_atomically
+from medsam_nb.protocol.designs import DESIGN_FACTORS
 from medsam_nb.statistics.findings import NEGLIGIBLE, spoken
 from medsam_nb.statistics.inference import FEWEST_DATA_SETS, GENERAL, SIGNS_FROM
-from medsam_nb.statistics.pooling import OVERLAPS, unit_noun
+from medsam_nb.statistics.paired import COMPARISON_COLUMNS, summarise
+from medsam_nb.statistics.pooling import OVERLAPS, case_means, unit_noun
+from medsam_nb.workbook.report import read_provenance
 
 _SPECIAL = {"\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{"}
 _SPECIAL |= {"}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": "$<$", ">": "$>$"}
@@ -20,8 +27,8 @@ LONG = 36  # characters; longer text gets a column that breaks lines
 def _effects(tests: pd.DataFrame) -> list[str]:
     """Return mean differences with the intervals that answer to the corrected p values."""
     return [
-        interval_text(r.mean_difference, r.ci_holm_low, r.ci_holm_high)
-        + (" [one-sided]" if r.ci_level < 0.94 and np.isfinite(r.ci_holm_low) else "")
+        interval_text(r.difference, r.holm_low, r.holm_high)
+        + (" [one-sided]" if r.ci_level < 0.94 and np.isfinite(r.holm_low) else "")
         for r in tests.itertuples()
     ]
 
@@ -53,7 +60,7 @@ def comparison_table(result: pd.DataFrame) -> pd.DataFrame:
             EFFECT: _effects(result),
             "r": [f"{v:.2f}" if np.isfinite(v) else "-" for v in result["rank_biserial"]],
             "p (Holm)": [p_text(v) for v in result["p_holm"].astype(float)],
-            "finding": [spoken(r.finding, r.holds_for) for r in result.itertuples()],
+            "finding": [spoken(r.finding, r.generalises_to) for r in result.itertuples()],
         }
     )
 
@@ -98,17 +105,22 @@ def latex(table: pd.DataFrame, caption: str, name: str) -> str:
     """
 
     def cell(value: object) -> str:
-        return "".join(_SPECIAL.get(character, character) for character in str(value))
+        text = " ".join(printable(str(value)).split())
+        return "".join(_SPECIAL.get(character, character) for character in text)
 
+    key = re.sub(r"[^A-Za-z0-9:._-]+", "-", name)  # no character that steers TeX, and none that ends a label
     long = [c for c in table if table[c].astype(str).str.len().max() > LONG]  # NaN without rows: not long
     broken = f"p{{{0.6 / max(len(long), 1):.2f}\\linewidth}}"
     columns = "".join(
         broken if c in long else "r" if pd.api.types.is_numeric_dtype(table[c]) else "l" for c in table
     )
-    lines = [r"\begin{table}", r"\centering", rf"\caption{{{cell(caption)}}}", rf"\label{{tab:{name}}}"]
+    lines = [r"\begin{table}", r"\centering", rf"\caption{{{cell(caption)}}}", rf"\label{{tab:{key}}}"]
     lines += [rf"\begin{{tabular}}{{{columns}}}", r"\toprule"]
     lines += [" & ".join(cell(c) for c in table.columns) + r" \\", r"\midrule"]
-    lines += [" & ".join(cell(v) for v in row) + r" \\" for row in table.itertuples(index=False)]
+    rows = [" & ".join(cell(v) for v in row) + r" \\" for row in table.itertuples(index=False)]
+    lines += [
+        f"{{}}{row}" if row.startswith(("[", "*")) else row for row in rows
+    ]  # no argument of the \\ before
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}", ""])
 
 
@@ -159,7 +171,7 @@ def inference_sentences(result: pd.DataFrame, noun: str) -> list[str]:
 
 def _levels(tested: pd.DataFrame, noun: str) -> list[str]:
     """Return what was drawn by chance in how many comparisons, by which test, and for whom that holds."""
-    general = tested["holds_for"] == GENERAL
+    general = tested["generalises_to"] == GENERAL
     few = general & tested["n_data_sets"].lt(SIGNS_FROM)
     found = []
     if general.any():
@@ -174,7 +186,7 @@ def _levels(tested: pd.DataFrame, noun: str) -> list[str]:
         found.append(
             f"In {counted(int((~general).sum()), 'comparison')} of fewer than {FEWEST_DATA_SETS} data sets "
             f"the {noun} was the unit of inference, by an exact sign-change test of the mean in which data "
-            "sets weigh alike; what is found holds in these data sets only."
+            "sets weigh alike; what is found holds within these data sets only."
         )
     return found
 
@@ -202,16 +214,15 @@ def methods_paragraph(
     versions = [f"{name} {packages[name]}" for name in wanted if packages.get(name)]
     weights = [f"{name} (SHA-256 {sha[:12]})" for name, sha in provenance.get("checkpoints", {}).items()]
     n_cases = int(table.groupby(["data_set", "case_id"]).ngroups)
-    noun = unit_noun(table)
-    whose = f"{counted(n_cases, 'case')}"
+    noun, whose = unit_noun(table), counted(n_cases, "case")
     if noun == "patient":
         patients = table["patient_id"].fillna(table["case_id"])
         whose += f" of {counted(int(table.groupby(['data_set', patients]).ngroups), 'patient')}"
     n_failed = int((table["value"].isna() & table["metric"].eq("iou") & ~table["truth_px"].eq(0)).sum())
     masks = int((table["metric"] == "iou").sum())
     parts = [
-        f"We evaluated {_listed(weights) if weights else 'the models'} on {whose} "
-        f"from {counted(table['data_set'].nunique(), 'data set')} ({masks:,} scored masks).",
+        f"We evaluated {_listed(weights) if weights else 'the models'} on {whose} from "
+        f"{counted(table['data_set'].nunique(), 'data set')} ({masks:,} scored masks).",
         f"{counted(n_failed, 'mask')} failed; a failed mask counts as an IoU of 0.",
     ]
     if cases is not None:
@@ -235,3 +246,51 @@ def methods_paragraph(
     if run:
         parts.append(f"Run: {', '.join(run)}.")
     return " ".join(parts)
+
+
+def write_manuscript(folder: Path, table: pd.DataFrame, model: str) -> str:
+    """Write the main tables of a run as LaTeX and CSV, and the methods paragraph; return the paragraph.
+
+    What the notebooks before have not left (no comparisons, no 3D) is left out.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the run; tables go to `tables/`.
+    table : DataFrame
+        The tidy table.
+    model : str
+        Whose designs are listed.
+    """
+    tables = Path(folder) / "tables"
+    found = {path.stem: pd.read_parquet(path) for path in tables.glob("*.parquet")}
+    flat, by = table[table["task"] == "2d"], ["model", "prompt", "mask_choice"]
+    deep = table[(table["task"] == "3d") & (table["model"] == model)]
+    printed = {}
+    if "comparisons" in found:
+        caption = "Paired comparisons; a positive difference favours a."
+        printed["comparisons"] = comparison_table(found["comparisons"]), caption
+    if "claims" in found:
+        printed["claims"] = claims_table(found["claims"]), "Claims of the study on this table."
+    if "published_sam" in found:
+        caption = "SAM's published results; the object is the unit."
+        printed["published_sam"] = comparison_table(found["published_sam"]), caption
+    if len(flat):
+        printed["prompts_2d"] = (
+            means_table(summarise(case_means(flat, by), by), by),
+            "2D: mean IoU over cases.",
+        )
+    if len(deep):
+        design = list(DESIGN_FACTORS)
+        means = means_table(summarise(case_means(deep, design), design), design)
+        printed["designs_3d"] = means, "3D: mean IoU over cases."
+    for name, (shown, caption) in printed.items():
+        write_atomically(tables / f"{name}.tex", latex(shown, caption, name).encode())
+        write_atomically(tables / f"{name}_printed.csv", shown.to_csv(index=False).encode())
+    records = [record for record in read_provenance(folder).values() if "checkpoints" in record]
+    record = dict(records[0]) if records else {}
+    record["checkpoints"] = {k: v for r in records for k, v in r["checkpoints"].items()}
+    made = found.get("comparisons", pd.DataFrame(columns=COMPARISON_COLUMNS))
+    paragraph = methods_paragraph(record, table, made, found.get("cases"))
+    write_atomically(tables / "methods.txt", paragraph.encode())
+    return paragraph

@@ -4,6 +4,8 @@ The results table holds numbers only. A mask that a figure shows is computed ane
 case, prompt and seed, so its IoU is that of the table.
 """
 
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,18 +16,48 @@ from medsam_nb.errors import StudyError
 from medsam_nb.evaluation.propagation import sweep
 from medsam_nb.evaluation.single_slices import candidates
 from medsam_nb.figures.slices import Panel
+from medsam_nb.figures.words import label
 from medsam_nb.models.checkpoints import Model
 from medsam_nb.models.features import one_thread
 from medsam_nb.protocol.designs import Design, prompted_slices
 from medsam_nb.protocol.metrics import iou
 from medsam_nb.protocol.options import PropagationOptions
-from medsam_nb.protocol.prompts import Prompt, prompt_3d, prompt_seed, prompts_2d
+from medsam_nb.protocol.prompt_sources import PromptSource, parse_source
+from medsam_nb.protocol.prompts import (
+    MAX_COMPONENTS,
+    PROMPTS_3D,
+    Prompt,
+    largest_components,
+    prompt_3d,
+    prompt_seed,
+    prompts_2d,
+)
 from medsam_nb.protocol.volume import Case
 
 
 def largest_slice(case: Case, object_name: str) -> int:
     """Return the slice where an object is largest."""
     return int(case.mask(object_name).sum((1, 2)).argmax())
+
+
+def telling_example(cases: Sequence[Case], objects: Sequence[str] = ()) -> tuple[Case, str]:
+    """Return the case and object that tell the prompts apart: the first of two or three components.
+
+    Where an object has one component, a point per component is one point, and a box per component one box.
+    Without such an object it is the first of the first case.
+
+    Parameters
+    ----------
+    cases : sequence of Case
+    objects : sequence of str
+        Only these; all if empty.
+    """
+    pairs = [(c, name) for c in cases for name in c.objects if not objects or name in objects]
+    for case, name in pairs:
+        mask = case.mask(name)[largest_slice(case, name)]
+        if 2 <= len(largest_components(mask, most=mask.size)) <= MAX_COMPONENTS:
+            return case, name
+    return pairs[0] if pairs else (cases[0], next(iter(cases[0].objects)))
 
 
 def panel_of_truth(case: Case) -> Panel:
@@ -39,7 +71,14 @@ def panel_of_truth(case: Case) -> Panel:
 
 
 def predict_2d(
-    model: Model, case: Case, object_name: str, slice_index: int, mode: str, *, seed: int
+    model: Model,
+    case: Case,
+    object_name: str,
+    slice_index: int,
+    mode: str,
+    *,
+    seed: int,
+    source: PromptSource = PromptSource(),  # noqa: B008 (frozen)
 ) -> tuple[np.ndarray, tuple[Prompt, ...]]:
     """Return the first mask of one slice under one prompt mode, and the prompts of its calls.
 
@@ -49,11 +88,40 @@ def predict_2d(
     prompts : tuple of Prompt
     """
     parts = prompt_seed(seed, case, object_name, slice_index)
-    prompts = prompts_2d(case.mask(object_name)[slice_index], mode, parts)
+    truth = case.mask(object_name)[slice_index]
+    prompts = tuple(
+        source.displaced(prompt, truth, (*parts, mode, number))
+        for number, prompt in enumerate(prompts_2d(truth, mode, parts))
+    )
     calls = {number: (slice_index, prompt) for number, prompt in enumerate(prompts)}
     with one_thread():
         masks = [masks[0] for _, masks, _ in candidates(model, case.slices_uint8(), calls)]
     return np.any(masks, axis=0), prompts
+
+
+def panels_of_candidates(
+    model: Model, case: Case, prompts: Sequence[str], *, seed: int, object_name: str | None = None
+) -> list[Panel]:
+    """Return, for every prompt, the three candidate masks of one slice: an object at its largest.
+
+    Of a prompt of several calls (a box per component) each candidate is the union over the calls.
+    """
+    name = object_name or next(iter(case.objects))
+    index = largest_slice(case, name)
+    truth, panels = case.mask(name)[index], []
+    for mode in prompts:
+        drawn = prompts_2d(truth, mode, prompt_seed(seed, case, name, index))
+        calls = {number: (index, prompt) for number, prompt in enumerate(drawn)}
+        with one_thread():
+            found = [(masks, scores) for _, masks, scores in candidates(model, case.slices_uint8(), calls)]
+        for number in range(3):
+            mask = np.any([masks[number] for masks, _ in found], axis=0)
+            score = np.mean([scores[number] for _, scores in found])
+            title = f"{label(mode)}: mask {number + 1}, score {score:.2f}"
+            spacing = case.image.spacing_mm[1:]
+            grey = case.slices_uint8()[index]
+            panels.append(Panel(grey, truth, mask, drawn, iou(truth, mask), title, spacing))
+    return panels
 
 
 def panel_2d(
@@ -132,6 +200,39 @@ def panels_3d(
     return pictures
 
 
+def rows_of_panels_3d(
+    model: Model, chosen: Iterable[tuple[Case, str]], design: Design, *, seed: int, count: int = 5
+) -> list[Panel | None]:
+    """Return `panels_3d` of several objects, each in a row of `count` places."""
+    panels: list[Panel | None] = []
+    for case, name in chosen:
+        shown = panels_3d(model, case, name, design, seed=seed, count=count)
+        panels += [*shown, *[None] * (count - len(shown))]
+    return panels
+
+
+def panels_of_prompts_3d(
+    model: Model, case: Case, object_name: str, *, seed: int, count: int = 5
+) -> list[Panel | None]:
+    """Return an object carried from its centre slice in both directions, a row of pictures per prompt."""
+    panels: list[Panel | None] = []
+    for kind in PROMPTS_3D:
+        design = Design("centre_slice", kind, "bidirectional", "most_confident_mask")
+        row = panels_3d(model, case, object_name, design, seed=seed, count=count)
+        panels += [replace(panel, title=f"{label(kind)}: {panel.title.split(', ')[-1]}") for panel in row]
+        panels += [None] * (count - len(row))
+    return panels
+
+
+def _source_of(row: pd.Series) -> PromptSource:
+    """Return where a row's prompts came from; tables of before have those of the truth."""
+    name = row.get("prompt_source")
+    name = "truth" if name is None or pd.isna(name) else str(name)
+    if name.startswith("file:"):
+        raise StudyError("picture", f"the prompts came from {name}.", "Open the file in 10_explore_prompts.")
+    return parse_source(name)
+
+
 def panels_of_row(
     model: Model, case: Case, row: pd.Series, *, seed: int, heading: str = "", remark: str = ""
 ) -> list[Panel]:
@@ -146,13 +247,13 @@ def panels_of_row(
     remark : str
         Last words of the title of the row's own slice.
     """
-    name, index = row["object"], int(row["slice_index"])
+    name, index, source = row["object"], int(row["slice_index"]), _source_of(row)
     truth, grey, spacing = case.mask(name), case.slices_uint8(), case.image.spacing_mm[1:]
     title = f"{heading}{case.data_set} {case.case_id}: {name}"
     if row["task"] == "2d":
         if row["mask_choice"] != "first_mask":
             raise StudyError("picture", f"of 2D masks by {row['mask_choice']!r}.", "Choose first masks.")
-        mask, prompts = predict_2d(model, case, name, index, row["prompt"], seed=seed)
+        mask, prompts = predict_2d(model, case, name, index, row["prompt"], seed=seed, source=source)
         shown = [(index, mask, prompts, f", {row['prompt']}")]
     else:
         design = Design(row["frame_choice"], row["prompt"], row["direction"], row["mask_choice"])
@@ -160,7 +261,8 @@ def panels_of_row(
         near = index - distance
 
         def prompt_of(name: str, index: int, kind: str) -> Prompt:
-            return prompt_3d(truth[index], kind, prompt_seed(seed, case, name, index))
+            parts = prompt_seed(seed, case, name, index)
+            return source.displaced(prompt_3d(truth[index], kind, parts), truth[index], (*parts, kind, 0))
 
         options = PropagationOptions(protocol=row["protocol"], mask_scope=row["mask_scope"])
         masks = {}

@@ -186,7 +186,7 @@ def test_sam2_minus_sam_draws_the_paired_differences(made):
     )
     wide = wide.mean().unstack()
     d = wide["miniature_sam2"] - wide["miniature_sam"]
-    assert drawn["mean_difference"].iloc[2] == pytest.approx(d.mean(), abs=1e-9)
+    assert drawn["difference"].iloc[2] == pytest.approx(d.mean(), abs=1e-9)
     assert drawn["ci_level"].eq(0.9).all() and drawn["p"].iloc[2] < 0.05
 
 

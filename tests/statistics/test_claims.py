@@ -14,7 +14,7 @@ from medsam_nb.statistics.correction import holm
 from medsam_nb.statistics.pooling import check_table
 from medsam_nb.statistics.scoreboard import VERDICTS, _verdict, scoreboard
 
-TWO_SETS = " in these data sets"
+TWO_SETS = " within these data sets"
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ def test_six_data_sets_carry_a_verdict_without_restriction():
     for claim in ("H2", "H6", "H9"):
         assert verdict[claim] == "supported", claim
     h2 = board[board["claim"] == "H2"]
-    assert h2["holds_for"].eq("data sets like these").all() and h2["n"].eq(12).all()
+    assert h2["generalises_to"].eq("data sets like these").all() and h2["n"].eq(12).all()
 
 
 def test_a_claim_of_which_a_part_cannot_be_tested_is_supported_in_part(table):
@@ -88,7 +88,7 @@ def test_much_worse_needs_more_than_worse(table):
         scoreboard(table, much=much, draws=99).set_index("claim").loc["H9"] for much in (0.1, 0.145, 0.3)
     ]
     assert [row["finding"] for row in found] == ["supported", "inconclusive", "contradicted"]
-    assert found[1]["note"] == "the interval holds -0.145" and found[0]["mean_difference"] < -0.14
+    assert found[1]["note"] == "the interval holds -0.145" and found[0]["difference"] < -0.14
 
 
 def test_the_loss_far_from_the_prompt_is_taken_net_of_2d_prompting():
@@ -138,17 +138,17 @@ def test_the_objects_of_h13_are_a_holm_family_beside_that_of_the_claims(board):
 def test_a_mirrored_claim_is_the_same_test_and_counted_once(board):
     one, other = (board[board["claim"] == claim].iloc[0] for claim in ("H5b", "H5c"))
     assert (one["p"], one["p_holm"], one["n_tests"]) == (other["p"], other["p_holm"], other["n_tests"])
-    assert one["mean_difference"] == -other["mean_difference"]
-    assert one["ci_holm_low"] == -other["ci_holm_high"] and one["ci_low"] == pytest.approx(-other["ci_high"])
+    assert one["difference"] == -other["difference"]
+    assert one["holm_low"] == -other["holm_high"] and one["ci_low"] == pytest.approx(-other["ci_high"])
     family = board[(board["family"] == "claims") & board["p"].notna()]
     assert one["n_tests"] == len(family) - 1
 
 
 def test_findings_are_those_of_the_intervals_that_are_shown(board):
     tested = board[board["finding"].isin(["supported", "contradicted"]) & board["relation"].isin([">", "<"])]
-    assert ((tested["ci_holm_low"] > 0) | (tested["ci_holm_high"] < 0)).all()
+    assert ((tested["holm_low"] > 0) | (tested["holm_high"] < 0)).all()
     equal = board[(board["claim"] == "H1")].iloc[0]
-    assert equal["ci_holm_low"] > -claims.MARGIN and equal["ci_holm_high"] < claims.MARGIN
+    assert equal["holm_low"] > -claims.MARGIN and equal["holm_high"] < claims.MARGIN
 
 
 def test_the_opposite_effect_is_contradicted(table):
@@ -177,8 +177,8 @@ def test_a_broken_table_is_refused(table):
 
 
 def test_verdict_of_several_findings():
-    def verdict(*findings, holds_for="data sets like these", **options):
-        frame = pd.DataFrame({"finding": findings, "holds_for": holds_for})
+    def verdict(*findings, generalises_to="data sets like these", **options):
+        frame = pd.DataFrame({"finding": findings, "generalises_to": generalises_to})
         return _verdict(frame, **options)
 
     assert verdict("supported", "supported") == "supported"
@@ -189,12 +189,12 @@ def test_verdict_of_several_findings():
     assert verdict("of no practical weight", "of no practical weight") == "of no practical weight"
     assert verdict("inconclusive", "not testable") == "inconclusive"
     assert verdict("not testable") == "not testable"
-    assert verdict("inconclusive", "supported", any_is_enough=True) == "supported in these data sets"
-    assert verdict("supported", holds_for="this data set") == "supported in this data set"
+    assert verdict("inconclusive", "supported", any_is_enough=True) == "supported within these data sets"
+    assert verdict("supported", generalises_to="this data set") == "supported within this data set"
     mixed = ["data sets like these", "these data sets"]
-    assert verdict("supported", "supported", holds_for=mixed) == "supported in these data sets"
-    assert verdict("supported", "contradicted", holds_for=mixed) == "contradicted in these data sets"
-    assert verdict("contradicted", "supported", holds_for=mixed) == "contradicted"
+    assert verdict("supported", "supported", generalises_to=mixed) == "supported within these data sets"
+    assert verdict("supported", "contradicted", generalises_to=mixed) == "contradicted within these data sets"
+    assert verdict("contradicted", "supported", generalises_to=mixed) == "contradicted"
 
 
 def test_the_best_design_is_chosen_on_other_patients():
@@ -203,5 +203,5 @@ def test_the_best_design_is_chosen_on_other_patients():
     rng = np.random.default_rng(1)
     table = table.assign(value=pd.array(np.clip(0.5 + rng.normal(0, 0.1, len(table)), 0, 1), "Float64"))
     row = scoreboard(table, draws=399).set_index("claim").loc["H10"]
-    assert row["n"] == 40 and abs(row["mean_difference"]) < 0.01
+    assert row["n"] == 40 and abs(row["difference"]) < 0.01
     assert row["finding"] == "inconclusive" and row["p_holm"] > 0.05

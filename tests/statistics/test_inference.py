@@ -23,7 +23,7 @@ def sample(*sets):
 def test_seven_data_sets_are_tested_by_their_means_as_in_r():
     """benchmarks/reference_values.R: t.test of the means; patients scatter around them, and do not matter."""
     of_sets = sample(*[[m - 0.2, m, m, m + 0.2] * (1 + place) for place, m in enumerate(MEANS)])
-    assert of_sets.general and of_sets.holds_for == GENERAL and of_sets.studentised
+    assert of_sets.general and of_sets.generalises_to == GENERAL and of_sets.studentised
     assert of_sets.p() == pytest.approx(0.0138339700177496)
     assert of_sets.interval(0.95) == pytest.approx((0.0091015647292324, 0.0540412924136248))
     assert of_sets.p("greater", 0.01) == pytest.approx(
@@ -40,7 +40,7 @@ def test_twelve_data_sets_are_tested_by_the_signs_of_their_means():
 
 def test_fewer_data_sets_are_tested_by_their_patients_and_weigh_alike():
     of_sets = sample([0.1] * 40, [-0.1, -0.1])
-    assert not of_sets.general and of_sets.holds_for == "these data sets"
+    assert not of_sets.general and of_sets.generalises_to == "these data sets"
     assert of_sets.estimate == pytest.approx(0) and of_sets.weights.sum() == pytest.approx(1)
     assert of_sets.p() > 0.9  # forty patients against two, and yet one data set against one
     assert of_sets.p("less", 0.2) == pytest.approx(
@@ -49,12 +49,12 @@ def test_fewer_data_sets_are_tested_by_their_patients_and_weigh_alike():
 
 
 def test_who_a_statement_is_about():
-    assert sample([0.1] * 9).holds_for == "this data set"
-    assert sample([0.1] * 9, [0.2] * 9).holds_for == "these data sets"
-    assert sample([0.1] * 4).holds_for == "these alone"
-    assert sample(*[[0.1]] * FEWEST_DATA_SETS).holds_for == GENERAL
+    assert sample([0.1] * 9).generalises_to == "this data set"
+    assert sample([0.1] * 9, [0.2] * 9).generalises_to == "these data sets"
+    assert sample([0.1] * 4).generalises_to == "these alone"
+    assert sample(*[[0.1]] * FEWEST_DATA_SETS).generalises_to == GENERAL
     empty = Sample(np.array([]), np.array([]))
-    assert empty.holds_for == "" and np.isnan(empty.p()) and np.isnan(empty.estimate)
+    assert empty.generalises_to == "" and np.isnan(empty.p()) and np.isnan(empty.estimate)
 
 
 def test_equal_means_of_data_sets_have_signs_but_no_spread():

@@ -56,7 +56,7 @@ def test_no_effect():
     assert one["finding"] == "inconclusive" and one["note"] == "the interval holds 0"
     assert one["ci_low"] < 0 < one["ci_high"] and one["p"] > 0.05
     eight = found(table_of(rng.normal(0, 0.1, 80), np.repeat(np.arange(8), 10)))
-    assert eight["finding"] == "inconclusive" and eight["holds_for"] == "data sets like these"
+    assert eight["finding"] == "inconclusive" and eight["generalises_to"] == "data sets like these"
 
 
 @pytest.mark.parametrize("data_sets", [1, 8])
@@ -68,7 +68,7 @@ def test_a_tiny_effect_with_huge_n(data_sets):
     d = np.concatenate([centred(rng, n, mean, 0.03) for mean in means])
     table = table_of(d, np.repeat(np.arange(data_sets), n), slices=1)
     row = found(table)
-    assert row["p_holm"] < 1e-4 and row["mean_difference"] == pytest.approx(0.004, abs=1e-4)
+    assert row["p_holm"] < 1e-4 and row["difference"] == pytest.approx(0.004, abs=1e-4)
     assert row["finding"] == "of no practical weight" and row["note"] == "certain, but smaller than 0.01"
     claim = of_board(table)
     assert claim["finding"] == "of no practical weight"
@@ -78,7 +78,7 @@ def test_a_tiny_effect_with_huge_n(data_sets):
 def test_a_reversed_effect():
     rng = np.random.default_rng(2)
     row = found(table_of(rng.normal(-0.05, 0.03, 30), ["s"] * 30))
-    assert row["finding"] == "b is higher" and row["ci_holm_high"] < 0 and row["rank_biserial"] < -0.8
+    assert row["finding"] == "b is higher" and row["holm_high"] < 0 and row["rank_biserial"] < -0.8
     claim = of_board(table_of(rng.normal(-0.05, 0.03, 96), np.repeat(np.arange(12), 8)))
     assert claim["finding"] == "contradicted" and claim["verdict"] == "contradicted"
 
@@ -90,17 +90,17 @@ def test_one_huge_contrary_data_set():
     effects = np.repeat([0.05] * 17 + [-0.05], sizes)
     table = table_of(effects + rng.normal(0, 0.03, sum(sizes)), np.repeat(np.arange(18), sizes), slices=1)
     row = found(table)
-    assert row["finding"] == "a is higher" and row["holds_for"] == "data sets like these"
-    assert row["mean_difference"] == pytest.approx(16 / 18 * 0.05, abs=0.005)
+    assert row["finding"] == "a is higher" and row["generalises_to"] == "data sets like these"
+    assert row["difference"] == pytest.approx(16 / 18 * 0.05, abs=0.005)
     # what speaks against it stands beside: most cases lose, and three quarters of them are of one data set
-    assert row["unit_weighted_difference"] < -0.02 and row["largest_share"] == pytest.approx(1000 / 1340)
-    assert (row["n_sets_positive"], row["n_sets_negative"]) == (17, 1)
+    assert row["case_weighted"] < -0.02 and row["largest_share"] == pytest.approx(1000 / 1340)
+    assert (row["sets_above"], row["sets_below"]) == (17, 1)
     assert of_board(table)["finding"] == "supported"
     # with too few data sets to be the unit, the mean of sets and most patients disagree: no finding, and why
     few = np.repeat(np.arange(4), [20, 20, 20, 1000])
     d = np.where(few == 3, -0.05, 0.05) + rng.normal(0, 0.03, len(few))
     row = found(table_of(d, few, slices=1))
-    assert row["p_holm"] < 0.05 and row["mean_difference"] > 0 > row["rank_biserial"]
+    assert row["p_holm"] < 0.05 and row["difference"] > 0 > row["rank_biserial"]
     assert row["finding"] == "inconclusive" and "do not point in one direction" in row["note"]
 
 
@@ -118,7 +118,7 @@ def test_an_effect_that_varies_between_data_sets_with_mean_0():
     # of three of them alone something can be said, and it is said of them alone
     up = np.argsort(effects)[-3:]
     row = found(table_of(d[np.isin(sets, up)], sets[np.isin(sets, up)], slices=1))
-    assert row["finding"] == "a is higher" and row["holds_for"] == "these data sets"
+    assert row["finding"] == "a is higher" and row["generalises_to"] == "these data sets"
 
 
 def test_five_patients_with_ten_pictures_each():
@@ -132,7 +132,7 @@ def test_five_patients_with_ten_pictures_each():
     assert (row["n"], row["n_cases"], row["unit"]) == (5, 50, "patient")
     assert row["finding"] == "inconclusive" and row["p"] == pytest.approx(2 / 2**5)
     assert row["note"] == "only 5 patients: a two-sided test cannot reach p < 0.05"
-    assert row["mean_difference"] == pytest.approx(cases["mean_difference"])
+    assert row["difference"] == pytest.approx(cases["difference"])
     assert of_board(table)["verdict"] == "inconclusive"
 
 
@@ -141,7 +141,7 @@ def test_gains_that_are_many_and_small_and_losses_that_are_few_and_large():
     d = np.r_[np.linspace(0.001, 0.01, 33), -np.linspace(0.1, 0.3, 27)]
     table = table_of(d, ["s"] * 60)
     row = found(table)
-    assert row["median_difference"] > 0 > row["mean_difference"] and row["rank_biserial"] < -0.3
+    assert row["median_difference"] > 0 > row["difference"] and row["rank_biserial"] < -0.3
     assert row["p_holm"] < 0.05 and row["finding"] == "inconclusive"
     assert "mean (-0.087), median (+0.002) and ranks" in row["note"]
     claim = of_board(table)
@@ -175,12 +175,14 @@ def test_exchangeable_designs(data_sets):
     values[:, 3] += 0.12
     board = scoreboard(deep(values, table["data_set"].to_numpy()[:24]), draws=1999).set_index("claim")
     assert board.loc["H10", "finding"] == "supported"
-    assert board.loc["H10", "verdict"] == ("supported" if data_sets == 6 else "supported in this data set")
+    assert board.loc["H10", "verdict"] == (
+        "supported" if data_sets == 6 else "supported within this data set"
+    )
     high = board.loc[["H13"]]
     assert set(high["n"]) == {24 // data_sets}
     if data_sets == 1:
-        assert high["verdict"].iloc[0] == "supported in these data sets"
-        assert high["ci_holm_low"].iloc[0] > 0
+        assert high["verdict"].iloc[0] == "supported within these data sets"
+        assert high["holm_low"].iloc[0] > 0
 
 
 def test_missing_cells():
@@ -189,11 +191,11 @@ def test_missing_cells():
     sets = np.repeat(np.arange(6), 10)
     table = table_of(rng.normal(0.08, 0.02, 60), sets)
     whole = found(table)
-    assert whole["holds_for"] == "data sets like these" and whole["finding"] == "a is higher"
+    assert whole["generalises_to"] == "data sets like these" and whole["finding"] == "a is higher"
     # one slice of one side is missing: the other slice is matched
     gone = (table["case_id"] == "c0") & (table["slice_index"] == 0) & (table["prompt"] == "one_box")
     assert found(table[~gone])["n"] == 60
-    assert found(table[~gone])["mean_difference"] == pytest.approx(whole["mean_difference"], abs=1e-9)
+    assert found(table[~gone])["difference"] == pytest.approx(whole["difference"], abs=1e-9)
     # some cases lack a side
     gone = table["case_id"].isin(["c1", "c2"]) & (table["prompt"] == "one_box")
     row = found(table[~gone])
@@ -202,8 +204,8 @@ def test_missing_cells():
     gone = (table["data_set"] == "3") & (table["prompt"] == "one_point")
     row = found(table[~gone])
     assert (row["n"], row["n_unpaired"], row["n_data_sets"]) == (50, 10, 5)
-    assert row["finding"] == "a is higher" and row["holds_for"] == "these data sets"
-    assert of_board(table[~gone])["verdict"] == "supported in part in these data sets"
+    assert row["finding"] == "a is higher" and row["generalises_to"] == "these data sets"
+    assert of_board(table[~gone])["verdict"] == "supported in part within these data sets"
     # masks that failed are zeros, and are counted
     lost = table.assign(
         value=table["value"].mask((table["case_id"] == "c5") & (table["prompt"] == "one_box"))

@@ -43,8 +43,8 @@ def test_the_estimate_and_its_error_are_those_of_lme4():
     half = (row["ci_high"] - row["ci_low"]) / 2
     assert half == pytest.approx(2.364624251592785 * 0.00912065425433498, rel=1e-3)  # t, 7 degrees of freedom
     assert row["sd_between"] == pytest.approx(0.0242317216273191, rel=1e-3)
-    assert (row["df"], row["n_patients"], row["n_data_sets"]) == (7, 52, 8)
-    assert row["converged"] and row["holds_for"] == "data sets like these"
+    assert (row["degrees_of_freedom"], row["n_patients"], row["n_data_sets"]) == (7, 52, 8)
+    assert row["converged"] and row["generalises_to"] == "data sets like these"
 
 
 def test_several_cases_of_a_patient_count_once():
@@ -58,9 +58,9 @@ def test_several_cases_of_a_patient_count_once():
 def test_too_few_data_sets_for_slopes_are_fixed_effects_and_it_is_said():
     row = mixed_model(table_of_r(SIZES[:3]), "prompt").iloc[0]
     assert row["estimate"] == pytest.approx(0.0380683977485225)
-    assert row["p"] == pytest.approx(5.72037980327805e-05, rel=1e-6) and row["df"] == 9
+    assert row["p"] == pytest.approx(5.72037980327805e-05, rel=1e-6) and row["degrees_of_freedom"] == 9
     assert row["note"].startswith("too few data sets (3) for a slope") and np.isnan(row["sd_between"])
-    assert row["holds_for"] == "these data sets"
+    assert row["generalises_to"] == "these data sets"
     alone = mixed_model(table_of_r((1, 1, 1)), "prompt").iloc[0]
     assert not alone["converged"] and "no data set has two patients" in alone["note"]
     assert np.isnan(alone["p"]) and np.isnan(alone["ci_low"])
@@ -68,7 +68,7 @@ def test_too_few_data_sets_for_slopes_are_fixed_effects_and_it_is_said():
 
 def test_one_patient_per_data_set_is_a_t_test():
     row = mixed_model(table_of_r((1,) * 7), "prompt").iloc[0]
-    assert row["df"] == 6 and "one patient per data set" in row["note"]
+    assert row["degrees_of_freedom"] == 6 and "one patient per data set" in row["note"]
 
 
 def test_no_variation_between_data_sets_is_said():

@@ -35,10 +35,10 @@ def test_data_sets_weigh_alike_and_units_stand_beside():
     row = paired.compare_pairs(
         pairs([0.1] * 8 + [-0.2, -0.2], ["a"] * 8 + ["b"] * 2), Comparison("c", {}, {})
     )
-    assert row["mean_difference"] == pytest.approx(-0.05) == row["mean_a"] - row["mean_b"]
-    assert row["unit_weighted_difference"] == pytest.approx(0.04)
+    assert row["difference"] == pytest.approx(-0.05) == row["mean_a"] - row["mean_b"]
+    assert row["case_weighted"] == pytest.approx(0.04)
     assert row["median_difference"] == pytest.approx(0.1) and row["largest_share"] == pytest.approx(0.8)
-    assert (row["n_sets_positive"], row["n_sets_negative"]) == (1, 1)
+    assert (row["sets_above"], row["sets_below"]) == (1, 1)
     assert row["method"] == "sign-change test of the mean over 10 cases within 2 data sets, two-sided"
 
 
@@ -98,9 +98,9 @@ def test_corrected_intervals_answer_to_corrected_p_values():
             rows.append(row | {"family": "f"})
             intervals.append(interval)
         found = paired.corrected(rows, intervals)
-        left = (found["ci_holm_low"] > 0) | (found["ci_holm_high"] < 0)
+        left = (found["holm_low"] > 0) | (found["holm_high"] < 0)
         assert (left == (found["p_holm"] < 0.05)).all()
-        assert (found["ci_holm_low"] <= found["ci_low"] + 1e-7).all() and found["n_tests"].eq(4).all()
+        assert (found["holm_low"] <= found["ci_low"] + 1e-7).all() and found["n_tests"].eq(4).all()
 
 
 def test_what_repeats_another_test_is_not_counted():
@@ -118,7 +118,7 @@ def test_patients_not_cases_are_the_unit():
     row = paired.compare(grouped, [BOX]).iloc[0]
     assert (row["n"], row["n_patients"], row["n_cases"]) == (3, 3, 12) and row["unit"] == "patient"
     assert row["note"] == "only 3 patients: a two-sided test cannot reach p < 0.05"
-    assert row["holds_for"] == "these patients alone"
+    assert row["generalises_to"] == "these patients alone"
     alone = paired.compare(table, [BOX]).iloc[0]
     assert alone["unit"] == "case" and alone["n"] == 12
     assert row["mean_a"] == pytest.approx(alone["mean_a"])  # four cases each: the same mean

@@ -25,15 +25,15 @@ def test_published_means_are_those_of_the_release():
 def test_published_comparisons_speak_of_data_sets():
     found = published.compare_published().set_index("comparison")
     assert found["n"].eq(28).all() and found["n_tests"].eq(9).all() and found["n_data_sets"].eq(19).all()
-    assert found["unit"].eq("object").all() and found["holds_for"].eq("data sets like these").all()
+    assert found["unit"].eq("object").all() and found["generalises_to"].eq("data sets like these").all()
     box = found.loc["one box against one point"]
     # five of the 28 objects are of one data set, which weighs as much as any other in the main estimate
-    assert box["mean_difference"] == pytest.approx(0.1312, abs=1e-4)
-    assert box["unit_weighted_difference"] == pytest.approx(0.589 - 0.461, abs=1e-3)
+    assert box["difference"] == pytest.approx(0.1312, abs=1e-4)
+    assert box["case_weighted"] == pytest.approx(0.589 - 0.461, abs=1e-3)
     assert box["p_holm"] < 1e-4 and box["finding"] == "a is higher"
     # every data set gains or loses nothing: one of 2^18 ways, whatever the ties and zeros
     oracle = found.loc["oracle against first mask, one point"]
-    assert oracle["p_signed_rank"] == pytest.approx(2 / 2 ** (19 - (oracle["n_sets_positive"] < 19)))
+    assert oracle["p_signed_rank"] == pytest.approx(2 / 2 ** (19 - (oracle["sets_above"] < 19)))
     assert found.loc["a point per component against one point", "finding"] == "inconclusive"
     assert found.loc["a point per component against one point", "p_holm"] > 0.5
 

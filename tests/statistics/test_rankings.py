@@ -22,14 +22,14 @@ def test_friedman_and_critical_difference_against_hand_made_numbers():
     r = ranking.ranks["mean_rank"].to_numpy()
     assert ranking.statistic == pytest.approx(12 * 14 / 20 * ((r - 2.5) ** 2).sum())
     assert (ranking.n_blocks, ranking.block) == (14, "case") and ranking.p < 1e-6
-    assert ranking.holds_for == "this data set"
+    assert ranking.generalises_to == "this data set"
 
 
 def test_data_sets_are_the_blocks_from_six_on():
     table = deep(made_up_table(tuple(f"MRI-{n}" for n in range(7)), cases=3))
     ranking = rankings.rank_designs(table, ["prompt"])
     assert (ranking.n_blocks, ranking.block, ranking.n_patients) == (7, "data set", 21)
-    assert ranking.holds_for == "data sets like these"
+    assert ranking.generalises_to == "data sets like these"
     means = case_means(table, ["prompt"]).groupby(["data_set", "prompt"])["value"].mean().unstack()
     expected = means.rank(axis=1, ascending=False).mean()
     assert ranking.ranks.set_index("design")["mean_rank"].to_dict() == pytest.approx(expected.to_dict())
