@@ -190,6 +190,33 @@ def test_sam2_minus_sam_draws_the_paired_differences(made):
     assert drawn["ci_level"].eq(0.9).all() and drawn["p"].iloc[2] < 0.05
 
 
+def test_a_figure_and_a_comparison_of_the_same_thing_have_the_same_numbers(made):
+    """The equivalence of the two models: estimate, interval and p, before the correction for other tests."""
+    table = made_up_table(("MRI-Heart", "CT-Spleen"), 6)
+    declared = {"name": "alike", "task": "2d", "vary": "model", "a": "miniature_sam2", "b": "miniature_sam"}
+    declared |= {"where": {"mask_choice": "first_mask"}, "test": "equivalence", "margin": models.MARGIN}
+    row = paired.compare(table, [declared]).iloc[0]
+    h1 = scoreboard(table, draws=99).set_index("claim").loc["H1"]
+    with style.style():
+        fig, ax = style.canvas()
+        drawn = models.sam2_minus_sam(table, ax, "miniature_sam2", "miniature_sam").iloc[-1]
+        plt.close(fig)
+    for column in ("n", "difference", "ci_low", "ci_high", "ci_level", "p", "generalises_to"):
+        assert drawn[column] == row[column] == h1[column], column
+
+
+def test_the_forest_draws_the_intervals_that_decide(made):
+    board = boards(made["many"])
+    with style.style():
+        fig, ax = style.canvas(180, 170)
+        drawn = claims.claims_forest(board, ax)
+        plt.close(fig)
+    decided = drawn[drawn["finding"].isin(["supported", "contradicted"]) & drawn["relation"].isin([">", "<"])]
+    assert len(decided) and ((decided["holm_low"] > 0) | (decided["holm_high"] < 0)).all()
+    undecided = drawn[(drawn["finding"] == "inconclusive") & drawn["relation"].isin([">", "<"])]
+    assert len(undecided) and not ((undecided["holm_low"] > 0) | (undecided["holm_high"] < 0)).any()
+
+
 def test_fonts_are_embedded_as_truetype_and_bytes_repeat(tmp_path):
     table = made_up_table(("MRI-Heart",), 2, designs=ALL_DESIGNS[:4])
     found = []
