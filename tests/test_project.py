@@ -12,7 +12,7 @@ import yaml
 
 from medsam_nb.manifest.reading import load_manifest
 from medsam_nb.manifest.schema import state_table
-from medsam_nb.statistics.pooling import declare
+from medsam_nb.statistics.declarations import declare
 from medsam_nb.workbook import runner
 
 ROOT = Path(__file__).parents[1]

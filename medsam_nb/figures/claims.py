@@ -11,49 +11,60 @@ from matplotlib.axes import Axes
 
 from medsam_nb.figures.style import legend, mark, nothing
 from medsam_nb.figures.words import label
+from medsam_nb.statistics.claims import MARGIN, MUCH
+from medsam_nb.statistics.inference import GENERAL
 
-VERDICT_COLOURS = {
+FINDING_COLOURS = {
     "supported": "#009E73",
     "contradicted": "#D55E00",
-    "of no practical weight": "#56B4E9",
+    "of no practical weight": "#0072B2",
     "inconclusive": "#7a7a7a",
-    "not testable": "#bbbbbb",
 }
 
 
-def claims_forest(board: pd.DataFrame, ax: Axes, margin: float = 0.05) -> pd.DataFrame:
-    """Draw every test of the scoreboard: estimate and interval, coloured by its finding.
+def claims_forest(board: pd.DataFrame, ax: Axes, margin: float = MARGIN, much: float = MUCH) -> pd.DataFrame:
+    """Draw every test of the scoreboard: mean difference and interval, coloured by its finding.
 
-    The interval is the one that goes with the corrected p value (`paired.holm_levels`), so that a test is
-    coloured as decided only where its interval is. The shaded part is what is claimed; equivalence, "not
-    worse" and "much worse" begin at the margin. Rank correlations are marked with a diamond.
+    The interval is at the level at which Holm's method judged the test, so that it leaves 0 (or lies within
+    the margin) where the test is significant after correction. The shaded part of the axis is the claim.
+    Filled marks speak of data sets like these, open ones of these data sets only. Rank correlations are
+    drawn on the same axis and marked with a diamond.
     """
     shown = board[board["n"] > 0]
     if shown.empty:
         return nothing(ax, "no claim can be tested with this table")
-    limit = float(np.nanmax(np.abs(shown[["holm_low", "holm_high", "difference"]].to_numpy(float)))) * 1.1
-    limit = max(limit, 0.1)
+    drawn = shown[["holm_low", "holm_high", "difference"]].to_numpy(float)
+    limit = max(float(np.nanmax(np.abs(drawn))) * 1.1, 0.1)
     claimed = {">": (0, limit), "<": (-limit, 0), ">=": (-margin, limit), "=": (-margin, margin)}
-    claimed["<<"] = (-limit, -margin)
+    claimed["<<"] = (-limit, -much)
     for y, row in enumerate(shown.itertuples()):
-        colour = VERDICT_COLOURS[row.finding]
-        edges = claimed[row.relation]
-        ax.fill_between(edges, y - 0.45, y + 0.45, color="#f0f0f0", lw=0)
-        if np.isfinite([row.holm_low, row.holm_high]).all():
-            ax.plot([row.holm_low, row.holm_high], [y, y], color=colour, lw=1.2)
-        ax.plot(row.difference, y, "o" if row.scale == "IoU" else "D", color=colour, ms=3.5)
+        colour = FINDING_COLOURS[row.finding]
+        ax.fill_between(claimed[row.relation], y - 0.45, y + 0.45, color="#f0f0f0", lw=0)
+        low, high = row.holm_low, row.holm_high
+        if np.isfinite([low, high]).any():
+            # a limit that does not exist is drawn to the edge
+            ends = [low if np.isfinite(low) else -limit, high if np.isfinite(high) else limit]
+            ax.plot(ends, [y, y], color=colour, lw=1.2)
+        face = colour if row.generalises_to == GENERAL else "white"
+        marker = "o" if row.scale == "IoU" else "D"
+        ax.plot(row.difference, y, marker, color=colour, mfc=face, mew=0.9, ms=3.5)
     ax.axvline(0, color="black", lw=0.5)
-    names = [
-        f"{r.claim}  {label(r.test.split(', ')[0] + ', best design' if r.claim == 'H13' else r.test)} ({r.n})"
-        for r in shown.astype({"n": int}).itertuples()
-    ]
+    names = []
+    for row in shown.itertuples():
+        test = row.test.split(", ")[0] + ", best design" if row.claim == "H13" else row.test
+        names.append(f"{row.claim}  {label(test)} ({int(row.n)}/{int(row.n_data_sets)})")
     ax.set_yticks(range(len(shown)), [fill(name, 72) for name in names], size=6)
     ax.set_ylim(len(shown) - 0.4, -0.6)
     ax.set_xlim(-limit, limit)
     ax.tick_params(axis="y", length=0)
+    unit = shown["unit"].iloc[0]
     ax.set_xlabel(
-        "paired difference of IoU, interval corrected with p\n(diamonds: rank correlation; n in brackets)"
+        f"mean difference of IoU (diamonds: rank correlation)\n"
+        f"and corrected interval; {unit}s/data sets in brackets"
     )
-    found = [verdict for verdict in VERDICT_COLOURS if verdict in set(shown["finding"])]
-    legend(ax, [mark(VERDICT_COLOURS[verdict], verdict) for verdict in found], columns=4)
+    marks = [mark(colour, name) for name, colour in FINDING_COLOURS.items() if name in set(shown["finding"])]
+    general = shown["generalises_to"] == GENERAL
+    marks += [mark("black", GENERAL)] if general.any() else []
+    marks += [mark("black", "these data only", filled=False)] if not general.all() else []
+    legend(ax, marks, columns=4)
     return shown

@@ -198,5 +198,7 @@ def critical_difference(ranking: Ranking, ax: Axes, most: int = 20) -> pd.DataFr
     ax.set_xlabel(f"mean rank of {len(ranks)} (1 is best)")
     test = f"Friedman p = {ranking.p:.2g}, " if np.isfinite(ranking.p) else ""
     width = f"CD = {ranking.critical_difference:.2f}, " if np.isfinite(ranking.critical_difference) else ""
-    ax.set_title(fill(f"{test}{width}{counted(ranking.n_cases, 'case')}{shade}", 60), loc="right")
-    return ranks.assign(critical_difference=ranking.critical_difference, p=ranking.p, n_cases=ranking.n_cases)
+    ax.set_title(fill(f"{test}{width}{counted(ranking.n_blocks, ranking.block)}{shade}", 60), loc="right")
+    return ranks.assign(
+        critical_difference=ranking.critical_difference, p=ranking.p, n_blocks=ranking.n_blocks
+    )

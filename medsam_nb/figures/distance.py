@@ -48,7 +48,7 @@ def iou_by_distance(
     if rows.empty:
         return nothing(ax, "no 3D rows with a distance from the prompt")
     refuse_mixture(rows, [by])
-    case = list(dict.fromkeys(["data_set", "case_id", by, "distance_slices"]))
+    case = list(dict.fromkeys(["data_set", "patient_id", "case_id", by, "distance_slices"]))
     objects = rows.groupby([*case, "object"], dropna=False)["value"].mean().reset_index()
     cases = objects.groupby(case, dropna=False)["value"].mean().reset_index()
     drawn = _by_distance(cases, ax, by, fewest_cases)
@@ -71,7 +71,7 @@ def retention_by_distance(
     cases = retention(table, by).dropna(subset=["value"])
     if cases.empty:
         return nothing(ax, "no 3D rows away from a prompted slice that itself was segmented")
-    start = cases.drop_duplicates(list(dict.fromkeys(["data_set", "case_id", by])))
+    start = cases.drop_duplicates(list(dict.fromkeys(["data_set", "patient_id", "case_id", by])))
     cases = pd.concat([cases, start.assign(distance_slices=0, value=1.0)])  # 1 by definition
     drawn = _by_distance(cases, ax, by, fewest_cases)
     ax.axhline(1, color=GREY, lw=0.5, ls=":")

@@ -13,10 +13,10 @@ from matplotlib.ticker import MaxNLocator
 from medsam_nb.figures.style import GREY, PROMPT_COLOURS, iou_axis, legend, mark, nothing
 from medsam_nb.figures.words import label, p_text
 from medsam_nb.protocol.prompts import PROMPTS_2D
+from medsam_nb.statistics.claims import MARGIN
+from medsam_nb.statistics.declarations import Comparison
 from medsam_nb.statistics.paired import compare_pairs, differences, summarise
-from medsam_nb.statistics.pooling import Comparison, check_table, paired_values
-
-MARGIN = 0.05  # IoU; "about as good"
+from medsam_nb.statistics.pooling import check_table, paired_values, unit_noun
 
 
 def _both_models(table: pd.DataFrame, sam2: str, sam: str) -> pd.DataFrame:
@@ -27,7 +27,7 @@ def _both_models(table: pd.DataFrame, sam2: str, sam: str) -> pd.DataFrame:
 
 
 def _pairs(rows: pd.DataFrame, sam2: str, sam: str) -> pd.DataFrame:
-    """Return a value per case: `a` of SAM 2, `b` of SAM."""
+    """Return a pair of values per patient: `a` of SAM 2, `b` of SAM."""
     return paired_values(rows, Comparison("figure", {"model": sam2}, {"model": sam})).values
 
 
@@ -36,12 +36,12 @@ def sam2_against_sam(
 ) -> pd.DataFrame:
     """Draw each object's 2D IoU with SAM 2 against that with SAM (first mask), a colour per prompt.
 
-    Crosses are means over cases with 95 % intervals of either; the band is the equivalence margin.
+    Crosses are means over patients with 95 % intervals of either; the band is the equivalence margin.
 
     Returns
     -------
     DataFrame
-        What is drawn: `data_set`, `object`, `prompt`, `n_cases`, mean and interval of both.
+        What is drawn: `data_set`, `object`, `prompt`, `n` (patients), mean and interval of both.
     """
     rows = _both_models(table, sam2, sam)
     if rows.empty:
@@ -49,13 +49,13 @@ def sam2_against_sam(
     found = []
     for key, group in rows.groupby(["data_set", "object", "prompt"], dropna=False):
         pairs = _pairs(group, sam2, sam)
-        cell = dict(zip(["data_set", "object", "prompt"], key, strict=True)) | {"n_cases": len(pairs)}
+        cell = dict(zip(["data_set", "object", "prompt"], key, strict=True)) | {"n": len(pairs)}
         for side, name in (("a", "sam2"), ("b", "sam")):
             for one in summarise(pairs.assign(value=pairs[side], all="all"), ["all"]).itertuples():
                 cell |= {f"{name}_mean": one.mean, f"{name}_low": one.ci_low, f"{name}_high": one.ci_high}
         found.append(cell)
     drawn = pd.DataFrame(found)
-    drawn = drawn[drawn["n_cases"] > 0].reset_index(drop=True)
+    drawn = drawn[drawn["n"] > 0].reset_index(drop=True)
     if drawn.empty:
         return nothing(ax, f"no slice that both {label(sam2)} and {label(sam)} were given")
     ax.fill_between([0, 1], [-margin, 1 - margin], [margin, 1 + margin], color="#eeeeee", lw=0, zorder=0)
@@ -76,29 +76,42 @@ def sam2_against_sam(
 def sam2_minus_sam(
     table: pd.DataFrame, ax: Axes, sam2: str, sam: str, margin: float = MARGIN
 ) -> pd.DataFrame:
-    """Draw, per object, the paired difference of SAM 2 and SAM over its cases, and over all cases.
+    """Draw, per object, the paired difference of SAM 2 and SAM over its patients, and over all data.
 
-    Points are paired differences (pseudo-medians; 2D, first mask, prompts averaged within a patient) with
-    90 % intervals, the ones that answer to two one-sided tests; ticks are patients.
-    The shaded band is the equivalence margin.
+    Points are mean paired differences (2D, first mask, prompts averaged within a case; over all data, data
+    sets weigh alike) with 90 % intervals, the ones that answer to two one-sided tests; ticks are patients.
+    The shaded band is the equivalence margin. Estimate, interval and p are those of a declared comparison
+    of the two models (`paired.compare`), before the correction for other tests.
 
     Returns
     -------
     DataFrame
-        What is drawn: `data_set`, `object` ("all cases" in the last row), `n`, `mean_a` (SAM 2),
-        `mean_b`, `difference`, `ci_low`, `ci_high`, `ci_level`, `p` (of equivalence).
+        What is drawn: `data_set`, `object` ("all patients" or "all cases" in the last row), `n`,
+        `n_data_sets`, `mean_a` (SAM 2), `mean_b`, `difference`, `ci_low`, `ci_high`, `ci_level`, `p`
+        (of equivalence), `generalises_to`.
     """
     rows = _both_models(table, sam2, sam)
     if rows.empty:
         return nothing(ax, f"no 2D rows of both {label(sam2)} and {label(sam)}")
     test = Comparison("figure", {}, {}, test="equivalence", margin=margin)
-    groups = [*rows.groupby(["data_set", "object"], dropna=False), (("", "all cases"), rows)]
+    noun = unit_noun(rows)
+    groups = [*rows.groupby(["data_set", "object"], dropna=False), (("", f"all {noun}s"), rows)]
     found, dots = [], []
     for (data_set, name), group in groups:
         pairs = _pairs(group, sam2, sam)
         if len(pairs):
-            item = compare_pairs(pairs, test)
-            kept = ("n", "mean_a", "mean_b", "difference", "ci_low", "ci_high", "ci_level", "p")
+            item = compare_pairs(pairs, test, noun)
+            kept = (
+                "n",
+                "n_data_sets",
+                "mean_a",
+                "mean_b",
+                "difference",
+                "ci_low",
+                "ci_high",
+                "ci_level",
+            )
+            kept += ("p", "generalises_to")
             found.append({"data_set": data_set, "object": name} | {k: item[k] for k in kept})
             dots.append(differences(pairs["a"], pairs["b"]))
     drawn = pd.DataFrame(found)
@@ -123,8 +136,11 @@ def sam2_minus_sam(
     ax.xaxis.set_major_locator(MaxNLocator(5))
     ax.set_xlabel(fill(f"IoU of {label(sam2)} minus {label(sam)}", 50))
     p = p_text(drawn["p"].iloc[last])
-    p = "too few cases" if p == "-" else f"p {p}" if "<" in p else f"p = {p}"
-    ax.set_title(f"all cases, equivalence within {margin:g}: {p}", loc="right")
+    p = f"too few {noun}s" if p == "-" else f"p {p}" if "<" in p else f"p = {p}"
+    ax.set_title(
+        fill(f"equivalence within {margin:g}, {drawn['generalises_to'].iloc[-1]}: {p}, uncorrected", 50),
+        loc="right",
+    )
     return drawn
 
 

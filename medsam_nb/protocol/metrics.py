@@ -108,9 +108,12 @@ def surface_distances(
     """Return the 95th percentile Hausdorff distance and the normalised surface Dice.
 
     Both by MeshMetrics (Podobnik and Vrtovec, arXiv 2509.05670), between the meshes of the masks'
-    surfaces: the greater of the two directed 95th percentiles, and the share of both surfaces'
-    area within the tolerance. Libraries differ here by up to a voxel, so values are comparable
-    only with those of the same one (`surface_backend`).
+    surfaces. HD95 is the greater of the two directed 95th percentiles. NSD (Nikolov et al., JMIR 2021,
+    e26151) is one ratio: the area of the true surface within the tolerance of the predicted one plus that
+    of the predicted within the tolerance of the true one, over the sum of both areas; a larger surface
+    weighs more, unlike in the mean of two shares. On a single slice, areas are lengths of outlines.
+    Libraries differ here by up to a voxel, so values are comparable only with those of the same one
+    (`surface_backend`).
 
     Parameters
     ----------

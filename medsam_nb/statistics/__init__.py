@@ -5,7 +5,13 @@ import lazy_loader as lazy
 __getattr__, __dir__, __all__ = lazy.attach(
     __name__,
     submodules=[
+        "claim_values",
         "claims",
+        "correction",
+        "declarations",
+        "findings",
+        "inference",
+        "mixed",
         "paired",
         "pooling",
         "published",
@@ -13,7 +19,9 @@ __getattr__, __dir__, __all__ = lazy.attach(
         "released_scripts",
         "retention",
         "scoreboard",
+        "selection",
         "shown_cases",
+        "signs",
     ],
     submod_attrs={
         "pooling": ["case_means", "check_table"],

@@ -1,170 +1,140 @@
-"""The level of an inference: from patients within data sets, or from data sets to others like them.
+"""What a sample of differences says, and of whom: one statistic for estimate, interval, p and sign.
 
-Patients of one data set share scanner, annotators and selection; an effect differs from data set to data set.
-With at least `FEWEST_DATA_SETS` data sets the data set is the unit: one value each, the mean over its
-patients, and what is found holds for data sets like these. With fewer it is the patient, data sets with equal
-weight, and what is found holds within these data sets only. One signed-rank statistic gives effect, interval
-and p in both (`signed_rank`). Equal weight keeps one huge data set from deciding; the estimate over all
-patients alike stands beside it.
+The statistic is the mean difference in which every data set weighs the same. What is taken as drawn by
+chance depends on how many data sets there are:
+
+- from `FEWEST_DATA_SETS` on, the data sets, each with one value, the mean over its patients: the statement is
+  about data sets like these;
+- below, the patients within the data sets at hand: the statement is about these data sets only.
+
+The test is exact, by changes of sign (`signs.mean_sign_change`): where there is no difference, a coin
+decides the sign of what was drawn. Six to eleven data sets have too few signs for a level that is corrected
+for other tests (2 / 2^8 = 0.008); there it is the t test of their means, which keeps its level although
+means are of unequal precision (Bakirov and Szekely 2005; Ibragimov and Mueller 2010).
+
+The interval holds the values that the test does not reject, so it leaves 0 exactly where p is below the
+level. How often either errs is simulated by `benchmarks/check_statistics.py`.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
-import pandas as pd
 from scipy import stats as scipy_stats
 
-from medsam_nb.statistics.signed_rank import ROUND, estimate, signed_rank
+from medsam_nb.statistics.signs import ROUND, mean_interval, mean_sign_change
 
 ALPHA = 0.05
-FEWEST_DATA_SETS = 6  # from here on a two-sided signed-rank test of data sets can reach p < 0.05
-FEWEST_UNITS = {"two-sided": 6, "greater": 5, "less": 5}  # 2 ** -(n - 1) or 2 ** -n below 0.05
-OTHERS, THESE, NONE = "data sets like these", "these data sets", "these cases"
+FEWEST_DATA_SETS = 6  # from this number on data sets are the unit that was drawn
+SIGNS_FROM = 12  # data sets whose changes of sign suffice: 2 / 2^12 is 0.05 over a hundred tests
+# Fewer patients cannot reach p < 0.05 by changes of sign: 2 / 2^5 and 1 / 2^4 are more.
+FEWEST_UNITS = {"two-sided": 6, "greater": 5, "less": 5}
+GENERAL = "data sets like these"
+WITHIN = {"this data set", "these data sets"}
 
 
-def differences(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Return a - b without rounding noise."""
-    return np.round(np.asarray(a, float) - np.asarray(b, float), ROUND)
-
-
-@dataclass(frozen=True)
-class Units:
-    """The values of a test and what they are.
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """One value per unit (a patient, or a published object), and the data set of each.
 
     Attributes
     ----------
     values : ndarray, shape (n,)
-        Differences, one per unit.
-    strata : ndarray, shape (n,)
-        Data sets where patients are the units; all alike where data sets are.
-    level : str
-        What is generalised to: `OTHERS`, `THESE`, or `NONE` where there are too few units for any test.
+        Differences, or measurements whose mean is wanted.
+    data_sets : ndarray of str, shape (n,)
     """
 
     values: np.ndarray
-    strata: np.ndarray
-    level: str
+    data_sets: np.ndarray
 
+    @cached_property
+    def _membership(self) -> tuple[np.ndarray, np.ndarray]:
+        """The place of every unit's data set among their names, and the size of each."""
+        _, member = np.unique(np.asarray(self.data_sets, str), return_inverse=True)
+        return member, np.bincount(member)
 
-def units_of(d: np.ndarray, data_sets: np.ndarray) -> Units:
-    """Return the units of a test from one difference per patient.
+    @property
+    def n_data_sets(self) -> int:
+        """How many data sets there are."""
+        return len(self._membership[1]) if len(self.values) else 0
 
-    Parameters
-    ----------
-    d : ndarray, shape (n,)
-    data_sets : ndarray, shape (n,)
-    """
-    data_sets = np.asarray(data_sets, str)
-    means = pd.Series(d).groupby(data_sets).mean().round(ROUND)
-    if len(means) >= FEWEST_DATA_SETS:
-        return Units(means.to_numpy(float), np.zeros(len(means)), OTHERS)
-    level = THESE if len(d) >= FEWEST_UNITS["greater"] else NONE
-    return Units(np.asarray(d, float), data_sets, level)
+    @property
+    def sizes(self) -> np.ndarray:
+        """Units of every data set, by name."""
+        return self._membership[1] if len(self.values) else np.zeros(0, int)
 
+    @cached_property
+    def set_means(self) -> np.ndarray:
+        """The mean of every data set, by name, without rounding noise."""
+        member, sizes = self._membership
+        return np.round(np.bincount(member, self.values) / sizes, ROUND) if len(self.values) else np.zeros(0)
 
-def infer(
-    d: np.ndarray,
-    data_sets: np.ndarray,
-    *,
-    test: str = "difference",
-    margin: float = 0.05,
-    alternative: str = "two-sided",
-    level: float | None = None,
-) -> dict:
-    """Return effect, interval and p of differences, at the level that the data allow.
+    @property
+    def general(self) -> bool:
+        """Whether data sets are the unit of inference."""
+        return self.n_data_sets >= FEWEST_DATA_SETS
 
-    Parameters
-    ----------
-    d : ndarray, shape (n,)
-        One difference per patient.
-    data_sets : ndarray, shape (n,)
-    test : {"difference", "equivalence", "not_worse"}
-        Signed-rank test against 0; two one-sided tests against +-margin; one against -margin.
-    margin : float
-    alternative : {"two-sided", "greater", "less"}
-        For "difference".
-    level : float, optional
-        Of the interval; 0.95, and 0.90 for "equivalence", the one that answers to two one-sided tests.
+    @property
+    def units(self) -> np.ndarray:
+        """What the inference takes as drawn: means of data sets, or values of patients."""
+        return self.set_means if self.general else np.asarray(self.values, float)
 
-    Returns
-    -------
-    dict
-        `difference`, `ci_low`, `ci_high`, `ci_level`, `p`, `rank_biserial`, `generalises_to`, `n_units`,
-        `method`, and beside them `mean_difference` (data sets of equal weight), `case_weighted` (the effect
-        with all patients alike), `n_data_sets`, `largest_share`, `sets_above`, `sets_below`.
-    """
-    d, data_sets = np.asarray(d, float), np.asarray(data_sets, str)
-    units = units_of(d, data_sets)
-    level = level or (1 - 2 * ALPHA if test == "equivalence" else 1 - ALPHA)
-    found = estimate(units.values, units.strata, level)
-    if test == "equivalence":
-        lower, method = signed_rank(units.values + margin, "greater", units.strata)
-        upper, _ = signed_rank(units.values - margin, "less", units.strata)
-        p, method = max(lower, upper), f"two one-sided signed-rank tests, margin {margin:g}, {method}"
-    elif test == "not_worse":
-        p, method = signed_rank(units.values + margin, "greater", units.strata)
-        method = f"one-sided signed-rank test against -{margin:g}, {method}"
-    else:
-        p, method = signed_rank(units.values, alternative, units.strata)
-        method = f"signed-rank test, {alternative}, {method}"
-    means = pd.Series(d).groupby(data_sets).agg(["mean", "size"])
-    unit = "data sets" if units.level == OTHERS else "patients"
-    return {
-        "generalises_to": units.level,
-        "n_units": len(units.values),
-        "n_data_sets": len(means),
-        "difference": found.value,
-        "ci_low": found.low if np.isfinite(found.low) else float("nan"),
-        "ci_high": found.high if np.isfinite(found.high) else float("nan"),
-        "ci_level": level,
-        "rank_biserial": found.rank_biserial,
-        "mean_difference": float(means["mean"].mean()) if len(means) else float("nan"),
-        "case_weighted": estimate(d).value,
-        "largest_share": float(means["size"].max() / len(d)) if len(d) else float("nan"),
-        "sets_above": int((means["mean"] > 0).sum()),
-        "sets_below": int((means["mean"] < 0).sum()),
-        "p": p if len(units.values) > 1 else float("nan"),
-        "method": f"{method}, on {unit}" if len(units.values) > 1 else "none",
-    }
+    @property
+    def weights(self) -> np.ndarray:
+        """The weight of every unit in the estimate; they add up to 1."""
+        if self.general:
+            return np.full(self.n_data_sets, 1 / self.n_data_sets)
+        member, sizes = self._membership
+        return 1 / (sizes[member] * len(sizes))
 
+    @property
+    def estimate(self) -> float:
+        """The mean in which every data set weighs the same."""
+        return float(self.set_means.mean()) if len(self.values) else float("nan")
 
-def interval_at(d: np.ndarray, data_sets: np.ndarray, level: float) -> tuple[float, float]:
-    """Return the interval of another level, on the same units; NaN where it has no limit."""
-    units = units_of(np.asarray(d, float), data_sets)
-    found = estimate(units.values, units.strata, level)
-    return tuple(limit if np.isfinite(limit) else float("nan") for limit in (found.low, found.high))
+    @property
+    def generalises_to(self) -> str:
+        """Of whom the inference speaks, in words."""
+        if not len(self.values):
+            return ""
+        if self.general:
+            return GENERAL
+        if len(self.values) < FEWEST_UNITS["greater"]:
+            return "these alone"
+        return "this data set" if self.n_data_sets == 1 else "these data sets"
 
+    @property
+    def method(self) -> str:
+        """The test, in words; {units} stands for what patients or objects are called."""
+        if not self.general:
+            strata = f" within {self.n_data_sets} data sets" if self.n_data_sets > 1 else ""
+            return f"sign-change test of the mean over {len(self.values)} {{units}}{strata}"
+        return (
+            f"{'t' if self.studentised else 'sign-change'} test of the means of {self.n_data_sets} data sets"
+        )
 
-def mean_interval(values: np.ndarray, data_sets: np.ndarray) -> tuple[float, float, float]:
-    """Return the mean of data sets of equal weight and its 95 % t interval.
+    @property
+    def studentised(self) -> bool:
+        """Whether the test is a t test; equal means have no spread to measure by, but signs."""
+        return self.general and self.n_data_sets < SIGNS_FROM and float(np.ptp(self.set_means)) > 10.0**-ROUND
 
-    From `FEWEST_DATA_SETS` data sets on, their means are the values; with fewer, the variance is that of
-    patients within data sets (a data set of one patient lends its variance from the others), and the
-    interval is about these data sets.
+    def p(self, alternative: str = "two-sided", null: float = 0.0) -> float:
+        """Return p of the test that the mean is `null`; NaN for fewer than two units."""
+        if len(self.values) < 2:
+            return float("nan")
+        if self.studentised:
+            return float(scipy_stats.ttest_1samp(self.set_means, null, alternative=alternative).pvalue)
+        return mean_sign_change(self.units, self.weights, null, alternative)
 
-    Parameters
-    ----------
-    values : ndarray, shape (n,)
-        One per patient.
-    data_sets : ndarray, shape (n,)
+    def interval(self, level: float = 1 - ALPHA) -> tuple[float, float]:
+        """Return the values that the two-sided test at 1 - `level` does not reject.
 
-    Returns
-    -------
-    mean, low, high : float
-        Limits are NaN where nothing can be said of the spread.
-    """
-    groups = pd.Series(np.asarray(values, float)).groupby(np.asarray(data_sets, str))
-    means, sizes = groups.mean(), groups.size()
-    count, nan = len(means), float("nan")
-    if not count:
-        return nan, nan, nan
-    if count >= FEWEST_DATA_SETS:
-        error, freedom = means.std(ddof=1) / np.sqrt(count), count - 1
-    else:
-        freedom = int(sizes.sum()) - count
-        if freedom < 1:
-            return float(means.mean()), nan, nan
-        squares = groups.apply(lambda x: ((x - x.mean()) ** 2).sum())
-        error = np.sqrt((squares.sum() / freedom / sizes).sum()) / count
-    reach = scipy_stats.t.ppf(1 - ALPHA / 2, freedom) * error
-    return float(means.mean()), float(means.mean() - reach), float(means.mean() + reach)
+        NaN limits where there are too few units for any value to be rejected.
+        """
+        if len(self.values) < 2:
+            return float("nan"), float("nan")
+        if not self.studentised:
+            return mean_interval(self.units, self.weights, level)
+        k = self.n_data_sets
+        reach = scipy_stats.t.ppf((1 + level) / 2, k - 1) * self.set_means.std(ddof=1) / np.sqrt(k)
+        return self.estimate - float(reach), self.estimate + float(reach)

@@ -32,8 +32,8 @@ def retention(table: pd.DataFrame, by: str = "direction") -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        Columns `data_set`, `case_id`, `by`, `distance_slices` (negative before the prompted slice,
-        0 left out), `value` (1 means nothing was lost; NaN where no object of the case has an IoU of
+        Columns `data_set`, `patient_id`, `case_id`, `by`, `distance_slices` (negative before the prompted
+        slice, 0 left out), `value` (1 means nothing was lost; NaN where no object of the case has an IoU of
         at least `LEAST` on its prompted slices), `n_objects` (with a ratio), `n_undefined` (without).
 
     Raises
@@ -44,13 +44,13 @@ def retention(table: pd.DataFrame, by: str = "direction") -> pd.DataFrame:
     rows = check_table(table[(table["task"] == "3d") & (table["metric"] == "iou")])
     rows = rows[rows["distance_slices"].notna() & rows["slice_index"].notna()]
     refuse_mixture(rows, [by])
-    place = ["data_set", "case_id", "object", *FACTORS]
+    place = ["data_set", "patient_id", "case_id", "object", *FACTORS]
     rows = rows[[*place, "slice_index", "distance_slices", "value"]].astype({"value": float})
     rows["anchor_index"] = rows["slice_index"] - rows["distance_slices"]
     anchors = rows.loc[rows["distance_slices"] == 0, [*place, "slice_index", "value"]]
     anchors = anchors.rename(columns={"slice_index": "anchor_index", "value": "anchor"})
     joined = rows[rows["distance_slices"] != 0].merge(anchors, on=[*place, "anchor_index"])
-    cells = list(dict.fromkeys(["data_set", "case_id", by, "distance_slices"]))
+    cells = list(dict.fromkeys(["data_set", "patient_id", "case_id", by, "distance_slices"]))
     objects = joined.groupby([*cells, "object"], dropna=False)[["value", "anchor"]].mean().reset_index()
     objects["ratio"] = objects["value"] / objects["anchor"].where(objects["anchor"] >= LEAST)
     found = objects.groupby(cells, dropna=False)["ratio"].agg(["mean", "count", "size"]).reset_index()
@@ -72,11 +72,11 @@ def retention_at(ratios: pd.DataFrame, by: str, steps: tuple[int, ...] = STEPS) 
     Returns
     -------
     DataFrame
-        One row per case: `data_set`, `case_id`, `by`, `slices`, `value`.
+        One row per case: `data_set`, `patient_id`, `case_id`, `by`, `slices`, `value`.
     """
     near = ratios.assign(slices=ratios["distance_slices"].abs())
     near = near[near["slices"].isin(steps) & near["value"].notna()]
-    cells = list(dict.fromkeys(["data_set", "case_id", by, "slices"]))
+    cells = list(dict.fromkeys(["data_set", "patient_id", "case_id", by, "slices"]))
     return near.groupby(cells, dropna=False)["value"].mean().reset_index()
 
 

@@ -1,43 +1,48 @@
 """The scoreboard: what a table says of every claim of the study.
 
-All tests of a scoreboard are one Holm family, but for those of H13, which asks of every object and would make
-the others' threshold depend on the number of objects: they are a family of their own (`FAMILIES` says so, and
-that it was not decided beforehand). A claim is supported where all its tests agree with it after correction,
-supported in part where some of its tests cannot be made with this table and all others agree, contradicted
-where one of them shows the opposite, and inconclusive otherwise. A difference that is certain but smaller
-than `NEGLIGIBLE` is "of no practical weight". What the table cannot test is said, with what it would take.
-With too few data sets a verdict is about these only, and says so.
+All tests of a scoreboard are one Holm family, but for those of H13, which asks of every object and
+would make the others' threshold depend on the number of objects: they are a family of their own
+(`FAMILIES` says so, and that it was not decided beforehand). A claim is supported where all its
+tests agree with it after correction, supported in part where some of its tests cannot be made with
+this table or show a difference of no practical weight and all others agree, contradicted where one of them
+shows the opposite, and inconclusive otherwise. With fewer than six data sets a verdict says that it holds in
+these data sets. What the table cannot test is said, with what it would take.
 """
 
 from collections.abc import Mapping
 
-import numpy as np
 import pandas as pd
 
-from medsam_nb.statistics.claims import (
-    CLAIMS,
-    H13,
-    HIGH_IOU,
-    chosen_and_tested,
-    deep_rows,
-    designs_of_patients,
-)
-from medsam_nb.statistics.inference import ALPHA, NONE, THESE
-from medsam_nb.statistics.paired import EFFECTS, compare_pairs, with_holm
-from medsam_nb.statistics.pooling import Comparison, check_table
+from medsam_nb.statistics.claim_values import design_table
+from medsam_nb.statistics.claims import CLAIMS, H10, H13, HIGH_IOU, MARGIN, MUCH, Claim
+from medsam_nb.statistics.declarations import Comparison
+from medsam_nb.statistics.findings import OPEN, OPPOSED, SHOWN, TINY, outcome, spoken
+from medsam_nb.statistics.inference import GENERAL
+from medsam_nb.statistics.paired import Interval, assess, corrected, joined
+from medsam_nb.statistics.pooling import check_table, unit_noun
 from medsam_nb.statistics.published import MODEL as PUBLISHED_MODEL
 from medsam_nb.statistics.published import sam_table
+from medsam_nb.statistics.selection import DRAWS, Selected, best_above, best_against_mean
 
-NEGLIGIBLE = 0.01  # IoU; a difference can be certain and yet not matter
-WEIGHTLESS = "of no practical weight"
-WITHIN = "within these data sets"
-FINDINGS = ("supported", "contradicted", WEIGHTLESS, "inconclusive", "not testable")
+VERDICTS = ("supported", "supported in part", "contradicted", TINY, OPEN, "not testable")
+WORDS = {SHOWN: "supported", OPPOSED: "contradicted"}
 FAMILIES = (
-    "The tests of the claims are one Holm family. The objects of H13 are another, so that how many objects a "
-    "study has does not move the threshold of the other claims; this was not decided beforehand but after a "
-    "first look at the demonstration's table with an untrained model, where it moved several verdicts across "
-    "0.05, and has been fixed since."
+    "The tests of the claims are one Holm family; a test that two claims read in opposite ways (H5b and H5c) "
+    "is counted once. The objects of H13 are another family, so that how many objects a study has does not "
+    "move the threshold of the other claims; this was not decided beforehand but after a first look at the "
+    "demonstration's table with an untrained model, where it moved several verdicts across 0.05, and has "
+    "been fixed since."
 )
+BOARD_COLUMNS = [
+    *("claim", "sentence", "source", "relation", "test", "scale", "unit"),
+    *("n", "n_cases", "n_data_sets", "n_units", "n_zero", "mean_a", "mean_b", "difference"),
+    *("ci_low", "ci_high", "ci_level", "holm_low", "holm_high", "holm_level"),
+    *("case_weighted", "median_difference", "rank_biserial", "superiority"),
+    *("largest_share", "sets_above", "sets_below"),
+    *("p", "p_holm", "p_signed_rank", "family", "n_tests", "finding", "verdict", "because", "generalises_to"),
+    *("method", "needs", "note"),
+]
+Test = tuple[dict, Interval | None]  # a row of the board and what gives its intervals
 
 
 def model_parts(table: pd.DataFrame, sam2: str = "", sam: str = "") -> dict[str, str]:
@@ -53,75 +58,106 @@ def model_parts(table: pd.DataFrame, sam2: str = "", sam: str = "") -> dict[str,
     return parts
 
 
-def _finding(row) -> tuple[str, str]:
-    """Return what one test says of its claim, and why where it says less than its p value.
+def _negated(interval: Interval) -> Interval:
+    """Return the interval of the same difference taken the other way round."""
 
-    The interval is Holm's, on the same units as p; no finding while it holds what would contradict it.
-    """
-    if not row.n:
-        return "not testable", ""
-    if not np.isfinite(row.p_holm) or row.generalises_to == NONE:
-        return "inconclusive", ""
-    significant, margin = row.p_holm < ALPHA, row.margin
-    if row.relation == "=":
-        outside = row.holm_low > margin or row.holm_high < -margin
-        return ("supported" if significant else "contradicted" if outside else "inconclusive"), ""
-    if row.relation == ">=":
-        worse = row.holm_high < -margin
-        return ("supported" if significant else "contradicted" if worse else "inconclusive"), ""
-    if row.relation == "<<":
-        nearer = row.holm_low > -margin
-        return ("supported" if significant else "contradicted" if nearer else "inconclusive"), ""
-    if not significant or row.difference == 0:
-        return "inconclusive", ""
-    if row.difference * row.mean_difference < 0:
-        return "inconclusive", "ranks and mean disagree in direction"
-    if row.scale == "IoU" and abs(row.difference) < NEGLIGIBLE:
-        return WEIGHTLESS, f"smaller than {NEGLIGIBLE:g} IoU"
-    agrees = (row.difference > 0) == (row.relation == ">")
-    return ("supported" if agrees else "contradicted"), ""
+    def other(level: float) -> tuple[float, float]:
+        low, high = interval(level)
+        return -high, -low
+
+    return other
 
 
-def _high_objects(table: pd.DataFrame, models: Mapping[str, str]) -> list[tuple[dict, pd.DataFrame]]:
-    """Return, for every object, patients' IoU under a design chosen on other patients, against the bar."""
-    rows = deep_rows(table, models)
-    rows = rows[rows["prompt"].isin(["one_box", "mask"])]
+def _selected(
+    values: pd.DataFrame, noun: str, selected: Selected, interval: Interval, method: str, note: str
+) -> Test:
+    """Return the row of a test whose p and interval take the choice of a design into account."""
+    row, _ = assess(values, Comparison("claim", {}, {}), noun)
+    low, high = interval(row["ci_level"])
+    # cases that choose for one another are not independent: no test of ranks
+    row |= {"p": selected.p, "ci_low": low, "ci_high": high, "p_signed_rank": float("nan")}
+    return row | {"method": method, "note": joined(row["note"], note)}, interval
+
+
+def _incomplete(designs: pd.DataFrame, noun: str) -> str:
+    missing = designs.attrs["incomplete"]
+    return (
+        f"{missing} {noun}{'s' * (missing != 1)} without a design that others have left out"
+        if missing
+        else ""
+    )
+
+
+def _best_design(
+    table: pd.DataFrame, models: Mapping[str, str], noun: str, draws: int, seed: int
+) -> list[Test]:
+    """Test the mean over all designs against the best one, which other rows choose (H10)."""
+    name = {"test": "mean of designs against the best on the others", "scale": "IoU"}
+    designs = design_table(table, models)
+    if len(designs) < 2 or designs.shape[1] < 2:
+        return [(name | {"n": 0}, None)]
+    sets = designs.index.get_level_values("data_set").to_numpy(str)
+    selected, best = best_against_mean(designs.to_numpy(float), sets, draws, seed)
+    pairs = pd.DataFrame({"data_set": sets, "a": designs.mean(axis=1).to_numpy(), "b": best})
+    method = f"permutation of {designs.shape[1]} designs within {{}}, {len(selected.draws)} draws, two-sided"
+    row, interval = _selected(
+        pairs, noun, selected, _negated(selected.interval), method, _incomplete(designs, noun)
+    )
+    row["method"] = row["method"].format("data sets" if row["generalises_to"] == GENERAL else f"{noun}s")
+    return [(name | row | {"n_cases": designs.attrs["n_cases"]}, interval)]
+
+
+def _high_objects(
+    table: pd.DataFrame, models: Mapping[str, str], noun: str, draws: int, seed: int
+) -> list[Test]:
+    """Test, for every object, whether the best design with a box or mask has a mean above the bar (H13)."""
+    rows = table[(table["task"] == "3d") & table["prompt"].isin(["one_box", "mask"])]
+    rows = rows[rows["model"] == models.get("sam2", "")]
     found = []
-    for (data_set, name), group in rows.groupby(["data_set", "object"], dropna=False):
-        best, tested = chosen_and_tested(designs_of_patients(group))
-        values = tested[best].to_numpy(float) if best else np.empty(0)
-        pairs = pd.DataFrame({"data_set": data_set, "a": values, "b": HIGH_IOU})
-        said = f", {' / '.join(best)}" if best else ""
-        found.append(({"test": f"{data_set}: {name}{said}, against {HIGH_IOU}", "scale": "IoU"}, pairs))
+    for (data_set, thing), group in rows.groupby(["data_set", "object"], dropna=False):
+        designs = design_table(group, models)
+        if designs.empty:
+            continue
+        selected, place = best_above(designs.to_numpy(float), HIGH_IOU, draws, seed)
+        pairs = pd.DataFrame({"data_set": data_set, "a": designs.iloc[:, place].to_numpy(), "b": HIGH_IOU})
+        method = f"changes of sign, the best of {designs.shape[1]} designs, two-sided"
+        row, interval = _selected(
+            pairs, noun, selected, selected.interval, method, _incomplete(designs, noun)
+        )
+        name = f"{data_set}: {thing}, {'/'.join(designs.columns[place])}, against {HIGH_IOU}"
+        scale = {"test": name, "scale": "IoU", "n_cases": designs.attrs["n_cases"]}
+        # one patient has neither test nor interval
+        found.append((row | scale | ({"p": float("nan")} if len(designs) < 2 else {}), interval))
+    return found or [({"test": f"objects above {HIGH_IOU}", "n": 0}, None)]
+
+
+def _declared(
+    claim: Claim, table: pd.DataFrame, models: Mapping[str, str], noun: str, margin: float, much: float
+) -> list[Test]:
+    """Make the tests of a claim that compares two given sides."""
+    kind = {"=": "equivalence", ">=": "not_worse"}.get(claim.relation, "difference")
+    declared = Comparison("claim", {}, {}, test=kind, margin=margin)
+    found = []
+    for name, pairs in claim.tests:
+        head = {"test": name, "scale": "rank correlation" if "rank correlation" in name else "IoU"}
+        values = pairs(table, models)
+        if values.empty:
+            found.append((head | {"n": 0}, None))
+            continue
+        row, interval = assess(values, declared, noun, -much if claim.relation == "<<" else 0.0)
+        found.append((head | row, interval))
     return found
 
 
-def _of_patients(values: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
-    """Return pairs of cases as pairs of patients."""
-    if "patient_id" in values or "case_id" not in values or values.empty:
-        return values
-    who = table[["data_set", "case_id", "patient_id"]].drop_duplicates()
-    joined = values.merge(who, on=["data_set", "case_id"], how="left")
-    return joined.groupby(["data_set", "patient_id"])[["a", "b"]].mean().reset_index()
-
-
-TEST_OF = {"=": "equivalence", ">=": "not_worse"}  # other relations are tested for a difference
-FIRST = ["claim", "sentence", "source", "relation", "test", "scale"]
-LAST = [
-    "p",
-    "p_holm",
-    "holm_low",
-    "holm_high",
-    "family",
-    "n_tests",
-    "finding",
-    "verdict",
-    "because",
-    "method",
-]
-
-
-def scoreboard(table: pd.DataFrame, sam2: str = "", sam: str = "", margin: float = 0.05) -> pd.DataFrame:
+def scoreboard(
+    table: pd.DataFrame,
+    sam2: str = "",
+    sam: str = "",
+    margin: float = MARGIN,
+    much: float = MUCH,
+    draws: int = DRAWS,
+    seed: int = 0,
+) -> pd.DataFrame:
     """Return what the table says of every claim.
 
     Parameters
@@ -131,136 +167,102 @@ def scoreboard(table: pd.DataFrame, sam2: str = "", sam: str = "", margin: float
     sam2, sam : str
         Models that play the two parts; may be left out where the table has one of each.
     margin : float
-        Of "about as good" (H1), "at least as good" (H3, H4) and "much worse" (H9), IoU.
+        Of "about as well" (H1) and "not worse" (H3, H4), IoU.
+    much : float
+        Of "much worse" (H9), IoU.
+    draws, seed : int
+        Of the permutations of H10, and of the changes of sign of H13 where not all are made.
 
     Returns
     -------
     DataFrame
         One row per test: the claim (`claim`, `sentence`, `source`, `relation`, `needs`), the test, its
-        `scale` ("IoU" or "rank correlation"), effects and interval as in `paired.compare`, `finding`
-        (of the test), `verdict` (of the claim), `generalises_to` (what it speaks of) and `because` (which of
-        its tests say what, and what is needed for those that cannot be made). The patient is the unit. For
-        H13 a single object above the bar is enough.
+        `scale` ("IoU" or "rank correlation"), effects, intervals and p as in `paired.compare`, `finding`
+        (of the test), `verdict` (of the claim, with whom it speaks of unless that is data sets like these),
+        `generalises_to` (of the test) and `because` (which of its tests say what, and what is needed for
+        those that cannot be made). For H13 a single object above the bar is enough.
     """
     checked = check_table(table)
-    models = model_parts(checked, sam2, sam)
-    rows, values = [], []
-
-    def add(head: dict, pairs: pd.DataFrame, declared: Comparison, shift: float = 0.0) -> None:
-        pairs = _of_patients(pairs, checked)
-        if not len(pairs):
-            pairs = pd.DataFrame({"data_set": [], "a": np.empty(0), "b": np.empty(0)})
-        item = compare_pairs(pairs.assign(a=pairs["a"] + shift), declared) if shift else None
-        found = compare_pairs(pairs, declared)
-        if item:  # tested against -margin; the effect is shown against 0
-            found |= {"p": item["p"], "method": f"{item['method']} against -{shift:g}"}
-        rows.append(head | {"margin": margin, "kind": declared.test} | found)
-        values.append(pairs)
-
-    for claim in (*CLAIMS, H13):
-        head = {"claim": claim.number, "sentence": claim.sentence, "source": claim.source}
-        head |= {"relation": claim.relation, "needs": claim.needs, "mirror_of": claim.mirror_of}
-        if claim is H13:
-            declared = Comparison("claim", {}, {}, alternative="greater")
-            for more, pairs in _high_objects(checked, models):
-                add(head | more, pairs, declared)
-            if not len(rows) or rows[-1]["claim"] != claim.number:
-                add(head | {"test": f"objects above {HIGH_IOU}", "scale": "IoU"}, pd.DataFrame(), declared)
+    models, noun = model_parts(checked, sam2, sam), unit_noun(checked)
+    rows, intervals = [], []
+    for claim in sorted((*CLAIMS, H10, H13), key=lambda claim: int(claim.number[1:].rstrip("abcd"))):
+        said = claim.said(margin, much)
+        head = {"claim": said.number, "sentence": said.sentence, "source": said.source}
+        head |= {"relation": said.relation, "needs": said.needs, "mirrors": said.mirrors}
+        head |= {"family": "objects" if claim is H13 else "claims", "unit": noun, "note": ""}
+        if claim is H10:
+            tests = _best_design(checked, models, noun, draws, seed)
+        elif claim is H13:
+            tests = _high_objects(checked, models, noun, draws, seed)
+        else:
+            tests = _declared(claim, checked, models, noun, margin, much)
+        rows += [head | row for row, _ in tests]
+        intervals += [interval for _, interval in tests]
+    frame = pd.DataFrame(rows).reindex(columns=[*BOARD_COLUMNS, "mirrors"])
+    frame = frame.drop(columns=["p_holm", "n_tests", "holm_low", "holm_high", "holm_level"])
+    mirrors = frame["mirrors"] != ""
+    board = corrected(frame.to_dict("records"), intervals, ~mirrors)
+    _read_mirrors(board, intervals)
+    board["note"] = board["note"].fillna("").astype(str)
+    board["finding"] = ""
+    for place, row in board.iterrows():
+        if not row["n"]:
+            board.loc[place, "finding"] = "not testable"
             continue
-        much = claim.relation == "<<"
-        test, alternative = TEST_OF.get(claim.relation, "difference"), "less" if much else "two-sided"
-        declared = Comparison("claim", {}, {}, test=test, margin=margin, alternative=alternative)
-        for name, pairs in claim.tests:
-            scale = "rank correlation" if "rank correlation" in name else "IoU"
-            add(
-                head | {"test": name, "scale": scale},
-                pairs(checked, models),
-                declared,
-                margin if much else 0.0,
-            )
-    board = _corrected(pd.DataFrame(rows), values)
-    board = pd.concat([board, *_mirrored(board)], ignore_index=True)
-    board["number"] = board["claim"].map({c.number: i for i, c in enumerate((*CLAIMS, H13))})
-    board = board.sort_values("number", kind="stable", ignore_index=True)
-    said = [_finding(row) for row in board.itertuples()]
-    board["finding"] = [finding for finding, _ in said]
-    board["note"] = [
-        "; ".join(filter(None, [row.note, why]))
-        for row, (_, why) in zip(board.itertuples(), said, strict=True)
-    ]
+        bound = {"<<": much}.get(row["relation"], margin)
+        what, why = outcome(row["relation"], row, bound, row["scale"] == "IoU" and row["claim"] != "H13")
+        board.loc[place, "finding"] = WORDS.get(what, what)
+        board.loc[place, "note"] = joined(row["note"], why)
     verdicts = {
-        number: _verdict(tests, number == "H13") for number, tests in board.groupby("claim", sort=False)
+        claim: _verdict(tests, any_is_enough=claim == "H13") for claim, tests in board.groupby("claim")
     }
-    board["verdict"] = board["claim"].map(verdicts)
     reasons = {claim: _because(tests) for claim, tests in board.groupby("claim", sort=False)}
-    board["because"] = board["claim"].map(reasons)
-    return board[[*FIRST, *EFFECTS, *LAST, "needs", "note"]]
+    board["verdict"], board["because"] = board["claim"].map(verdicts), board["claim"].map(reasons)
+    counts = ["n", "n_cases", "n_data_sets", "n_units", "n_zero", "sets_above", "sets_below"]
+    texts = {"generalises_to": "", "method": "none"}
+    board = board[BOARD_COLUMNS].astype(dict.fromkeys(counts, "Int64") | dict.fromkeys(texts, object))
+    return board.fillna(texts)
 
 
-def _corrected(board: pd.DataFrame, values: list[pd.DataFrame]) -> pd.DataFrame:
-    """Return the board with p values and intervals corrected within its two families."""
-    board = board.assign(family=np.where(board["claim"] == H13.number, "objects", "claims"))
-    parts = [
-        with_holm(rows.assign(test=rows["kind"], name=rows["test"]), [values[place] for place in rows.index])
-        for _, rows in board.groupby("family")
-    ]
-    whole = pd.concat(parts).sort_index()
-    return whole.assign(test=whole["name"]).drop(columns="name")
-
-
-def _mirrored(board: pd.DataFrame) -> list[pd.DataFrame]:
-    """Return the rows of claims whose test another claim has made in the other direction."""
-    turned = []
-    for claim in CLAIMS:
-        rows = board[board["claim"] == claim.mirror_of]
-        if rows.empty:
-            continue
-        new = rows.assign(claim=claim.number, sentence=claim.sentence, source=claim.source, needs=claim.needs)
-        for low, high in (("ci_low", "ci_high"), ("holm_low", "holm_high")):
-            new[[low, high]] = -rows[[high, low]].to_numpy(float)
-        for one, other in (("mean_a", "mean_b"), ("sets_above", "sets_below")):
-            new[[one, other]] = rows[[other, one]].to_numpy()
-        for column in ("difference", "rank_biserial", "mean_difference", "case_weighted"):
-            new[column] = -rows[column].astype(float)
-        new["superiority"] = 1 - rows["superiority"].astype(float)
-        new["test"] = [f"the other way round: {name}" for name in rows["test"]]
-        turned.append(new)
-    return turned
+def _read_mirrors(board: pd.DataFrame, intervals: list[Interval | None]) -> None:
+    """Give a test that another claim reads the other way round the correction of the one that was counted."""
+    for place, row in board[board["mirrors"] != ""].iterrows():
+        twin = board[board["claim"] == row["mirrors"]].iloc[0]
+        for column in ("p_holm", "holm_level", "n_tests"):
+            board.loc[place, column] = twin[column]
+        board.loc[place, ["holm_low", "holm_high"]] = [-twin["holm_high"], -twin["holm_low"]]
 
 
 def _verdict(tests: pd.DataFrame, any_is_enough: bool = False) -> str:
-    """Return the verdict of a claim from the findings of its tests.
-
-    "within these data sets" where a test that decides it had too few data sets to speak of others.
-    """
+    """Return the verdict of a claim from the findings of its tests, and of whom it speaks."""
     findings = tests["finding"].tolist()
-    testable = tests[tests["finding"] != "not testable"]
-    if testable.empty:
+    testable = [finding for finding in findings if finding != "not testable"]
+    if not testable:
         return "not testable"
-
-    def within(word: str) -> str:
-        deciding = testable[testable["finding"] == word]
-        few = deciding["generalises_to"].eq(THESE)
-        limited = few.all() if any_is_enough or word == "contradicted" else few.any()
-        return f"{word} {WITHIN}" if limited else word
-
     if any_is_enough:
         # that none was shown to pass the bar does not show that none does
-        return within("supported") if "supported" in findings else "inconclusive"
-    if "contradicted" in findings:
-        return within("contradicted")
-    if (testable["finding"] == WEIGHTLESS).any():
-        return WEIGHTLESS
-    if (testable["finding"] != "supported").any():
-        return "inconclusive"
-    whole = within("supported")
-    return whole if len(testable) == len(findings) else whole.replace("supported", "supported in part")
+        return spoken("supported" if "supported" in testable else OPEN, "these data sets")
+    if "contradicted" in testable:
+        verdict = "contradicted"
+    elif OPEN in testable:
+        verdict = OPEN
+    elif set(testable) == {TINY}:
+        verdict = TINY
+    else:
+        verdict = (
+            "supported"
+            if len(testable) == findings.count("supported") == len(findings)
+            else "supported in part"
+        )
+    decisive = tests[tests["finding"] == "contradicted"] if verdict == "contradicted" else tests
+    spoken_of = set(decisive.loc[decisive["finding"] != "not testable", "generalises_to"])
+    return spoken(verdict, min(spoken_of, key=lambda words: (words == GENERAL, "data sets" in words)))
 
 
 def _because(tests: pd.DataFrame) -> str:
     """Return in a sentence which tests of one claim say what, and what the missing ones need."""
     found = tests["finding"].value_counts()
-    parts = [f"{found[name]} of {len(tests)} tests {name}" for name in FINDINGS if name in found]
+    parts = [f"{found[name]} of {len(tests)} tests {name}" for name in VERDICTS if name in found]
     missing = tests[tests["finding"] == "not testable"]
     if len(missing) and len(missing) < len(tests):
         parts.append("not testable: " + ", ".join(missing["test"]))
@@ -270,8 +272,9 @@ def _because(tests: pd.DataFrame) -> str:
 
 
 def published_scoreboard() -> pd.DataFrame:
-    """Return the claims that SAM's published results can test: H2 and H3, the object as unit."""
+    """Return the claims that SAM's published results can test: H2 and H3, on means of data sets."""
     table = sam_table().assign(case_id=lambda t: t["data_set"] + ": " + t["object"])
     board = scoreboard(table.astype({"case_id": "string"}), sam=PUBLISHED_MODEL)
     board = board[board["claim"].isin(["H2", "H3"]) & (board["n"] > 0)]
-    return board.assign(note="published means per object, which stand for patients here")
+    note = "published means of objects, each as a case of its own"
+    return board.assign(unit="object", note=[joined(text, note) for text in board["note"]])

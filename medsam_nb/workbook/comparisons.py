@@ -13,7 +13,7 @@ from medsam_nb.errors import StudyError, WorkbookError, require_known
 from medsam_nb.files import read_yaml
 from medsam_nb.protocol import designs, metrics, options, prompts
 from medsam_nb.protocol.table import COLUMNS
-from medsam_nb.statistics.pooling import declare
+from medsam_nb.statistics.declarations import declare
 
 ROLES = ("sam2", "sam")
 INCLUDE = "include"
@@ -36,7 +36,7 @@ def expanded(
     ----------
     entries : sequence of str or mapping
         The name of a set; or ``{include: NAME, sam2: MODEL, sam: MODEL}``, a set with models of its own; or
-        a comparison (`pooling.declare`).
+        a comparison (`declarations.declare`).
     roles : mapping
         The models that play "sam2" and "sam" in the study.
     sets_file : Path

@@ -6,6 +6,8 @@ import pandas as pd
 
 from medsam_nb.figures.words import counted, label
 from medsam_nb.protocol.designs import DESIGN_FACTORS
+from medsam_nb.statistics.findings import OPEN, TINY
+from medsam_nb.statistics.inference import GENERAL, WITHIN
 
 
 def usable_cases(cases: pd.DataFrame) -> str:
@@ -118,25 +120,25 @@ def verdicts(board: pd.DataFrame) -> str:
 
 
 def comparisons_made(result: pd.DataFrame, names: Sequence[str] = ()) -> str:
-    """Return which declared comparisons show a difference after correction, and in which direction."""
+    """Return which declared comparisons have a finding after correction, and in which direction."""
     tested = result[result["p_holm"].notna()]
-    clear = tested[tested["p_holm"] < 0.05]
+    clear = tested[~tested["finding"].isin([OPEN, TINY])]
     text = f"{len(tested)} of {counted(len(result), 'comparison')} could be tested; "
     if clear.empty:
-        return f"{text}after correction none shows a difference."
+        return f"{text}after correction none has a finding."
     said = [
         f"{row.comparison}{f' ({label(row.level)})' if row.level else ''} {row.difference:+.2f}"
         for row in clear.itertuples()
     ]
-    return f"{text}after correction {len(clear)} show one (paired difference of IoU): {'; '.join(said)}."
+    return f"{text}after correction {len(clear)} have a finding (mean paired difference): {'; '.join(said)}."
 
 
 def reach_of(result: pd.DataFrame) -> str:
     """Return what comparisons or claims generalise to, in a sentence."""
     levels = set(result.loc[result["n"] > 0, "generalises_to"])
-    if levels <= {"data sets like these"} and levels:
+    if levels == {GENERAL}:
         return "Data sets are the units: what is found holds for data sets like these."
-    if "these data sets" in levels:
+    if levels & WITHIN:
         return "With fewer than six data sets, what is found holds within these data sets, not for others."
     return "There are too few units for any test."
 

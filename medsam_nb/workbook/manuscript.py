@@ -11,11 +11,12 @@ from medsam_nb.errors import printable
 from medsam_nb.figures.words import counted, interval_text, p_text
 from medsam_nb.files import write_atomically
 from medsam_nb.protocol.designs import DESIGN_FACTORS
-from medsam_nb.statistics.paired import summarise
-from medsam_nb.statistics.pooling import case_means
+from medsam_nb.statistics.findings import NEGLIGIBLE, spoken
+from medsam_nb.statistics.inference import FEWEST_DATA_SETS, GENERAL, SIGNS_FROM
+from medsam_nb.statistics.paired import COMPARISON_COLUMNS, summarise
+from medsam_nb.statistics.pooling import OVERLAPS, case_means, unit_noun
 from medsam_nb.workbook.report import read_provenance
 
-COMPARISON_COLUMNS = ["comparison", "n", "mean a", "mean b", "difference (95 % CI)", "r", "p (Holm)"]
 _SPECIAL = {"\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{"}
 _SPECIAL |= {"}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": "$<$", ">": "$>$"}
 
@@ -23,48 +24,67 @@ _SPECIAL |= {"}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", 
 LONG = 36  # characters; longer text gets a column that breaks lines
 
 
+def _effects(tests: pd.DataFrame) -> list[str]:
+    """Return mean differences with the intervals that answer to the corrected p values."""
+    return [
+        interval_text(r.difference, r.holm_low, r.holm_high)
+        + (" [one-sided]" if r.ci_level < 0.94 and np.isfinite(r.holm_low) else "")
+        for r in tests.itertuples()
+    ]
+
+
+def _counts(tests: pd.DataFrame) -> dict[str, list]:
+    """Return the columns that say how much a test rests on: units, named as they are, and data sets."""
+    nouns = sorted(set(tests["unit"].dropna()))
+    name = f"{nouns[0]}s" if len(nouns) == 1 else "n"
+    sets = [int(n) if pd.notna(n) else 0 for n in tests["n_data_sets"]]
+    return {name: [int(n) for n in tests["n"]], "data sets": sets}
+
+
+EFFECT = "mean difference (corrected CI)"
+
+
 def comparison_table(result: pd.DataFrame) -> pd.DataFrame:
-    """Return the comparisons of `paired.compare` as printed: n, means, effect with interval, p last."""
+    """Return the comparisons of `paired.compare` as printed: n, means, effect with interval, p, finding.
+
+    Data sets weigh alike in means and differences. The interval is that of the test at the level at which
+    Holm's method judged it, so it belongs to the p value beside it; "r" is the rank-biserial correlation.
+    """
     names = [f"{r.comparison} ({r.level})" if r.level else r.comparison for r in result.itertuples()]
     return pd.DataFrame(
         {
             "comparison": names,
-            "n": result["n"].to_list(),
+            **_counts(result),
             "mean a": [f"{v:.3f}" if np.isfinite(v) else "-" for v in result["mean_a"]],
             "mean b": [f"{v:.3f}" if np.isfinite(v) else "-" for v in result["mean_b"]],
-            "difference (95 % CI)": [
-                interval_text(r.difference, r.ci_low, r.ci_high)
-                + (" [90 % CI]" if r.ci_level < 0.94 and np.isfinite(r.ci_low) else "")
-                for r in result.itertuples()
-            ],
+            EFFECT: _effects(result),
             "r": [f"{v:.2f}" if np.isfinite(v) else "-" for v in result["rank_biserial"]],
             "p (Holm)": [p_text(v) for v in result["p_holm"].astype(float)],
-        },
-        columns=COMPARISON_COLUMNS,
+            "finding": [spoken(r.finding, r.generalises_to) for r in result.itertuples()],
+        }
     )
 
 
 def means_table(summary: pd.DataFrame, by: list[str]) -> pd.DataFrame:
-    """Return means over cases as printed, from `paired.summarise`: what tells cells apart, mean, n."""
+    """Return means as printed, from `paired.summarise`: what tells cells apart, mean, n."""
     printed = {c.replace("_", " "): [str(v).replace("_", " ") for v in summary[c]] for c in by}
     means = [interval_text(r.mean, r.ci_low, r.ci_high) for r in summary.itertuples()]
-    counts = {"cases": summary["n_cases"].to_list(), "data sets": summary["n_data_sets"].to_list()}
+    several = (summary["n_patients"] != summary["n_cases"]).any()
+    counts = {"patients": summary["n_patients"].to_list()} if several else {}
+    counts |= {"cases": summary["n_cases"].to_list(), "data sets": summary["n_data_sets"].to_list()}
     return pd.DataFrame(printed | {"mean IoU (95 % CI)": means} | counts)
 
 
 def claims_table(board: pd.DataFrame) -> pd.DataFrame:
-    """Return the scoreboard as printed, one row per test."""
+    """Return the scoreboard as printed, one row per test; intervals as in `comparison_table`."""
     return pd.DataFrame(
         {
             "claim": board["claim"] + ": " + board["sentence"],
             "test": board["test"],
-            "n": board["n"],
-            "estimate (95 % CI)": [
-                interval_text(r.difference, r.ci_low, r.ci_high)
-                + (" [90 % CI]" if r.ci_level < 0.94 and np.isfinite(r.ci_low) else "")
-                for r in board.itertuples()
-            ],
+            **_counts(board),
+            EFFECT: _effects(board),
             "p (Holm)": [p_text(v) for v in board["p_holm"].astype(float)],
+            "finding": board["finding"],
             "verdict": board["verdict"],
         }
     )
@@ -108,6 +128,69 @@ def _listed(items: list[str]) -> str:
     return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}"
 
 
+def inference_sentences(result: pd.DataFrame, noun: str) -> list[str]:
+    """Return what a reviewer asks of the comparisons: families, effect, unit, test, interval, level.
+
+    Parameters
+    ----------
+    result : DataFrame
+        Of `paired.compare`.
+    noun : str
+        What the unit is called: "patient", or "case" where every case is its own patient.
+    """
+    tested = result[result["p"].notna()]
+    inner = "slices were averaged within an object, objects within a case"
+    inner += ", cases within a patient" if noun == "patient" else ""
+    found = [f"The {noun} was the unit of observation: {inner}; data sets weigh alike in every mean."]
+    sizes = [f"{name}: {n}" for name, n in tested.groupby("family", sort=False).size().items()]
+    families = f"{len(sizes)} {'family' if len(sizes) == 1 else 'families'}"
+    families += f" ({', '.join(sizes)})" if sizes else ""
+    declared = counted(len(result), "comparison")
+    found.append(f"Of {declared} declared beforehand, {len(tested)} could be tested, in {families}.")
+    if tested.empty:
+        return found
+    metrics = [{"iou": "IoU", "dice": "Dice"}.get(name, name) for name in tested["metric"].unique()]
+    found.append(f"The effect is the mean paired difference of {_listed(metrics)}.")
+    found += _levels(tested, noun)
+    small = f"; below {NEGLIGIBLE:g} it is called of no practical weight"
+    found.append(
+        "P values are two-sided unless said otherwise and were corrected by Holm within a family; an "
+        "interval holds the values that the same test does not reject at the level at which Holm's method "
+        "judged it. A difference is reported where this interval leaves 0 and mean, median and ranks point "
+        f"in one direction{small if tested['metric'].isin(OVERLAPS).any() else ''}. Matched-pairs "
+        "rank-biserial correlations (zeros after Pratt) are given beside."
+    )
+    for test, sentence in (
+        ("equivalence", "Equivalence within {}: two one-sided tests, and the interval that answers to them."),
+        ("not_worse", "Not worse by {} or more: a one-sided test."),
+    ):
+        margins = sorted(tested.loc[tested["test"] == test, "margin"].dropna().unique())
+        found += [sentence.format(_listed([f"{margin:g}" for margin in margins]))] if margins else []
+    return found
+
+
+def _levels(tested: pd.DataFrame, noun: str) -> list[str]:
+    """Return what was drawn by chance in how many comparisons, by which test, and for whom that holds."""
+    general = tested["generalises_to"] == GENERAL
+    few = general & tested["n_data_sets"].lt(SIGNS_FROM)
+    found = []
+    if general.any():
+        tests = ["an exact sign-change test of their means"] if (general & ~few).any() else []
+        tests += [f"a t test of their means (fewer than {SIGNS_FROM} data sets)"] if few.any() else []
+        found.append(
+            f"In {counted(int(general.sum()), 'comparison')} of {FEWEST_DATA_SETS} or more data sets the "
+            f"data set was the unit of inference, by {' or '.join(tests)}; what is found holds for data sets "
+            "like these."
+        )
+    if (~general).any():
+        found.append(
+            f"In {counted(int((~general).sum()), 'comparison')} of fewer than {FEWEST_DATA_SETS} data sets "
+            f"the {noun} was the unit of inference, by an exact sign-change test of the mean in which data "
+            "sets weigh alike; what is found holds within these data sets only."
+        )
+    return found
+
+
 def methods_paragraph(
     provenance: Mapping, table: pd.DataFrame, result: pd.DataFrame, cases: pd.DataFrame | None = None
 ) -> str:
@@ -120,7 +203,7 @@ def methods_paragraph(
     table : DataFrame
         The tidy table.
     result : DataFrame
-        Of `stats.compare`.
+        Of `paired.compare`.
     cases : DataFrame, optional
         The case table with columns `status` and `accuracy`; what was excluded is counted from it.
     """
@@ -131,10 +214,14 @@ def methods_paragraph(
     versions = [f"{name} {packages[name]}" for name in wanted if packages.get(name)]
     weights = [f"{name} (SHA-256 {sha[:12]})" for name, sha in provenance.get("checkpoints", {}).items()]
     n_cases = int(table.groupby(["data_set", "case_id"]).ngroups)
+    noun, whose = unit_noun(table), counted(n_cases, "case")
+    if noun == "patient":
+        patients = table["patient_id"].fillna(table["case_id"])
+        whose += f" of {counted(int(table.groupby(['data_set', patients]).ngroups), 'patient')}"
     n_failed = int((table["value"].isna() & table["metric"].eq("iou") & ~table["truth_px"].eq(0)).sum())
     masks = int((table["metric"] == "iou").sum())
     parts = [
-        f"We evaluated {_listed(weights) if weights else 'the models'} on {counted(n_cases, 'case')} of "
+        f"We evaluated {_listed(weights) if weights else 'the models'} on {whose} from "
         f"{counted(table['data_set'].nunique(), 'data set')} ({masks:,} scored masks).",
         f"{counted(n_failed, 'mask')} failed; a failed mask counts as an IoU of 0.",
     ]
@@ -148,30 +235,7 @@ def methods_paragraph(
     protocols = sorted(table["protocol"].dropna().unique())
     if protocols:
         parts.append(f"Protocol: {_listed(list(protocols))}.")
-    tests, families = int(result["p"].notna().sum()), result.loc[result["p"].notna(), "family"].nunique()
-    units = set(result["unit"].dropna()) if "unit" in result else set()
-    unit = "case" if "patient" not in units else "patient"
-    whose = ", cases within a patient" if unit == "patient" else ""
-    parts.append(
-        f"Slices were averaged within an object, objects within a case{whose}; every data set had the same "
-        f"weight. Of {counted(len(result), 'comparison')} declared beforehand, {tests} could be tested, in "
-        f"{'1 family' if families == 1 else f'{families} families'}, with exact Wilcoxon signed-rank tests "
-        "(zeros after Pratt); p values were corrected by Holm within a family. Reported are pseudo-medians "
-        "of the paired differences with the 95 % intervals that invert the test, and matched-pairs "
-        "rank-biserial correlations."
-    )
-    levels = set(result["generalises_to"].dropna()) if "generalises_to" in result else set()
-    if "data sets like these" in levels:
-        parts.append("Data sets were the units of the tests, so that results speak of data sets like these.")
-    elif "these data sets" in levels:
-        parts.append(
-            f"With fewer than six data sets the {unit} was the unit of the tests, stratified by data set, so "
-            "that results speak of these data sets only."
-        )
-    margins = sorted(result.loc[result["test"] == "equivalence", "margin"].dropna().unique())
-    if margins:
-        within = _listed([f"{margin:g}" for margin in margins])
-        parts.append(f"Equivalence within {within} IoU: two one-sided tests, 90 % intervals.")
+    parts += inference_sentences(result, noun)
     devices, seeds = provenance.get("device", []), provenance.get("seed", [])
     run = [f"device {_listed(list(devices))}"] if devices else []
     run += [f"arithmetic {_listed(list(provenance['dtype']))}"] if provenance.get("dtype") else []
@@ -226,7 +290,7 @@ def write_manuscript(folder: Path, table: pd.DataFrame, model: str) -> str:
     records = [record for record in read_provenance(folder).values() if "checkpoints" in record]
     record = dict(records[0]) if records else {}
     record["checkpoints"] = {k: v for r in records for k, v in r["checkpoints"].items()}
-    made = found.get("comparisons", pd.DataFrame({"p": [], "family": [], "test": [], "margin": []}))
+    made = found.get("comparisons", pd.DataFrame(columns=COMPARISON_COLUMNS))
     paragraph = methods_paragraph(record, table, made, found.get("cases"))
     write_atomically(tables / "methods.txt", paragraph.encode())
     return paragraph

@@ -1,7 +1,6 @@
 """Figures: drawn for zero, one and many data sets without a warning, nothing cut; tables and text."""
 
 import re
-from itertools import combinations_with_replacement
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
@@ -69,7 +68,7 @@ BOARDS = {}
 def boards(table):
     """The scoreboard of a table, computed once."""
     if len(table) not in BOARDS:
-        BOARDS[len(table)] = scoreboard(table)
+        BOARDS[len(table)] = scoreboard(table, draws=199)
     return BOARDS[len(table)]
 
 
@@ -187,11 +186,35 @@ def test_sam2_minus_sam_draws_the_paired_differences(made):
     )
     wide = wide.mean().unstack()
     d = wide["miniature_sam2"] - wide["miniature_sam"]
-    walsh = [
-        (d[one] + d[two]) / 2 for one, two in combinations_with_replacement(d.index, 2) if one[0] == two[0]
-    ]
-    assert drawn["difference"].iloc[2] == pytest.approx(np.median(walsh), abs=1e-9)
+    assert drawn["difference"].iloc[2] == pytest.approx(d.mean(), abs=1e-9)
     assert drawn["ci_level"].eq(0.9).all() and drawn["p"].iloc[2] < 0.05
+
+
+def test_a_figure_and_a_comparison_of_the_same_thing_have_the_same_numbers(made):
+    """The equivalence of the two models: estimate, interval and p, before the correction for other tests."""
+    table = made_up_table(("MRI-Heart", "CT-Spleen"), 6)
+    declared = {"name": "alike", "task": "2d", "vary": "model", "a": "miniature_sam2", "b": "miniature_sam"}
+    declared |= {"where": {"mask_choice": "first_mask"}, "test": "equivalence", "margin": models.MARGIN}
+    row = paired.compare(table, [declared]).iloc[0]
+    h1 = scoreboard(table, draws=99).set_index("claim").loc["H1"]
+    with style.style():
+        fig, ax = style.canvas()
+        drawn = models.sam2_minus_sam(table, ax, "miniature_sam2", "miniature_sam").iloc[-1]
+        plt.close(fig)
+    for column in ("n", "difference", "ci_low", "ci_high", "ci_level", "p", "generalises_to"):
+        assert drawn[column] == row[column] == h1[column], column
+
+
+def test_the_forest_draws_the_intervals_that_decide(made):
+    board = boards(made["many"])
+    with style.style():
+        fig, ax = style.canvas(180, 170)
+        drawn = claims.claims_forest(board, ax)
+        plt.close(fig)
+    decided = drawn[drawn["finding"].isin(["supported", "contradicted"]) & drawn["relation"].isin([">", "<"])]
+    assert len(decided) and ((decided["holm_low"] > 0) | (decided["holm_high"] < 0)).all()
+    undecided = drawn[(drawn["finding"] == "inconclusive") & drawn["relation"].isin([">", "<"])]
+    assert len(undecided) and not ((undecided["holm_low"] > 0) | (undecided["holm_high"] < 0)).any()
 
 
 def test_fonts_are_embedded_as_truetype_and_bytes_repeat(tmp_path):
@@ -242,7 +265,9 @@ def test_tables_and_text_of_a_paper():
     result = paired.compare(table, [declared])
     text = manuscript.latex(manuscript.comparison_table(result), "Effects & tests", "effects")
     assert r"\toprule" in text and r"box\_50 \%" in text and r"Effects \& tests" in text
-    assert manuscript.latex(manuscript.claims_table(scoreboard(table)), "Claims", "claims").count("H13")
+    assert manuscript.latex(manuscript.claims_table(scoreboard(table, draws=199)), "Claims", "claims").count(
+        "H13"
+    )
     record = {
         "checkpoints": {"m": "ab" * 32},
         "packages": {"torch": "2.5"},
@@ -250,8 +275,8 @@ def test_tables_and_text_of_a_paper():
         "git_commit": None,
     }
     words = manuscript.methods_paragraph(record, table, result)
-    assert "6 cases of 1 data set (" in words and "Of 2 comparisons declared beforehand, 2 could" in words
-    assert "in 1 family" in words and "0 masks failed" in words
+    assert "6 cases from 1 data set (" in words and "Of 2 comparisons declared beforehand, 2 could" in words
+    assert "in 1 family (all: 2)" in words and "0 masks failed" in words
     assert "m (SHA-256 abababababab)" in words and "torch 2.5" in words and "None" not in words
 
 
@@ -286,8 +311,8 @@ def test_latex_is_balanced_and_escaped(made):
             assert len(cells) == shown.shape[1] and not any(map(unescaped, cells))
         caption = next(line for line in lines if line.startswith(r"\caption"))
         assert unescaped(caption) == []
-    columns = {"means": ["cases", "mean IoU (95 % CI)"], "claims": ["n", "estimate (95 % CI)"]}
-    columns["comparisons"] = ["n", "difference (95 % CI)"]
+    columns = {"means": ["cases", "mean IoU (95 % CI)"], "claims": ["cases", manuscript.EFFECT]}
+    columns["comparisons"] = ["objects", manuscript.EFFECT, "finding"]
     assert all(set(wanted) <= set(printed[name]) for name, wanted in columns.items())
 
 
@@ -303,7 +328,7 @@ def test_methods_say_equivalence_exclusions_and_protocol():
     result = paired.compare(table, [declared])
     cases = pd.DataFrame({"status": ["ok"] * 6 + ["failed", "no_object"], "accuracy": True})
     words = manuscript.methods_paragraph({}, table, result, cases)
-    assert "Equivalence within 0.05 IoU: two one-sided tests" in words
+    assert "Equivalence within 0.05: two one-sided tests" in words
     assert "1 case could not be used" in words and "no object: 1 case." in words
     assert "Protocol: corrected." in words
     assert "  " not in words and words.endswith(".")

@@ -1,129 +1,117 @@
-"""What is generalised to: tables of known truth, and the promises about errors in a quick version."""
+"""One statistic at the right level: against scipy and R, and against what the definitions say."""
 
 import numpy as np
-import pandas as pd
 import pytest
-from helpers.made_up import made_up_table
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats as scipy_stats
+from statsmodels.stats.multitest import multipletests
 
-from benchmarks import check_statistics
-from medsam_nb.statistics import inference
-from medsam_nb.statistics.paired import compare, holm, holm_levels
-from medsam_nb.statistics.pooling import case_means, patient_means
+from medsam_nb.statistics.correction import holm, holm_divisors
+from medsam_nb.statistics.inference import FEWEST_DATA_SETS, GENERAL, SIGNS_FROM, Sample
+from medsam_nb.statistics.signs import mean_sign_change
 
-REPEATS = 150
-LIMIT = 0.05 + 3 * np.sqrt(0.05 * 0.95 / REPEATS)
-BOX = {"name": "box", "task": "2d", "vary": "prompt", "a": "one_box", "b": "one_point"}
-BOX |= {"where": {"mask_choice": "first_mask", "model": "miniature_sam2"}}
-
-
-def test_the_level_follows_from_the_number_of_data_sets():
-    d = np.full(12, 0.1) + np.arange(12) / 1000
-    six, two = np.repeat(list("abcdef"), 2), np.repeat(list("ab"), 6)
-    others, these = inference.infer(d, six), inference.infer(d, two)
-    assert others["generalises_to"] == inference.OTHERS and others["n_units"] == 6
-    assert these["generalises_to"] == inference.THESE and these["n_units"] == 12
-    assert "on data sets" in others["method"] and "on patients" in these["method"]
-    assert inference.infer(d[:3], two[:3])["generalises_to"] == inference.NONE
+MEANS = np.array([0.031, 0.052, -0.012, 0.044, 0.027, 0.061, 0.018])
 
 
-def test_one_huge_contrary_data_set_does_not_decide():
-    sets = np.repeat(np.arange(18), [10] * 17 + [1000]).astype(str)
-    d = np.where(sets == "17", -0.05, 0.05) + np.random.default_rng(0).normal(0, 0.02, len(sets))
-    found = inference.infer(d, sets)
-    assert found["p"] < 0.05 and found["difference"] > 0.03 and found["case_weighted"] < 0
-    assert (found["sets_above"], found["sets_below"]) == (17, 1)
-    assert found["largest_share"] == pytest.approx(1000 / 1170)
+def sample(*sets):
+    """One list of values per data set."""
+    names = np.concatenate([[f"set {place}"] * len(values) for place, values in enumerate(sets)])
+    return Sample(np.concatenate(sets).astype(float), names)
 
 
-def test_tiny_gains_and_large_losses_are_no_gain():
-    gains, losses = np.linspace(0.001, 0.01, 33), np.linspace(-0.3, -0.1, 27)
-    found = inference.infer(np.r_[gains, losses], np.full(60, "one"))
-    assert np.median(np.r_[gains, losses]) > 0 > found["difference"] and found["rank_biserial"] < 0
+def test_seven_data_sets_are_tested_by_their_means_as_in_r():
+    """benchmarks/reference_values.R: t.test of the means; patients scatter around them, and do not matter."""
+    of_sets = sample(*[[m - 0.2, m, m, m + 0.2] * (1 + place) for place, m in enumerate(MEANS)])
+    assert of_sets.general and of_sets.generalises_to == GENERAL and of_sets.studentised
+    assert of_sets.p() == pytest.approx(0.0138339700177496)
+    assert of_sets.interval(0.95) == pytest.approx((0.0091015647292324, 0.0540412924136248))
+    assert of_sets.p("greater", 0.01) == pytest.approx(
+        scipy_stats.ttest_1samp(MEANS, 0.01, alternative="greater").pvalue
+    )
 
 
-def test_pictures_of_one_patient_are_no_patients():
-    table = made_up_table(("MRI-Heart",), cases=12)
-    owner = table["case_id"].str.extract(r"_(\d+)$")[0].astype(int) // 3
-    shared = table.assign(patient_id="patient " + owner.astype(str))
-    row, own = compare(shared, [BOX]).iloc[0], compare(table, [BOX]).iloc[0]
-    assert (row["n"], row["n_cases"], row["unit"]) == (4, 12, "patient")
-    assert (own["n"], own["n_cases"], own["unit"]) == (12, 12, "case")
-    assert "4 units: the test cannot reach" in row["note"] and not own["note"]
-    means = case_means(shared[shared["task"] == "2d"], ["prompt", "model"])
-    of_patient = patient_means(means, ["prompt", "model"])
-    one = means[(means["patient_id"] == "patient 0") & (means["prompt"] == "one_box")]
-    found = of_patient[(of_patient["patient_id"] == "patient 0") & (of_patient["prompt"] == "one_box")]
-    assert found["value"].tolist() == pytest.approx(one.groupby("model")["value"].mean().tolist())
+def test_twelve_data_sets_are_tested_by_the_signs_of_their_means():
+    of_sets = sample(*[[0.01 * place, 0.01 * place + 0.02] for place in range(SIGNS_FROM)])
+    assert of_sets.general and not of_sets.studentised
+    assert of_sets.p() == pytest.approx(2 / 2**SIGNS_FROM)
+    assert of_sets.method == f"sign-change test of the means of {SIGNS_FROM} data sets"
 
 
-def test_dice_follows_from_the_iou_of_a_slice():
-    table = made_up_table(("MRI-Heart",), cases=8)
-    row = compare(table, [BOX | {"metric": "dice"}]).iloc[0]
-    rows = table[(table["task"] == "2d") & (table["mask_choice"] == "first_mask")]
-    rows = rows[(rows["model"] == "miniature_sam2") & (rows["prompt"] == "one_box")]
-    iou = rows["value"].astype(float)
-    expected = (2 * iou / (1 + iou)).groupby(rows["case_id"]).mean().mean()
-    assert row["mean_a"] == pytest.approx(expected)
+def test_fewer_data_sets_are_tested_by_their_patients_and_weigh_alike():
+    of_sets = sample([0.1] * 40, [-0.1, -0.1])
+    assert not of_sets.general and of_sets.generalises_to == "these data sets"
+    assert of_sets.estimate == pytest.approx(0) and of_sets.weights.sum() == pytest.approx(1)
+    assert of_sets.p() > 0.9  # forty patients against two, and yet one data set against one
+    assert of_sets.p("less", 0.2) == pytest.approx(
+        mean_sign_change(of_sets.values, of_sets.weights, 0.2, "less")
+    )
 
 
-def test_holms_intervals_agree_with_holms_p_values():
-    rng = np.random.default_rng(3)
-    for _ in range(50):
-        effects = rng.choice([0.0, 0.6], 6)
-        d = [rng.normal(effect, 1, 25) for effect in effects]
-        p = np.array([inference.infer(x, np.full(25, "a"))["p"] for x in d])
-        corrected, levels = holm(p), holm_levels(p)
-        for x, value, left in zip(d, corrected, levels, strict=True):
-            low, high = inference.interval_at(x, np.full(25, "a"), 1 - left)
-            assert (low > 0 or high < 0) == (value < 0.05)
+def test_who_a_statement_is_about():
+    assert sample([0.1] * 9).generalises_to == "this data set"
+    assert sample([0.1] * 9, [0.2] * 9).generalises_to == "these data sets"
+    assert sample([0.1] * 4).generalises_to == "these alone"
+    assert sample(*[[0.1]] * FEWEST_DATA_SETS).generalises_to == GENERAL
+    empty = Sample(np.array([]), np.array([]))
+    assert empty.generalises_to == "" and np.isnan(empty.p()) and np.isnan(empty.estimate)
 
 
-def test_the_mean_and_its_interval_by_hand():
-    values = np.array([0.4, 0.6, 0.9, 0.7, 0.8])
-    sets = np.array(["a", "a", "b", "b", "b"])
-    mean, low, high = inference.mean_interval(values, sets)
-    assert mean == pytest.approx((0.5 + 0.8) / 2)
-    variance = (0.02 + 0.02) / 3  # within data sets, 3 degrees of freedom
-    error = np.sqrt(variance / 2 + variance / 3) / 2
-    assert [low, high] == pytest.approx([mean - 3.182446 * error, mean + 3.182446 * error], abs=1e-6)
-    one = inference.mean_interval(np.array([0.5]), np.array(["a"]))
-    assert one[0] == 0.5 and np.isnan(one[1])
+def test_equal_means_of_data_sets_have_signs_but_no_spread():
+    assert sample(*[[0.1, 0.1]] * 8).p() == pytest.approx(2 / 2**8)
+    assert sample(*[[0.0, 0.0]] * 8).p() == 1.0
+    assert sample(*[[0.1, 0.1]] * 8).interval() == (0.1, 0.1)
 
 
-@pytest.mark.parametrize("between", [0.03, 0.08])
-def test_effects_that_differ_between_data_sets_are_not_called_general(between):
-    assert check_statistics.findings(check_statistics.STUDY_COUNTS, between, 0.0, REPEATS)["false"] <= LIMIT
-    assert check_statistics.findings((10,) * 4, between, 0.0, REPEATS)["false"] <= LIMIT
+def test_one_unit_has_neither_test_nor_interval():
+    one = sample([0.3])
+    assert np.isnan(one.p()) and np.isnan(one.interval()).all() and one.estimate == 0.3
 
 
-def test_no_effect_is_rarely_a_finding_and_a_clear_one_mostly():
-    for counts in ((10,), (3, 12, 1, 40), (10,) * 8):
-        assert check_statistics.findings(counts, 0.0, 0.0, REPEATS)["false"] <= LIMIT
-    assert check_statistics.findings((10,) * 12, 0.05, 0.08, 60)["above"] > 0.9
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.integers(1, 9), min_size=1, max_size=14),
+    st.sampled_from([0.8, 0.9, 0.95, 0.996]),
+    st.integers(0, 10_000),
+)
+def test_the_interval_leaves_0_exactly_where_p_is_below_the_level(sizes, level, seed):
+    rng = np.random.default_rng(seed)
+    found = sample(*[rng.normal(0.04, 0.1, size) for size in sizes])
+    low, high = found.interval(level)
+    if np.isfinite(low) and min(abs(low), abs(high)) > 1e-6:
+        assert (low > 0 or high < 0) == (found.p() < 1 - level)
+    elif np.isnan(low) and len(found.values) > 1:
+        assert found.p() >= 1 - level - 1e-12  # too few for any value to be rejected
 
 
-def test_the_best_of_many_equal_designs_is_rarely_called_better():
-    assert check_statistics.best_of_designs((24,), 64, REPEATS) <= LIMIT
-    assert check_statistics.best_of_designs((24,), 32, REPEATS, bar=0.8) <= LIMIT
+def test_the_estimate_lies_in_its_interval():
+    rng = np.random.default_rng(2)
+    for sizes in ([8], [20, 3], [1, 3, 3, 3, 3], [2] * 7, [5] * 13):
+        found = sample(*[rng.normal(0.1, 0.1, size) for size in sizes])
+        low, high = found.interval()
+        assert low < found.estimate < high
 
 
-def test_families_and_equivalence_err_as_often_as_they_may():
-    wrong, power = check_statistics.family((20,), 0.1, REPEATS)
-    assert wrong <= LIMIT and power > 0.9
-    assert check_statistics.equivalences(0.05, (20,), REPEATS) <= LIMIT
-    assert check_statistics.equivalences(0.0, (40,), 60) > 0.9
+def test_holm_steps_down_as_its_definition_says():
+    p = np.random.default_rng(4).random(12) ** 3
+    expected, running = np.empty(12), 0.0
+    for rank, place in enumerate(np.argsort(p)):
+        running = max(running, min(1.0, (12 - rank) * p[place]))
+        expected[place] = running
+    assert holm(p) == pytest.approx(expected)
+    assert holm(p) == pytest.approx(multipletests(p, method="holm")[1])
+    corrected = holm(np.array([0.01, np.nan, 0.04, 0.03]))
+    assert corrected[[0, 2, 3]] == pytest.approx([0.03, 0.06, 0.06])
+    assert np.isnan(corrected[1])
 
 
-@pytest.mark.parametrize("counts", [(6,), (10,) * 4, (10,) * 8])
-def test_intervals_cover_about_as_often_as_they_say(counts):
-    seen = check_statistics.coverage(counts, 0.05, REPEATS)
-    assert seen["effect"] > 0.95 - 3 * np.sqrt(0.05 * 0.95 / REPEATS)
-    assert seen["mean"] > 0.88  # a t interval of skewed values
-
-
-def test_missing_cells_are_matched_away():
-    table = made_up_table(("MRI-Heart",), cases=8)
-    gone = (table["case_id"] == "MRI-Heart_00") & (table["prompt"] == "one_point")
-    row = compare(table[~gone], [BOX]).iloc[0]
-    assert (row["n"], row["n_unpaired"]) == (7, 1)
-    assert isinstance(row["note"], str) and pd.notna(row["p"])
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.floats(1e-6, 1) | st.just(float("nan")), max_size=12))
+def test_a_test_is_judged_at_the_level_that_its_divisor_says(p):
+    p = np.array(p, float)
+    divisors, corrected = holm_divisors(p), holm(p)
+    tested = ~np.isnan(p)
+    assert np.isnan(divisors[~tested]).all()
+    near = np.abs(corrected[tested] - 0.05) < 1e-9
+    judged = p[tested] < 0.05 / divisors[tested]
+    assert (judged == (corrected[tested] < 0.05))[~near].all()

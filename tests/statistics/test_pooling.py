@@ -11,7 +11,8 @@ from medsam_nb.errors import InputError, StudyError
 from medsam_nb.figures import designs, distance, style
 from medsam_nb.protocol.designs import Design
 from medsam_nb.protocol.table import as_table
-from medsam_nb.statistics import paired, pooling, rankings, released_scripts, shown_cases
+from medsam_nb.statistics import mixed, paired, pooling, rankings, released_scripts, shown_cases
+from medsam_nb.statistics.declarations import declare
 from medsam_nb.statistics.retention import retention
 
 mpl.use("agg")
@@ -35,7 +36,7 @@ ENTRIES = {
     "compare": lambda t: paired.compare(t, [DIRECTION]).drop(columns=["failed_a", "failed_b"]),
     "case_means": lambda t: pooling.case_means(t, ["prompt"]).drop(columns="failed"),
     "rank_designs": lambda t: rankings.rank_designs(t).ranks,
-    "mixed_model": lambda t: rankings.mixed_model(t, "prompt"),
+    "mixed_model": lambda t: mixed.mixed_model(t, "prompt"),
     "retention": retention,
     "spread_of_cases": shown_cases.spread_of_cases,
     "iou_by_design": drawn_on(designs.iou_by_design),
@@ -297,7 +298,7 @@ def test_a_missing_design_is_matched_away():
         Design("centre_slice", "mask", "bidirectional", "first_mask"),
     ]
     table = made_up_table(cases=3, designs=designs)
-    comparison = pooling.declare(
+    comparison = declare(
         {"name": "d", "task": "3d", "vary": "direction", "a": "bidirectional", "b": "front_to_end"}
     )
     pairs = pooling.paired_values(pooling.check_table(table), comparison)

@@ -7,7 +7,7 @@ import yaml
 from helpers.projects import EVALUATE_2D, ROOT, as_project, write_notebook, write_study
 
 from medsam_nb.errors import StudyError
-from medsam_nb.statistics.pooling import declare
+from medsam_nb.statistics.declarations import declare
 from medsam_nb.workbook import study
 from medsam_nb.workbook.resolve import resolve_parameters
 

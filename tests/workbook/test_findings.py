@@ -1,0 +1,41 @@
+"""Sentences about comparisons say what was found, and of whom it holds."""
+
+import numpy as np
+import pandas as pd
+
+from medsam_nb.protocol.table import as_table
+from medsam_nb.statistics.paired import compare
+from medsam_nb.workbook.findings import comparisons_made, reach_of
+
+BOX = {"name": "box", "vary": "prompt", "a": "one_box", "b": "one_point"}
+
+
+def table_of(gains, sets):
+    cases = pd.DataFrame({"data_set": np.asarray(sets, str), "case_id": [f"c{n}" for n in range(len(sets))]})
+    rows = [
+        cases.assign(prompt=prompt, metric="iou", value=0.5 + gain)
+        for prompt, gain in (("one_box", np.asarray(gains)), ("one_point", 0.0))
+    ]
+    return as_table(pd.concat(rows))
+
+
+def test_what_is_certain_but_does_not_matter_is_no_difference():
+    """A p value alone says less than a finding: 0.004 IoU is certain here, and of no practical weight."""
+    rng = np.random.default_rng(0)
+    small = compare(table_of(0.004 + rng.normal(0, 0.002, 40), ["s"] * 40), [BOX])
+    assert small["p_holm"].iloc[0] < 0.001
+    assert (
+        comparisons_made(small) == "1 of 1 comparison could be tested; after correction none has a finding."
+    )
+    large = compare(table_of(np.linspace(0.05, 0.15, 40), ["s"] * 40), [BOX])
+    assert comparisons_made(large).endswith("1 have a finding (mean paired difference): box +0.10.")
+
+
+def test_whom_it_holds_for():
+    gains = np.linspace(0.05, 0.15, 12)
+    within = "With fewer than six data sets, what is found holds within these data sets, not for others."
+    assert reach_of(compare(table_of(gains, ["s"] * 12), [BOX])) == within
+    assert reach_of(compare(table_of(gains, [0, 1] * 6), [BOX])) == within
+    general = "Data sets are the units: what is found holds for data sets like these."
+    assert reach_of(compare(table_of(gains, [*range(6)] * 2), [BOX])) == general
+    assert reach_of(compare(table_of(gains[:3], ["s"] * 3), [BOX])) == "There are too few units for any test."
