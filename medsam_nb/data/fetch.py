@@ -12,6 +12,7 @@ import stat
 import tarfile
 import zipfile
 import zlib
+from contextlib import suppress
 from functools import partial
 from pathlib import Path, PurePosixPath
 
@@ -20,7 +21,7 @@ import requests
 
 from medsam_nb.data.downloads import LIMITS, Limits, download, require_space
 from medsam_nb.errors import CheckpointError, InputError
-from medsam_nb.files import unfinished
+from medsam_nb.files import remove_made, unfinished
 from medsam_nb.manifest.rows import Checkpoint, DataSet, File
 from medsam_nb.provenance import file_sha256, record_sha256, recorded_sha256
 
@@ -241,7 +242,8 @@ def unpack(archive: Path, folder: Path) -> None:
         raise InputError(archive, f"is damaged ({error}).", "Delete it and fetch it again.") from error
     finally:
         if partial is not None:
-            shutil.rmtree(partial, ignore_errors=True)
+            with suppress(OSError):  # on a disk that has become read-only
+                remove_made(partial, folder)
 
 
 def _require_safe(archive: Path, name: str, plain: bool) -> None:
