@@ -13,7 +13,9 @@ __getattr__, __dir__, __all__ = lazy.attach(
         "intensity",
         "metrics",
         "options",
+        "prompt_sources",
         "prompts",
+        "prompts_file",
         "seeds",
         "table",
         "tracks",
@@ -22,6 +24,7 @@ __getattr__, __dir__, __all__ = lazy.attach(
     submod_attrs={
         "designs": ["ALL_DESIGNS", "Design", "chosen_designs"],
         "options": ["MemoryWindow", "PropagationOptions"],
+        "prompt_sources": ["PromptSource", "parse_source"],
         "prompts": ["Prompt", "prompt_3d", "prompts_2d"],
         "metrics": ["iou"],
         "volume": ["Case", "Volume"],

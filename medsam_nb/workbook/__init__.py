@@ -5,17 +5,14 @@ import lazy_loader as lazy
 __getattr__, __dir__, __all__ = lazy.attach(
     __name__,
     submodules=[
-        "explorer",
-        "findings",
-        "kernels",
-        "manuscript",
-        "pictures",
-        "report",
-        "run",
-        "runner",
-        "study",
+        *("explorer", "explorer_results", "explorer_scene", "explorer_session", "explorer_view"),
+        *("findings", "kernels", "manuscript", "pictures", "report", "run", "runner", "study"),
     ],
     submod_attrs={
+        "explorer_results": ["ResultsView"],
+        "explorer_scene": ["scene_of_case", "scene_of_file"],
+        "explorer_session": ["Session", "replay"],
+        "explorer_view": ["Explorer"],
         "run": ["Run", "open_run"],
         "runner": ["run_study"],
         "study": ["load_study"],
