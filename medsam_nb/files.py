@@ -11,7 +11,7 @@ from pathlib import Path
 
 import yaml
 
-from medsam_nb.errors import UNPRINTABLE, InputError, WorkbookError
+from medsam_nb.errors import UNPRINTABLE, InputError, StudyError, WorkbookError
 
 MOST_TEXT_BYTES = 4 << 20
 MOST_YAML_VALUES = 250_000  # with what aliases repeat; three seconds to read
@@ -45,6 +45,16 @@ def write_atomically(path: Path, data: bytes) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def write_study_file(path: Path, data: bytes) -> None:
+    """Write a file of a study atomically; StudyError where that cannot be, as on a full disk."""
+    try:
+        write_atomically(path, data)
+    except OSError as failure:
+        reason = failure.strerror or failure
+        remedy = "Free space or choose another folder, and run again: what is finished is kept."
+        raise StudyError(path, f"cannot be written ({reason}).", remedy) from failure
 
 
 def read_text(path: Path, *, error: type[WorkbookError] = InputError) -> str:
