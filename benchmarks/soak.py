@@ -236,7 +236,7 @@ class Trial:
         return self.chance.uniform(0, 1.1 * self.seconds * (6 if workers else 1))
 
     def workers(self) -> int:
-        return 2 if self.chance.random() < 0.2 else 0
+        return 2 if self.chance.random() < 0.1 else 0
 
 
 def kill(trial: Trial) -> None:
@@ -353,7 +353,9 @@ def race(trial: Trial) -> None:
             raise Lost(f"ended with code {code} beside another run", words)
 
 
-HARMS: list[Callable[[Trial], None]] = [kill, stop, kill_worker, fill, fill_disk, damage, damage, race]
+HARMS: list[Callable[[Trial], None]] = [
+    *(kill, damage, stop, fill, race, damage, kill_worker, kill, fill_disk, damage)
+]
 
 
 def recover(place: Path, expected: str) -> None:

@@ -25,7 +25,7 @@ from medsam_nb.data.fetch import fetch
 from medsam_nb.data.layouts.readers import find_cases, read_case
 from medsam_nb.data.sources import RawCase, Source
 from medsam_nb.errors import InputError, StudyError, WorkbookError
-from medsam_nb.files import unfinished, write_atomically
+from medsam_nb.files import read_json, unfinished, write_atomically
 from medsam_nb.manifest.rows import DataSet
 from medsam_nb.protocol import intensity
 from medsam_nb.protocol.intensity import Intensity
@@ -38,6 +38,10 @@ DECIDING_FIELDS = {
     "mask_threshold", "mask_geometry", "may_be_empty",
 }  # fmt: skip
 MANY_LABELS = 40  # more that no row names are rather the grey levels of an image
+RECORD_FIELDS = {
+    "data_set", "case_id", "modality", "objects", "intensity", "affine_zyx_to_ras_mm", "source", "data_sha256",
+    "fingerprint", "line",
+}  # fmt: skip
 STALE_SECONDS = 3600  # a half-written folder of this age belongs to nobody any more
 CASE_COLUMNS = [
     "data_set", "case_id", "modality", "accuracy", "status", "error", "shape", "n_slices", "labelled_slices",
@@ -213,12 +217,14 @@ def _write_case(folder: Path, case: Case, record: dict) -> None:
 
 
 def _read_record(folder: Path) -> dict | None:
-    """Return the record of a prepared case, or None where it is missing or damaged."""
+    """Return the record of a prepared case, or None where it is missing, damaged, or of another case."""
     try:
         whole = all((folder / name).exists() for name in ("image.nii.gz", "labels.nii.gz"))
-        return json.loads((folder / "case.json").read_text(encoding="utf-8")) if whole else None
-    except (OSError, ValueError):
+        record = read_json(folder / "case.json") if whole else {}
+    except InputError:
         return None
+    is_one = set(record) >= RECORD_FIELDS and isinstance(record["line"], dict)
+    return record if is_one and record["case_id"] == folder.name else None
 
 
 def load_case(folder: Path) -> Case:
