@@ -39,8 +39,8 @@ DECIDING_FIELDS = {
 }  # fmt: skip
 MANY_LABELS = 40  # more that no row names are rather the grey levels of an image
 RECORD_FIELDS = {
-    "data_set", "case_id", "modality", "objects", "intensity", "affine_zyx_to_ras_mm", "source", "data_sha256",
-    "fingerprint", "line",
+    "data_set", "case_id", "modality", "objects", "intensity", "affine_zyx_to_ras_mm", "source",
+    "data_sha256", "fingerprint", "line",
 }  # fmt: skip
 STALE_SECONDS = 3600  # a half-written folder of this age belongs to nobody any more
 CASE_COLUMNS = [
