@@ -14,7 +14,7 @@ from pathlib import Path
 
 import yaml
 
-from medsam_nb.errors import UNPRINTABLE, InputError, WorkbookError
+from medsam_nb.errors import UNPRINTABLE, InputError, StudyError, WorkbookError
 
 PARTIAL = ".partial-"  # begins the name of what is not yet whole
 UNFINISHED = re.compile(re.escape(PARTIAL) + "[0-9a-f]{16}")
@@ -92,6 +92,16 @@ def remove_made(folder: Path, inside: Path, holds: Collection[str] = ()) -> None
 
 def _is_made(path: Path, holds: Collection[str]) -> bool:
     return bool(UNFINISHED.fullmatch(path.name)) or any(fnmatchcase(path.name, one) for one in holds)
+
+
+def write_study_file(path: Path, data: bytes) -> None:
+    """Write a file of a study atomically; StudyError where that cannot be, as on a full disk."""
+    try:
+        write_atomically(path, data)
+    except OSError as failure:
+        reason = failure.strerror or failure
+        remedy = "Free space or choose another folder, and run again: what is finished is kept."
+        raise StudyError(path, f"cannot be written ({reason}).", remedy) from failure
 
 
 def read_text(path: Path, *, error: type[WorkbookError] = InputError) -> str:

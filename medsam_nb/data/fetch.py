@@ -105,7 +105,7 @@ def _fetch_file(file: File, target: Path, mirror_path: str, progress: bool, limi
         if _is_there(file, target):
             return
         target.parent.mkdir(parents=True, exist_ok=True)
-        require_space(target.parent, file.size_bytes or 0)
+        require_space(target, file.size_bytes or 0)
         if mirror and not remote:
             _copy(Path(mirror) / mirror_path, target, file)
         else:
