@@ -81,6 +81,13 @@ def read_dicom(path: Path, frame: int | None = None, labels: bool = False) -> Re
     return replace(volume, remarks=tuple(remarks), unit="/".join(sorted(units)))
 
 
+def series_files(path: Path) -> list[Path]:
+    """Return the files of a folder with one series of one volume, in the order of their slices."""
+    images = [(file, header) for file, header in whole_headers(path) if has_position(header)]
+    stacks = find_stacks([slice_of_file(file, header) for file, header in images])
+    return [one.key for one in stacks[volume_number(path, len(stacks), None, False, listed(stacks))].slices]
+
+
 def _require_one_series(path: Path, images: Mapping[Path, object]) -> None:
     """Raise InputError with a list where files are of several series."""
     series: dict[str, list] = {}

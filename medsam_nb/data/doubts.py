@@ -97,7 +97,7 @@ def _repeated(cases: pd.DataFrame) -> Iterator[str]:
             named = _some(group["case_id"])
             yield (
                 f"{len(group)} of {len(cases)} cases have one and the same mask on different images "
-                f"({named}). Were files mixed up? If the images are of one patient, say so in the row (`patient`)."
+                f"({named}). Were files mixed up? If they are of one patient, say so in the row (`patient`)."
             )
 
 
