@@ -16,7 +16,7 @@ from medsam_nb.manifest.rows import DataSet
 
 SHAPE = (6, 20, 24)
 ROW = {
-    "name": "oblique", "title": "", "modality": "MR", "dimension": 3, "objects": {"bright": [1]},
+    "name": "oblique", "title": "Own", "modality": "MR", "dimension": 3, "objects": {"bright": [1]},
     "intensity": {"policy": "min_max"}, "folder": "raw",
     "layout": {"name": "listed", "cases": [{"case_id": "one", "image": "series", "mask": "mask.nii.gz"}]},
 }  # fmt: skip

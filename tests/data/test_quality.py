@@ -104,7 +104,7 @@ def test_gallery_is_bounded_and_shows_the_unusual_first(tmp_path):
 
 
 def test_what_is_missing_is_counted():
-    fields = {"title": "Set", "modality": "CT", "dimension": 3, "objects": {"organ": [1]}}
+    fields = {"title": "Own", "modality": "CT", "dimension": 3, "objects": {"organ": [1]}}
     fields |= {"intensity": {"policy": "min_max"}, "layout": {"name": "msd"}}
     known = DataSet.model_validate(fields | {"name": "set", "expected": {"cases": 5, "study_masks": 9}})
     unknown = DataSet.model_validate(fields | {"name": "other"})
