@@ -10,8 +10,9 @@ import numpy as np
 
 from medsam_nb.data import formats, mosaics, quality
 from medsam_nb.data.layouts.readers import read_case
+from medsam_nb.data.names import require_component
 from medsam_nb.data.prepared import CASE_FILES, is_unchanged, read_record, write_case
-from medsam_nb.data.sources import RawCase, Source, require_component
+from medsam_nb.data.sources import RawCase, Source
 from medsam_nb.errors import InputError, WorkbookError, printable
 from medsam_nb.files import remove_made
 from medsam_nb.manifest.rows import DataSet

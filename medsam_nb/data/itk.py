@@ -57,7 +57,7 @@ def read_itk(path: Path) -> ReadVolume:
 def _require_whole_gipl(path: Path, voxel_bytes: int) -> None:
     """Raise ValueError for a truncated GIPL file, which ITK reads without a word."""
     with gzip.open(path) if path.name.lower().endswith(".gz") else open(path, "rb") as file:
-        found = len(file.read())
+        found = len(file.read(GIPL_HEADER_BYTES + voxel_bytes))  # what follows does not matter
     if found < GIPL_HEADER_BYTES + voxel_bytes:
         raise ValueError(f"{found} bytes, its header announces {GIPL_HEADER_BYTES + voxel_bytes}")
 

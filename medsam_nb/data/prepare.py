@@ -4,6 +4,7 @@ A case is written whole or not at all. Preparing again does only what is missing
 bad case is recorded in the table and skipped.
 """
 
+import json
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -92,7 +93,7 @@ def prepare_data_sets(
     raw_dir: Path,
     prepared_dir: Path,
     *,
-    workers: int = 1,
+    workers: int = 0,
     download: bool = False,
 ) -> pd.DataFrame:
     """Prepare several data sets; one that is not there or cannot be read does not stop the others.
@@ -163,7 +164,8 @@ def _prepare_rows(
                 continue
             folder = Path(prepared_root) / row.name
             own = _in_one_plane(row, folder, [line for line in lines if line["data_set"] == row.name])
-            table = case_table([line | {"data_set_notes": said[row.name]} for line in own])
+            said_of_all = "; ".join(filter(None, [said[row.name], _missing_objects(row, own)]))
+            table = case_table([line | {"data_set_notes": said_of_all} for line in own])
             table = table.sort_values("case_id", ignore_index=True)
             try:
                 write_table(folder, table)
@@ -171,6 +173,13 @@ def _prepare_rows(
             except OSError as error:
                 found[row.name] = _as_input_error(row, folder, error)
     return found
+
+
+def _missing_objects(row: DataSet, lines: list[dict]) -> str:
+    """Return in words which objects of the row no case holds; nothing where no case could be read."""
+    found = [{fact["name"] for fact in json.loads(line["objects"])} for line in lines if "objects" in line]
+    missing = [name for name in row.objects if found and name not in set.union(*found)]
+    return f"no case holds {', '.join(missing)}" if missing else ""
 
 
 def _open(folder: Path) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from medsam_nb.data import formats
-from medsam_nb.data.sources import require_component
+from medsam_nb.data.names import require_component
 from medsam_nb.errors import InputError
 from medsam_nb.files import read_json, remove_made, unfinished, write_atomically
 from medsam_nb.protocol.intensity import Intensity
@@ -42,7 +42,7 @@ def write_case(folder: Path, case: Case, record: dict, mosaic: bytes) -> None:
         Of the data set.
     case : Case
     record : dict
-        What is written as `case.json`; it gets the state of the files under "files".
+        What is written as `case.json`; it gets the hashes of the files under "files".
     mosaic : bytes
         A PNG file.
 
@@ -58,7 +58,7 @@ def write_case(folder: Path, case: Case, record: dict, mosaic: bytes) -> None:
         formats.write_nifti(partial / IMAGE, case.image)
         formats.write_nifti(partial / LABELS, Volume(case.labels, case.image.affine))
         write_atomically(partial / MOSAIC, mosaic)
-        record["files"] = {name: _state(partial / name) for name in (IMAGE, LABELS)}
+        record["files"] = {name: _file_sha256(partial / name) for name in (IMAGE, LABELS)}
         write_atomically(partial / RECORD, json.dumps(record, indent=1).encode())
         remove_made(target, folder, CASE_FILES)
         os.replace(partial, target)
@@ -72,12 +72,9 @@ def write_case(folder: Path, case: Case, record: dict, mosaic: bytes) -> None:
         remove_made(partial, folder)
 
 
-def _state(path: Path) -> list:
-    """Return size, time and hash of a file."""
+def _file_sha256(path: Path) -> str:
     with open(path, "rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    found = path.stat()
-    return [found.st_size, found.st_mtime_ns, digest]
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_record(folder: Path) -> dict | None:
@@ -92,17 +89,11 @@ def read_record(folder: Path) -> dict | None:
 
 
 def is_unchanged(folder: Path, record: dict) -> bool:
-    """Whether the files of a prepared case are those that its record was written with.
-
-    A file of the same size and time counts as the same; a copied one is read and compared.
-    """
+    """Whether the files of a prepared case are, byte by byte, those that its record was written with."""
     try:
-        for name in (IMAGE, LABELS):
-            found, (*then, digest) = (folder / name).stat(), record["files"][name]
-            if then != [found.st_size, found.st_mtime_ns] and digest != _state(folder / name)[2]:
-                return False
-        return (folder / MOSAIC).exists()
-    except (OSError, KeyError, TypeError, ValueError):
+        same = all(_file_sha256(folder / name) == record["files"][name] for name in (IMAGE, LABELS))
+        return same and (folder / MOSAIC).exists()
+    except (OSError, KeyError, TypeError):
         return False
 
 

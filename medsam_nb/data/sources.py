@@ -1,10 +1,7 @@
 """A case as it lies on disk: its files, and how several mask files become one label map."""
 
-import hashlib
-import re
-import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 from itertools import groupby
@@ -15,15 +12,13 @@ import numpy as np
 
 from medsam_nb.data.formats import as_labels, one_volume, read_volume, with_data
 from medsam_nb.data.label_maps import combine_masks, majority
+from medsam_nb.data.names import digest_of, folded, with_digest
 from medsam_nb.data.pictures import is_lossy, read_colour_mask, read_mask_picture
 from medsam_nb.data.reading import MISSING_FILE, PICTURES, ReadVolume, guarded, suffix_of
 from medsam_nb.data.segments import find_segments
 from medsam_nb.errors import InputError
 from medsam_nb.manifest.rows import DataSet
 from medsam_nb.protocol.volume import Volume, require_same_grid
-
-MOST_BYTES = 100  # of a name that is a part of a path
-RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10))}
 
 
 @dataclass(frozen=True)
@@ -84,69 +79,6 @@ class RawCase:
     lossy: bool = False
 
 
-def clean_name(text: str) -> str:
-    """Return a text as a case's name, which is also a folder's: letters of any script, digits, and "_.+-".
-
-    A name of which nothing is left, that a system reserves, or that is too long, gets the first digits of its
-    hash, so that different texts stay different.
-
-    Examples
-    --------
-    >>> clean_name("benign (12)"), clean_name("患者 3"), clean_name("(?)")
-    ('benign_12', '患者_3', 'case-86303aa5')
-    """
-    text = unicodedata.normalize("NFC", text)
-    runs = ("".join(run) if kept else "_" for kept, run in groupby(text, _is_kept))
-    name = "".join(runs).strip("_.")
-    if not name:
-        return f"case-{_digest(text)}"
-    if _is_reserved(name) or len(name.encode()) > MOST_BYTES:
-        return _with_digest(name, _digest(text))
-    return name
-
-
-def _is_kept(character: str) -> bool:
-    """Whether a character may stand in a name: also the vowel signs and accents that follow a letter."""
-    return character in "_.+-" or character.isalnum() or unicodedata.category(character).startswith("M")
-
-
-def _is_reserved(name: str) -> bool:
-    return name.split(".")[0].lower() in RESERVED
-
-
-def _digest(text: str, digits: int = 8) -> str:
-    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:digits]
-
-
-def _with_digest(name: str, digest: str) -> str:
-    """Return a name that ends in a digest, cut to what is allowed."""
-    start = name.encode()[: MOST_BYTES - len(digest) - 1].decode(errors="ignore")
-    return f"{start}-{digest}"
-
-
-def require_component(name: str, what: str) -> str:
-    """Return a name that is one safe part of a path on every system, or raise InputError.
-
-    No separator, no leading or last dot, no control character, not empty, not reserved, at most `MOST_BYTES`
-    bytes.
-    """
-    plain = bool(name) and all(map(_is_kept, name)) and name[0] != "." != name[-1]
-    if not plain or _is_reserved(name) or len(name.encode()) > MOST_BYTES:
-        raise InputError(repr(name), f"is no {what}.", "Use letters, digits, '_', '-', '+', and '.' inside.")
-    return name
-
-
-def visible(paths: Iterable[Path]) -> list[Path]:
-    """Return paths in natural order without what archives made on a Mac add ("._name")."""
-    kept = (path for path in paths if not path.name.startswith(".") and "__MACOSX" not in path.parts)
-    return sorted(kept, key=lambda path: natural(str(path)))
-
-
-def natural(text: str) -> list[int | str]:
-    """Return a key that sorts "case 2" before "case 10"."""
-    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", text)]
-
-
 def require_found(sources: list[Source], folder: Path, pattern: str) -> list[Source]:
     """Return the sources, or raise InputError with what was looked for.
 
@@ -157,20 +89,24 @@ def require_found(sources: list[Source], folder: Path, pattern: str) -> list[Sou
         raise InputError(folder, f"no case found; looked for {pattern}.", "Put the unpacked download there.")
     names = [source.case_id for source in sources]
     for digits in (8, 16, 64):
-        counts = Counter(map(_folded, names))
+        counts = Counter(map(folded, names))
         if max(counts.values()) == 1:
             return [replace(source, case_id=name) for source, name in zip(sources, names, strict=True)]
         names = [
-            _with_digest(source.case_id, _digest(_places(source, folder), digits))
-            if counts[_folded(name)] > 1
+            with_digest(source.case_id, digest_of(_places(source, folder), digits))
+            if counts[folded(name)] > 1
             else name
             for source, name in zip(sources, names, strict=True)
         ]
     raise InputError(folder, "two cases are the same files.", "Keep one of them.")
 
 
-def _folded(name: str) -> str:
-    return unicodedata.normalize("NFC", name.casefold())
+def several(folder: Path, case: str, paths: Sequence[Path]) -> tuple[str, str, str] | None:
+    """Return the problem of a case for which several files could be meant, or None where one is there."""
+    if len(paths) < 2:
+        return None
+    names = " and ".join(path.relative_to(folder).as_posix() for path in paths)
+    return case, f"several files could be meant: {names}.", "Keep one, or make the pattern narrower."
 
 
 def _places(source: Source, folder: Path) -> str:

@@ -9,8 +9,8 @@ import pytest
 from pydantic import ValidationError
 
 from medsam_nb.data import build, workers
+from medsam_nb.data.names import clean_name
 from medsam_nb.data.prepare import case_folders, load_case, prepare
-from medsam_nb.data.sources import clean_name
 from medsam_nb.errors import ManifestError
 from medsam_nb.files import remove_made
 from medsam_nb.manifest.rows import DataSet

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from medsam_nb.data.layouts.patterns import Match, filled, find_matches, literal_length
+from medsam_nb.data.names import clean_name, natural, visible
 from medsam_nb.data.reading import DICOM, ITK, NIFTI, PICTURES, suffix_of
-from medsam_nb.data.sources import Source, clean_name, natural, require_found, visible
+from medsam_nb.data.sources import Source, require_found, several
 from medsam_nb.manifest.rows import DataSet
 
 # Where the row gives no pattern; each of these endings may be there, and others do not hide a file.
@@ -59,14 +60,10 @@ def _source(folder: Path, row: DataSet, case: str, images: Sequence[Match], mask
     image, mask = (
         _like(partner, patterns) for partner, patterns in zip((masks, images), _patterns(row), strict=True)
     )
-    problem = None
-    several = [match.path for match in images] if len(images) > 1 else []
     by_object, parts = "{object}" in mask, "{part}" in mask
-    if not by_object and not parts and len(masks) > 1:
-        several = several or [match.path for match in masks]
-    if several:
-        names = " and ".join(path.relative_to(folder).as_posix() for path in several)
-        problem = (case, f"several files could be meant: {names}.", "Keep one, or make the pattern narrower.")
+    problem = several(folder, case, [match.path for match in images])
+    if not by_object and not parts:
+        problem = problem or several(folder, case, [match.path for match in masks])
     found = images[0].path if images else folder / filled(image, {"case": case})
     if not masks:
         return Source(clean_name(case), found, (folder / filled(mask, {"case": case}),), problem=problem)

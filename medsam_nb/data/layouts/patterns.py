@@ -10,8 +10,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from medsam_nb.data.names import visible
 from medsam_nb.data.reading import suffix_of
-from medsam_nb.data.sources import visible
 
 ANY = {"case": "[^/]+", "part": "[^/]*"}
 PLACEHOLDER = re.compile(r"\{(\w+)\}")
