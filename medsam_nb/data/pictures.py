@@ -239,12 +239,13 @@ def _pages(path: Path, picture) -> Iterator[Page]:
         if number and (picture.format == "MPO" or smaller):
             continue
         step = sub_byte_step(path) if page.format == "PNG" and page.mode == "L" else 1
+        page.load()  # Pillow turns the pages of a TIFF here, and states their size before
         stored = np.asarray(page)
         if page.format == "PNG":
             require_whole_png(path, stored)
         elif page.format in ("JPEG", "MPO"):
             require_whole_jpeg(path, stored)
-        yield _as_page(ImageOps.exif_transpose(page), step)  # Pillow itself has turned the pages of a TIFF
+        yield _as_page(page if page.format == "TIFF" else ImageOps.exif_transpose(page), step)
 
 
 def _as_page(picture, step: int) -> Page:
