@@ -215,8 +215,10 @@ def _opened(path: Path) -> Iterator[tuple]:
             said = [f"turned as its EXIF orientation {turned} says"] if turned in range(2, 9) else []
             tags = getattr(picture, "tag_v2", {})
             description, deep = str(tags.get(DESCRIPTION, "")), has_deep_colours(path, tags)
-            if deep and said:
-                raise InputError(path, "has 16-bit colours and an EXIF orientation.", "Save it turned.")
+            if said and (deep or (picture.format == "TIFF" and turned > 4)):  # there libraries garble them
+                raise InputError(
+                    path, f"cannot be turned as its orientation {turned} says.", "Save it turned."
+                )
 
             def finish(made: list[tuple[np.ndarray, str]]) -> ReadVolume:
                 if len({values.shape for values, _ in made}) > 1:

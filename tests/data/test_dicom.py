@@ -21,14 +21,20 @@ def refusal(path, **how):
 
 
 @pytest.mark.parametrize(
-    "orientation", [write.AXIAL, (0, 1, 0, 0, 0, -1), (0.9781476, 0.2079117, 0, -0.2033683, 0.9567727, 0.2079117)]
+    "orientation",
+    [write.AXIAL, (0, 1, 0, 0, 0, -1), (0.9781476, 0.2079117, 0, -0.2033683, 0.9567727, 0.2079117)],
 )
 def test_a_series_lies_where_simpleitk_puts_it(tmp_path, orientation):
     normal = np.cross(orientation[:3], orientation[3:])
     for z in range(5):
         place = np.array([-80.5, 31.25, 12]) + 2.5 * z * normal
         write.write_slice(
-            tmp_path / f"{(7 * z) % 5}.dcm", ARRAY[z], place, 9 - z, orientation=orientation, spacing=(0.7, 0.9)
+            tmp_path / f"{(7 * z) % 5}.dcm",
+            ARRAY[z],
+            place,
+            9 - z,
+            orientation=orientation,
+            spacing=(0.7, 0.9),
         )
     reader = sitk.ImageSeriesReader()
     reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(tmp_path)))
@@ -71,7 +77,9 @@ def test_slices_beside_a_straight_line_are_refused(tmp_path):
     assert "5.0 pixels beside a straight line" in refusal(tmp_path)
 
 
-@pytest.mark.parametrize(("heights", "words"), [([0, 3, 6, 12, 15], "3.00 to 6.00"), ([0, 3, 3, 6, 9], "0.00 to 3.00")])
+@pytest.mark.parametrize(
+    ("heights", "words"), [([0, 3, 6, 12, 15], "3.00 to 6.00"), ([0, 3, 3, 6, 9], "0.00 to 3.00")]
+)
 def test_missing_and_doubled_slices_are_refused(tmp_path, heights, words):
     for z, height in enumerate(heights):
         write.write_slice(tmp_path / f"{z}.dcm", ARRAY[z], (0, 0, height), z)
@@ -110,7 +118,10 @@ def write_phases(folder, **marks):
 def test_phases_of_a_series_are_listed_and_chosen(tmp_path):
     write_phases(tmp_path, AcquisitionNumber=(7, 2))
     message = refusal(tmp_path)
-    assert "holds 2 volumes (0: 5 axial slices, AcquisitionNumber 2; 1: 5 axial slices, AcquisitionNumber 7)" in message
+    assert (
+        "holds 2 volumes (0: 5 axial slices, AcquisitionNumber 2; 1: 5 axial slices, AcquisitionNumber 7)"
+        in message
+    )
     assert "Choose one: `frame: 0`" in message
     assert np.array_equal(read_volume(tmp_path, frame=0).array, ARRAY + 1000)
     volume = read_volume(tmp_path, frame=1)

@@ -1,4 +1,4 @@
-"""Pictures as viewers show them: turned, every page, every kind of pixel, whole; masks by colour and opacity."""
+"""Pictures as viewers show them: turned, every page, every kind of pixel; masks by colour and opacity."""
 
 import struct
 import zlib
@@ -43,6 +43,11 @@ def test_pictures_are_turned_as_viewers_turn_them(tmp_path, suffix, orientation)
     exif[0x0112] = orientation
     Image.fromarray(GREY).save(tmp_path / f"a{suffix}", exif=exif, quality=95)
     Image.fromarray(GREY).save(tmp_path / f"plain{suffix}", quality=95)
+    if suffix == ".tif" and orientation > 4:  # Pillow garbles these where they are not compressed
+        assert f"cannot be turned as its orientation {orientation}" in refusal(
+            read_volume, tmp_path / "a.tif"
+        )
+        return
     volume, stored = read_volume(tmp_path / f"a{suffix}"), read_volume(tmp_path / f"plain{suffix}").array[0]
     assert np.array_equal(volume.array[0], TURNED[orientation](stored))
     words = f"turned as its EXIF orientation {orientation} says"
@@ -68,8 +73,8 @@ def test_colours_of_every_kind_become_luminance(tmp_path):
     cv2.imwrite(str(tmp_path / "deep.png"), colours[..., ::-1].astype(np.uint16) * 257)
     grey = np.rint(colours @ [0.299, 0.587, 0.114])
     for name, scale, near in (
-        ("rgb.png", 1, 0), ("rgba.png", 1, 0), ("palette.png", 1, 60), ("cmyk.tif", 1, 2), ("ycbcr.tif", 1, 3),
-        ("deep.png", 257, 1),
+        ("rgb.png", 1, 0), ("rgba.png", 1, 0), ("palette.png", 1, 60), ("cmyk.tif", 1, 2),
+        ("ycbcr.tif", 1, 3), ("deep.png", 257, 1),
     ):  # fmt: skip
         volume = read_volume(tmp_path / name)
         assert np.abs(volume.array[0] / scale - grey).max() <= near, name
@@ -151,7 +156,9 @@ def test_colours_as_labels(tmp_path):
     assert "its labels are colours: #000000 (1800 pixels)" in message and "`mask_colours`" in message
     labels = read_colour_mask(tmp_path / "m.png", {"#FF0000": 3, "#00ff00": 7}).array[0]
     assert labels[5, 10] == 3 and labels[20, 10] == 7 and (labels > 0).sum() == 600
-    Image.fromarray(coloured()).convert("P", palette=Image.Palette.ADAPTIVE, colors=4).save(tmp_path / "p.png")
+    Image.fromarray(coloured()).convert("P", palette=Image.Palette.ADAPTIVE, colors=4).save(
+        tmp_path / "p.png"
+    )
     assert np.array_equal(read_colour_mask(tmp_path / "p.png", {"#ff0000": 3, "#00ff00": 7}).array[0], labels)
     message = refusal(read_colour_mask, tmp_path / "m.png", {"#ff0000": 3})
     assert "does not name: #00ff00 (300 pixels)" in message
@@ -185,8 +192,8 @@ def test_a_palette_with_its_background_elsewhere_is_refused(tmp_path):
     assert np.array_equal(labels, (1 - MASK) * 5)
 
 
-def png(path, rows, bits=8, announced=None, kind=0):
-    """Write a grey PNG by hand: any depth, and a height that need not be true."""
+def png(path, rows, bits=8, announced=None, kind=0, interlaced=0, passes=None):
+    """Write a grey PNG by hand: any depth, interlaced or not, and a height that need not be true."""
 
     def chunk(name, data):
         return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
@@ -194,10 +201,13 @@ def png(path, rows, bits=8, announced=None, kind=0):
     packed = []
     for row in rows:
         text = "".join(format(value, f"0{bits}b") for value in np.ravel(row))
-        packed.append(b"\0" + int(text.ljust(-(-len(text) // 8) * 8, "0"), 2).to_bytes(-(-len(text) // 8), "big"))
+        packed.append(
+            b"\0" + int(text.ljust(-(-len(text) // 8) * 8, "0"), 2).to_bytes(-(-len(text) // 8), "big")
+        )
     width, height = len(rows[0]), announced or len(rows)
-    head = struct.pack(">IIBBBBB", width, height, bits, kind, 0, 0, 0)
-    data = chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(b"".join(packed))) + chunk(b"IEND", b"")
+    head = struct.pack(">IIBBBBB", width, height, bits, kind, 0, 0, interlaced)
+    rows_of_passes = b"".join(packed) if passes is None else passes
+    data = chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(rows_of_passes)) + chunk(b"IEND", b"")
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + data)
 
 
@@ -227,15 +237,20 @@ def test_missing_rows_are_noticed_though_the_file_ends_properly(tmp_path, labels
     assert "its last rows are missing" in refusal(read_volume, tmp_path / "a.jpg", labels=labels)
 
 
+ADAM7 = (
+    *((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4)),
+    *((0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)),
+)
+
+
 def test_rows_of_an_interlaced_picture_are_counted(tmp_path):
-    Image.fromarray(GREY).save(tmp_path / "a.png")
-    plain = (tmp_path / "a.png").read_bytes()
-    assert cv2.imwrite(str(tmp_path / "i.png"), GREY)  # neither library writes interlaced: only the header lies
-    head = bytearray(plain)
-    head[28] = 1
-    head[29:33] = struct.pack(">I", zlib.crc32(bytes(head[12:29])))
-    (tmp_path / "i.png").write_bytes(head)
-    assert "i.png: cannot be read" in refusal(read_volume, tmp_path / "i.png")
+    passes = [GREY[y::dy, x::dx] for x, y, dx, dy in ADAM7]
+    data = b"".join(b"\0" + row.tobytes() for part in passes for row in part)
+    png(tmp_path / "a.png", GREY, interlaced=1, passes=data)
+    assert np.array_equal(read_volume(tmp_path / "a.png").array[0], GREY)
+    for kept in range(0, len(data), 7):  # Pillow reads ten of these without a word
+        png(tmp_path / "a.png", GREY, interlaced=1, passes=data[:kept])
+        assert "a.png: cannot be read" in refusal(read_volume, tmp_path / "a.png")
 
 
 def test_a_picture_larger_than_the_memory_is_refused_before_it_is_read(tmp_path):
@@ -249,7 +264,8 @@ def test_a_picture_larger_than_the_memory_is_refused_before_it_is_read(tmp_path)
 
 def row(**more):
     fields = {
-        "name": "own", "title": "Own", "modality": "US", "dimension": 2, "objects": {"upper": [1], "lower": [2]},
+        "name": "own", "title": "Own", "modality": "US", "dimension": 2,
+        "objects": {"upper": [1], "lower": [2]},
         "intensity": {"policy": "min_max"}, "layout": {"name": "picture_pairs"},
     }  # fmt: skip
     return DataSet.model_validate(fields | more)
@@ -281,7 +297,9 @@ def test_a_lossy_mask_says_what_to_set(tmp_path):
     assert prepare(one, tmp_path / "raw", tmp_path / "prepared", progress=False).error.tolist() == [""]
 
 
-@pytest.mark.parametrize("colours", [{"red": 1}, {"#ff00": 1}, {"#ff0000": -1}, {"#ff0000": 1, "#FF0000": 2}, {}])
+@pytest.mark.parametrize(
+    "colours", [{"red": 1}, {"#ff00": 1}, {"#ff0000": -1}, {"#ff0000": 1, "#FF0000": 2}, {}]
+)
 def test_wrong_colours_are_refused_with_the_manifest(colours):
     with pytest.raises(ValueError, match="mask_colours|colour"):
         row(mask_colours=colours)

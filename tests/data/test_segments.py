@@ -39,7 +39,8 @@ def frames_of(found, shift=(0.0, 0.0)):
 def row(segments, **more):
     case = {"case_id": "a", "image": "ct", "mask": "seg.dcm", "segments": segments}
     fields = {
-        "name": "own", "title": "Own", "modality": "CT", "dimension": 3, "intensity": {"policy": "percentile"},
+        "name": "own", "title": "Own", "modality": "CT", "dimension": 3,
+        "intensity": {"policy": "percentile"},
         "objects": {name: [number] for number, name in enumerate(segments, 1)}, "slice_axis": "stored",
         "layout": {"name": "listed", "cases": [case]},
     }  # fmt: skip
@@ -89,7 +90,9 @@ def test_a_label_map_of_segments(series):
     groups = [write.frame_group((0, 0, 3 * z)) for z in range(SHAPE[0])]
     write.write_segmentation(series / "seg.dcm", labels, groups, ["Liver", "Spleen"], kind="LABELMAP")
     _, case = prepared(series, {"liver": "Liver", "spleen": "Spleen"})
-    assert np.array_equal(case.mask("liver"), labels == 1) and np.array_equal(case.mask("spleen"), labels == 2)
+    assert np.array_equal(case.mask("liver"), labels == 1) and np.array_equal(
+        case.mask("spleen"), labels == 2
+    )
 
 
 def test_frames_that_do_not_say_what_they_show(series):

@@ -99,7 +99,9 @@ def frame_group(position, segment: int | None = None, **more) -> Dataset:
     return made
 
 
-def write_frames(path: Path, array: np.ndarray, groups: list[Dataset], *, spacing=(0.8, 0.8), made=None) -> None:
+def write_frames(
+    path: Path, array: np.ndarray, groups: list[Dataset], *, spacing=(0.8, 0.8), made=None
+) -> None:
     """Write one file of many frames with their groups in the order of the array."""
     made = base(ENHANCED_CT, "CT") if made is None else made
     measures, plane, shared = Dataset(), Dataset(), Dataset()
@@ -113,7 +115,13 @@ def write_frames(path: Path, array: np.ndarray, groups: list[Dataset], *, spacin
 
 
 def write_segmentation(
-    path: Path, frames: np.ndarray, groups: list[Dataset], names: list[str], *, kind="BINARY", spacing=(0.8, 0.8)
+    path: Path,
+    frames: np.ndarray,
+    groups: list[Dataset],
+    names: list[str],
+    *,
+    kind="BINARY",
+    spacing=(0.8, 0.8),
 ) -> None:
     """Write a DICOM segmentation: frames of 0 and 1 (or 0 to 255 for FRACTIONAL) with their groups."""
     made = base(SEGMENTATION, "SEG", "1.2.826.0.1.9")
