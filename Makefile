@@ -5,7 +5,7 @@ BIN = .venv/bin
 READY = .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce test lint lab train model-report bench schema lock clean
+.PHONY: help setup reproduce test lint lab train model-report bench soak schema lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | awk -F'\t' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -46,6 +46,10 @@ model-report: $(READY)  ## measure the miniature models; writes runs/miniature/r
 
 bench: $(READY)  ## compare the sweep engine with the study's own loop; writes runs/bench/results.json
 	$(BIN)/python -m benchmarks.bench_engine
+
+MINUTES ?= 30
+soak: $(READY)  ## kill, fill, damage and race a small study for MINUTES; the last line counts the losses
+	$(BIN)/python -m benchmarks.soak --minutes $(MINUTES)
 
 schema: $(READY)  ## write the schemas with which editors check a manifest and a file of prompts
 	$(BIN)/medsam-nb schema > data_manifest.schema.json

@@ -9,12 +9,15 @@ import shutil
 import stat
 from collections import Counter
 from collections.abc import Collection
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import yaml
 
-from medsam_nb.errors import UNPRINTABLE, InputError, WorkbookError
+from medsam_nb.errors import UNPRINTABLE, InputError, StudyError, WorkbookError
 
+PARTIAL = ".partial-"  # begins the name of what is not yet whole
+UNFINISHED = re.compile(re.escape(PARTIAL) + "[0-9a-f]{16}")
 MOST_TEXT_BYTES = 4 << 20
 MOST_YAML_VALUES = 250_000  # with what aliases repeat; three seconds to read
 MOST_YAML_LEVELS = 40
@@ -31,7 +34,7 @@ def unfinished(folder: Path) -> Path:
     Unlike the files of `tempfile`, what is made there gets the usual permissions: colleagues who share
     a folder can read each other's results.
     """
-    return folder / f".partial-{secrets.token_hex(8)}"
+    return folder / f"{PARTIAL}{secrets.token_hex(8)}"
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -49,8 +52,10 @@ def write_atomically(path: Path, data: bytes) -> None:
         raise
 
 
-def remove_made(folder: Path, inside: Path, holds: Collection[str]) -> None:
+def remove_made(folder: Path, inside: Path, holds: Collection[str] = ()) -> None:
     """Remove a folder that the workbook made, and prove before that it is one; if there is none, do nothing.
+
+    Nothing else in the package removes folders.
 
     Parameters
     ----------
@@ -59,7 +64,8 @@ def remove_made(folder: Path, inside: Path, holds: Collection[str]) -> None:
     inside : Path
         The folder in which the workbook makes folders of this kind.
     holds : collection of str
-        Names of the files that it makes in them; a folder that holds anything else is not touched.
+        Patterns of the files that it makes in them, such as "*.png"; a folder that holds anything else is not
+        touched. What `unfinished` named holds whatever was to become whole.
 
     Raises
     ------
@@ -76,14 +82,26 @@ def remove_made(folder: Path, inside: Path, holds: Collection[str]) -> None:
         return
     if folder.is_symlink() or not folder.is_dir():
         raise ValueError(f"{folder} is no plain folder; it was not removed")
-    foreign = [
-        path.name for path in folder.iterdir() if path.name not in holds and path.name[:9] != ".partial-"
-    ]
-    if foreign:
+    foreign = [path.name for path in folder.iterdir() if not _is_made(path, holds)]
+    if foreign and not UNFINISHED.fullmatch(folder.name):
         raise ValueError(
             f"{folder} holds {', '.join(sorted(foreign)[:3])}, which is not ours; it was not removed"
         )
     shutil.rmtree(folder)
+
+
+def _is_made(path: Path, holds: Collection[str]) -> bool:
+    return bool(UNFINISHED.fullmatch(path.name)) or any(fnmatchcase(path.name, one) for one in holds)
+
+
+def write_study_file(path: Path, data: bytes) -> None:
+    """Write a file of a study atomically; StudyError where that cannot be, as on a full disk."""
+    try:
+        write_atomically(path, data)
+    except OSError as failure:
+        reason = failure.strerror or failure
+        remedy = "Free space or choose another folder, and run again: what is finished is kept."
+        raise StudyError(path, f"cannot be written ({reason}).", remedy) from failure
 
 
 def read_text(path: Path, *, error: type[WorkbookError] = InputError) -> str:

@@ -200,7 +200,7 @@ CASE = {
 }  # fmt: skip
 
 
-@FUZZ
+@SHORT
 @given(changed(CASE), st.data())
 def test_records_of_cases(place, content, data):
     folder = place / "case"

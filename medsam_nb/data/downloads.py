@@ -51,12 +51,12 @@ class Limits:
 LIMITS = Limits()
 
 
-def require_space(folder: Path, size: int) -> None:
+def require_space(target: Path, size: int) -> None:
     """Raise InputError where a file of a size would fill the disk."""
-    free = shutil.disk_usage(folder).free
+    free = shutil.disk_usage(target.parent).free
     if size and size + SPARE_BYTES > free:
         raise InputError(
-            folder,
+            target,
             f"{size / 1e9:.2f} GB are needed, {free / 1e9:.2f} GB are free.",
             "Free space or choose another folder.",
         )
@@ -189,7 +189,7 @@ def download(
             expected = size or stated
             try:
                 _require_the_file(url, transfer.answer, target, size, stated, hashed, limits)
-                require_space(target.parent, (expected or begins) - begins)
+                require_space(target, (expected or begins) - begins)
                 _write(url, transfer, part, begins, expected, limits, progress)
             except InputError:
                 part.unlink(missing_ok=True)
@@ -283,7 +283,7 @@ def _write(
             if written > most:
                 raise InputError(url, f"does not end after its {most:,} bytes.", NOT_KEPT)
             if written - checked > SPARE_BYTES // 2:
-                require_space(part.parent, 1)
+                require_space(part, 1)
                 checked = written
             file.write(piece)
             bar.update(len(piece))

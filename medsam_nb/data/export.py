@@ -11,11 +11,12 @@ from pathlib import Path
 
 import numpy as np
 
+from medsam_nb.data.dicom import series_files
 from medsam_nb.data.formats import read_volume
 from medsam_nb.data.prepare import write_result
 from medsam_nb.errors import InputError
 from medsam_nb.files import write_atomically
-from medsam_nb.protocol.volume import GEOMETRY_TOLERANCE_MM, Volume, corner_distance_mm, place
+from medsam_nb.protocol.volume import GRID_TOLERANCE, Volume, corner_distance_voxels, place
 from medsam_nb.provenance import package_versions
 
 BIDS_VERSION = "1.10.0"
@@ -144,7 +145,6 @@ def write_dicom_segmentation(
     """
     import highdicom
     import pydicom
-    import SimpleITK as sitk
     from pydicom.sr.codedict import codes
 
     filled = {name: on_source_grid(mask, case_folder, name) for name, mask in masks.items() if mask.any()}
@@ -153,11 +153,10 @@ def write_dicom_segmentation(
     image, (first, *_) = read_volume(series), filled.values()
     shape = image.array.shape
     if shape != first.array.shape or (
-        corner_distance_mm(shape, image.affine, first.affine) > GEOMETRY_TOLERANCE_MM
+        corner_distance_voxels(shape, image.affine, first.affine, image.affine) > GRID_TOLERANCE
     ):
         raise InputError(series, "is not the series that was prepared.", "Give the folder of that series.")
-    reader = sitk.ImageSeriesReader()
-    files = reader.GetGDCMSeriesFileNames(str(series), reader.GetGDCMSeriesIDs(str(series))[0])
+    files = series_files(series)
     version = package_versions(["medsam-nb"])["medsam-nb"]
     algorithm = highdicom.AlgorithmIdentificationSequence(
         name=made_by, version=version, family=codes.DCM.ArtificialIntelligence

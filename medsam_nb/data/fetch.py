@@ -12,6 +12,7 @@ import stat
 import tarfile
 import zipfile
 import zlib
+from contextlib import suppress
 from functools import partial
 from pathlib import Path, PurePosixPath
 
@@ -20,7 +21,7 @@ import requests
 
 from medsam_nb.data.downloads import LIMITS, Limits, download, require_space
 from medsam_nb.errors import CheckpointError, InputError
-from medsam_nb.files import unfinished
+from medsam_nb.files import remove_made, unfinished
 from medsam_nb.manifest.rows import Checkpoint, DataSet, File
 from medsam_nb.provenance import file_sha256, record_sha256, recorded_sha256
 
@@ -104,7 +105,7 @@ def _fetch_file(file: File, target: Path, mirror_path: str, progress: bool, limi
         if _is_there(file, target):
             return
         target.parent.mkdir(parents=True, exist_ok=True)
-        require_space(target.parent, file.size_bytes or 0)
+        require_space(target, file.size_bytes or 0)
         if mirror and not remote:
             _copy(Path(mirror) / mirror_path, target, file)
         else:
@@ -241,7 +242,8 @@ def unpack(archive: Path, folder: Path) -> None:
         raise InputError(archive, f"is damaged ({error}).", "Delete it and fetch it again.") from error
     finally:
         if partial is not None:
-            shutil.rmtree(partial, ignore_errors=True)
+            with suppress(OSError):  # on a disk that has become read-only
+                remove_made(partial, folder)
 
 
 def _require_safe(archive: Path, name: str, plain: bool) -> None:

@@ -1,47 +1,39 @@
 """Reading and writing image files: every format becomes a `Volume` in the file's own order.
 
-NIfTI is read by nibabel; NRRD, MHA/MHD, GIPL and DICOM series by SimpleITK; DICOM segmentations by
-highdicom; pictures by Pillow. The heavy readers are imported when a file asks for them.
+NIfTI is read by nibabel here; what SimpleITK, Pillow and pydicom read has modules of its own. The heavy
+readers are imported when a file asks for them.
 """
 
 import gzip
-from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 
+from medsam_nb.data.dicom import read_dicom
+from medsam_nb.data.itk import REVERSED, read_itk
+from medsam_nb.data.pictures import read_picture
+from medsam_nb.data.reading import (
+    DICOM,
+    ITK,
+    MISSING_FILE,
+    NIFTI,
+    PICTURES,
+    SWAPPED,
+    UNITS_MM,
+    ReadVolume,
+    guarded,
+    require_memory,
+    require_sound,
+    suffix_of,
+    volume_number,
+)
 from medsam_nb.errors import InputError
 from medsam_nb.files import write_atomically
 from medsam_nb.protocol.volume import Volume, place
 
-NIFTI = (".nii", ".nii.gz")
-ITK = (".nrrd", ".nhdr", ".mha", ".mhd", ".gipl", ".gipl.gz")
-PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
-DICOM = (".dcm", ".ima")
-LUMINANCE = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601, as in Pillow's conversion to grey
-GIPL_HEADER_BYTES = 256
-MISSING_FILE = "Image and mask must be named as the row's layout says, and a download be complete."
-SWAPPED = "If this is the image, image and mask have changed places."
-UNEVEN_SLICES_MM = 0.01  # scanners round slice positions; a missing slice is orders of magnitude more
-
-# (x, y, z) in ITK's world (left, posterior, head) against (z, y, x) in ours (right, front, head).
-TO_RAS = np.diag([-1.0, -1.0, 1.0])
-_REVERSED = [2, 1, 0, 3]
 HEADER_CHARACTERS = 1 << 20  # of a text header; the rest is no header
-
-
-def suffix_of(path: Path) -> str:
-    """Return the suffix in lower case, with what comes before ".gz".
-
-    Examples
-    --------
-    >>> suffix_of(Path("a.b/case.1.nii.gz")), suffix_of(Path("scan.NRRD"))
-    ('.nii.gz', '.nrrd')
-    """
-    name = path.name.lower()
-    stem = Path(name.removesuffix(".gz"))
-    return stem.suffix + (".gz" if name.endswith(".gz") else "")
 
 
 def with_data(path: Path) -> list[Path]:
@@ -73,7 +65,7 @@ def with_data(path: Path) -> list[Path]:
     return list(dict.fromkeys(found))
 
 
-def read_volume(path: Path, *, labels: bool = False, frame: int | None = None) -> Volume:
+def read_volume(path: Path, *, labels: bool = False, frame: int | None = None) -> ReadVolume:
     """Read one image or label file, or a folder that holds one DICOM series.
 
     Parameters
@@ -83,238 +75,82 @@ def read_volume(path: Path, *, labels: bool = False, frame: int | None = None) -
         Whether the values are labels: a palette picture then keeps its indices, and colours are not
         turned into luminance.
     frame : int, optional
-        Which volume of a file with several (4D), from 0.
+        Which volume of a file with several (4D, phases of a series), from 0. Of masks, one volume serves for
+        every frame.
 
     Returns
     -------
-    Volume
-        Array (k, j, i) in the file's stored order and number type, native byte order.
+    ReadVolume
+        Array (k, j, i) in the file's stored order and number type, native byte order; affine in mm.
 
     Raises
     ------
     InputError
-        If the file is missing, damaged, of an unknown format, or holds several volumes and none is
-        chosen.
+        If the file is missing, damaged, of an unknown format, larger than the memory, in no possible place,
+        or holds several volumes and none is chosen.
     """
     path = Path(path)
     if not path.exists():
         raise InputError(path, "there is no such file.", MISSING_FILE)
     suffix = suffix_of(path)
     if path.is_dir() or suffix in DICOM:
-        volume = guarded(_read_dicom, path)
+        volume = guarded(read_dicom, path, frame, labels)
     elif suffix in NIFTI:
-        volume = guarded(_read_nifti, path)
+        volume = one_volume(path, guarded(_read_nifti, path), frame, labels)
     elif suffix in ITK:
-        volume = guarded(_read_itk, path)
+        volume = one_volume(path, guarded(read_itk, path), frame, labels)
     elif suffix in PICTURES:
-        volume = guarded(_read_picture, path, labels)
+        volume = one_volume(path, guarded(read_picture, path, labels), frame, labels)
     else:
         raise InputError(
             path,
             f"the format {suffix!r} is not known.",
             f"Known: {', '.join(NIFTI + ITK + PICTURES + DICOM)}.",
         )
-    return _one_frame(path, volume, frame)
+    require_sound(path, volume)
+    return replace(volume, array=volume.array.astype(volume.array.dtype.newbyteorder("="), copy=False))
 
 
-def guarded(reader: Callable[..., Volume], path: Path, *arguments: object) -> Volume:
-    """Call a library's reader; whatever it says about a damaged file comes out as an InputError."""
-    try:
-        return reader(path, *arguments)
-    except InputError:
-        raise
-    except Exception as error:  # every library has its own kinds
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise InputError(
-            path, f"cannot be read ({reason[-200:]}).", "It may be truncated: copy or download it again."
-        ) from error
-
-
-def _one_frame(path: Path, volume: Volume, frame: int | None) -> Volume:
-    """Return the chosen volume of an array (frames, k, j, i), checked."""
-    array = volume.array
+def one_volume(path: Path, volume: ReadVolume, frame: int | None, labels: bool) -> ReadVolume:
+    """Return the chosen volume of an array (volumes, k, j, i) or (k, j, i)."""
+    array, count = volume.array, volume.volumes
     if array.ndim == 4:
-        if len(array) > 1 and frame is None:
-            raise InputError(
-                path,
-                f"holds {len(array)} volumes (phases or channels).",
-                "Choose one: `frame: 0` in the layout of the manifest row.",
-            )
-        if (frame or 0) >= len(array):
-            raise InputError(path, f"has {len(array)} volumes, not {frame + 1}.", "Choose a smaller `frame`.")
-        array = array[frame or 0]
+        count = len(array)
+        array = array[volume_number(path, count, frame, labels)]
+    elif not labels and frame:
+        volume_number(path, 1, frame, labels)
     if array.ndim != 3 or array.dtype.kind not in "biuf" or array.size == 0:
         raise InputError(
             path, f"holds an array of shape {array.shape} and type {array.dtype}.", "Give one scalar volume."
         )
-    if not np.isfinite(volume.affine).all() or abs(np.linalg.det(volume.affine[:3, :3])) < 1e-9:
-        raise InputError(path, "its header places all voxels in one plane.", "Correct the file's affine.")
-    return Volume(array.astype(array.dtype.newbyteorder("="), copy=False), volume.affine)
+    return replace(volume, array=array, volumes=count)
 
 
-def _read_nifti(path: Path) -> Volume:
+def _read_nifti(path: Path) -> ReadVolume:
     image = nib.load(path)
+    header, remarks = image.header, []
+    scaled = header.get_slope_inter() != (1, 0) if hasattr(header, "get_slope_inter") else False
+    require_memory(path, image.shape, 8 if scaled else image.get_data_dtype().itemsize)
     array = np.asanyarray(image.dataobj)
     while array.ndim > 4 and array.shape[-1] == 1:
         array = array[..., 0]
     array = array.reshape(array.shape + (1,) * (3 - array.ndim))
-    return Volume(np.ascontiguousarray(array.T), image.affine[:, _REVERSED])
+    affine = image.affine[:, REVERSED]
+    unit = _nifti_unit(header)
+    if unit in UNITS_MM and unit != "mm":
+        affine[:3] *= UNITS_MM[unit]
+        remarks.append(f"header in {unit}, turned into mm")
+    if "qform_code" in header and not header["qform_code"] and not header["sform_code"]:
+        remarks.append("the header states no place in space: left, right and order of slices are a guess")
+    return ReadVolume(np.ascontiguousarray(array.T), affine, tuple(remarks))
 
 
-def from_itk(image) -> Volume:
-    import SimpleITK as sitk
-
-    if image.GetDimension() == 2:
-        image = sitk.JoinSeries(image)
-    array = sitk.GetArrayFromImage(image)
-    if image.GetNumberOfComponentsPerPixel() > 1:
-        array = np.moveaxis(array, -1, 0)  # components of a voxel are frames
-    affine = np.eye(4)
-    dimension = image.GetDimension()
-    direction = np.array(image.GetDirection()).reshape(dimension, dimension)[:3, :3]
-    affine[:3, :3] = TO_RAS @ direction * np.array(image.GetSpacing()[:3])
-    affine[:3, 3] = TO_RAS @ np.array(image.GetOrigin()[:3])
-    return Volume(array, affine[:, _REVERSED])
-
-
-def _read_itk(path: Path) -> Volume:
-    import SimpleITK as sitk
-
-    volume = from_itk(sitk.ReadImage(str(path)))
-    if ".gipl" in path.name.lower():
-        _require_whole_gipl(path, volume.array.nbytes)
-    return volume
-
-
-def _require_whole_gipl(path: Path, voxel_bytes: int) -> None:
-    """Raise ValueError for a truncated GIPL file, which ITK reads without a word."""
-    with gzip.open(path) if path.name.lower().endswith(".gz") else open(path, "rb") as file:
-        found = len(file.read())
-    if found < GIPL_HEADER_BYTES + voxel_bytes:
-        raise ValueError(f"{found} bytes, its header announces {GIPL_HEADER_BYTES + voxel_bytes}")
-
-
-def _read_dicom(path: Path) -> Volume:
-    import SimpleITK as sitk
-
-    if path.is_dir():
-        reader = sitk.ImageSeriesReader()
-        series = reader.GetGDCMSeriesIDs(str(path))
-        if len(series) != 1:
-            raise InputError(
-                path, f"holds {len(series)} DICOM series.", "Give a folder with the slices of one series."
-            )
-        files = reader.GetGDCMSeriesFileNames(str(path), series[0])
-        _require_all_files(path, files)
-        _require_even_slices(path, files)
-    else:
-        files = (str(path),)
-        reader = sitk.ImageFileReader()
-        reader.SetFileName(str(path))
-        return from_itk(reader.Execute())
-    reader.SetFileNames(files)
-    return from_itk(reader.Execute())
-
-
-def _require_all_files(path: Path, files: tuple[str, ...]) -> None:
-    """Raise InputError where the reader left out a DICOM file: it drops truncated ones without a word."""
-    used = {Path(file).name for file in files}
-    for file in sorted(file for file in path.iterdir() if file.is_file() and file.name not in used):
-        if not file.name.startswith(".") and file.name != "DICOMDIR" and _is_dicom(file):
-            raise InputError(
-                file,
-                f"cannot be read as one of the {len(files)} other slices of its series.",
-                "It may be truncated: copy or download it again.",
-            )
-
-
-def _is_dicom(path: Path) -> bool:
-    if suffix_of(path) in DICOM:
-        return True
-    with open(path, "rb") as file:
-        return file.read(132)[128:] == b"DICM"
-
-
-def _require_even_slices(path: Path, files: tuple[str, ...]) -> None:
-    """Raise InputError where slices of a series are missing, doubled or tilted."""
-    import pydicom
-
-    headers = [pydicom.dcmread(file, stop_before_pixels=True) for file in files]
-    if len(headers) < 2 or "ImagePositionPatient" not in headers[0]:
-        return
-    if len({tuple(np.round(header.ImageOrientationPatient, 4)) for header in headers}) > 1:
-        raise InputError(
-            path, "its slices have different orientations.", "Give one stack of parallel slices."
-        )
-    row, column = np.array(headers[0].ImageOrientationPatient, float).reshape(2, 3)
-    positions = np.array([header.ImagePositionPatient for header in headers], float) @ np.cross(row, column)
-    steps = np.abs(np.diff(positions))
-    if steps.min() <= 0 or steps.max() - steps.min() > UNEVEN_SLICES_MM + 0.01 * np.median(steps):
-        raise InputError(
-            path,
-            f"neighbouring slices are {steps.min():.2f} to {steps.max():.2f} mm apart.",
-            "Files are missing or doubled: copy or download the series again.",
-        )
-
-
-def _read_picture(path: Path, labels: bool) -> Volume:
-    from PIL import Image, ImageSequence
-
-    with Image.open(path) as picture:
-        pages = [_picture_array(page, labels) for page in ImageSequence.Iterator(picture)]
-    if len({page.shape for page in pages}) > 1:
-        raise InputError(path, "its pages differ in size.", "Give pages of one size.")
-    array = np.stack(pages)
-    if array.ndim == 4 and labels:
-        if (array != array[..., :1]).any():
-            raise InputError(
-                path,
-                "its labels are colours.",
-                "Set `mask_threshold` in the manifest row: a pixel then counts where any channel reaches it.",
-            )
-        array = array[..., 0]
-    return Volume.from_spacing(array, (1.0, 1.0, 1.0))
-
-
-def _picture_array(picture, labels: bool) -> np.ndarray:
-    """Return one page: (y, x), or (y, x, 3) for a coloured label picture."""
-    if picture.mode == "P" and not labels:
-        picture = picture.convert("RGB")
-    array = np.asarray(picture)
-    if array.dtype == bool:
-        return array.astype(np.uint8)
-    if array.ndim == 2:
-        return array
-    if array.shape[2] in (2, 4):  # the last channel is opacity
-        array = array[..., :-1]
-    if labels or (array == array[..., :1]).all():
-        return array if labels else array[..., 0]
-    return np.rint(array @ LUMINANCE).astype(array.dtype)
-
-
-def is_coloured(path: Path) -> bool:
-    """Whether a picture has colours that reading it as an image turns into luminance."""
-    from PIL import Image
-
-    with Image.open(path) as picture:
-        array = np.asarray(picture.convert("RGB"))
-    return bool((array != array[..., :1]).any())
-
-
-def read_mask_picture(path: Path, threshold: float) -> Volume:
-    """Read a picture as a binary mask: 1 where any channel (but opacity) reaches the threshold."""
-    from PIL import Image
-
-    def binary(path: Path) -> Volume:
-        with Image.open(path) as picture:
-            array = _picture_array(picture, labels=picture.mode != "P")
-        mask = array >= threshold
-        mask = mask.any(axis=2) if mask.ndim == 3 else mask
-        return Volume.from_spacing(mask[None].astype(np.uint8), (1.0, 1.0, 1.0))
-
-    if not path.exists():
-        raise InputError(path, "there is no such file.", MISSING_FILE)
-    return guarded(binary, path)
+def _nifti_unit(header) -> str:
+    """Return the unit of length in a header; unknown ones count as mm, as everywhere."""
+    try:
+        return header.get_xyzt_units()[0]
+    except (AttributeError, KeyError):  # Analyze; a code that means nothing
+        return "unknown"
 
 
 def as_labels(volume: Volume, item: object, threshold: float | None = None) -> Volume:
@@ -336,10 +172,13 @@ def as_labels(volume: Volume, item: object, threshold: float | None = None) -> V
         whole = np.rint(array)
         if not np.isfinite(array).all() or (np.abs(array - whole) > 1e-4).any():
             finite = array[np.isfinite(array)]
+            if not len(finite):
+                raise InputError(item, "the mask holds no number, only NaN.", "Give a mask with labels.")
+            others = array.size - len(finite)
             raise InputError(
                 item,
-                f"the mask is soft: {len(np.unique(finite))} distinct values between "
-                f"{finite.min():g} and {finite.max():g}.",
+                f"the mask is soft: {len(np.unique(finite))} distinct values between {finite.min():g} and "
+                f"{finite.max():g}" + (f", {others} that are no numbers." if others else "."),
                 f"Give whole labels, or set `mask_threshold` in the manifest row. {SWAPPED}",
             )
         array = whole
@@ -364,7 +203,7 @@ def smallest_type(array: np.ndarray) -> np.ndarray:
 
 def write_nifti(path: Path, volume: Volume) -> None:
     """Write a volume as compressed NIfTI with its place in space, all of it or nothing."""
-    image = nib.Nifti1Image(smallest_type(volume.array).T, volume.affine[:, _REVERSED])
+    image = nib.Nifti1Image(smallest_type(volume.array).T, volume.affine[:, REVERSED])
     image.header.set_xyzt_units("mm")
     write_atomically(path, _gzip(image.to_bytes()))
 

@@ -1,6 +1,7 @@
 """A picture of every prepared case: middle slices with the outlines of all objects, and the grey levels."""
 
 import shutil
+from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from medsam_nb.figures.slices import outline
+from medsam_nb.files import remove_made
 from medsam_nb.protocol.intensity import limits
 from medsam_nb.protocol.volume import Case
 
@@ -122,11 +124,13 @@ def copy_mosaics(
         By heading: picture below the run's folder, and caption (the case's warnings).
     """
     target = Path(run_dir) / "figures" / "mosaics"
-    shutil.rmtree(target, ignore_errors=True)
+    for old in target.iterdir() if target.is_dir() and not target.is_symlink() else ():
+        with suppress(ValueError, OSError):  # a folder of somebody else's stays
+            remove_made(old, target, ["*.png"])
     found = {}
     for name, group in cases[cases.status == "ok"].groupby("data_set", sort=False):
         shown = group.assign(quiet=group.warnings == "").sort_values("quiet", kind="stable").head(most)
-        (target / name).mkdir(parents=True)
+        (target / name).mkdir(parents=True, exist_ok=True)
         pictures = []
         for line in shown.sort_index().itertuples():
             shutil.copyfile(

@@ -7,9 +7,20 @@ import numpy as np
 import pandas as pd
 from scipy import ndimage
 
+from medsam_nb.data.doubts import SATURATED, case_doubts, plausibility
 from medsam_nb.manifest.rows import DataSet
 from medsam_nb.protocol.intensity import limits
 from medsam_nb.protocol.volume import Case
+
+__all__ = [
+    "ObjectFacts",
+    "against_expected",
+    "case_doubts",
+    "case_warnings",
+    "describe",
+    "object_facts",
+    "plausibility",
+]
 
 TINY_PIXELS = 25  # a 5 x 5 object on its largest slice: a point prompt is nearly the whole of it
 MANY_COMPONENTS = 10
@@ -70,7 +81,7 @@ def case_warnings(case: Case, facts: list[ObjectFacts]) -> list[str]:
     low, high = limits(case.image.array, case.intensity)
     inside = case.image.array[case.labels > 0]
     for what, clipped in (("black", inside <= low), ("white", inside >= high)):
-        if clipped.mean() >= CLIPPED_FRACTION and inside.min() < inside.max():
+        if CLIPPED_FRACTION <= clipped.mean() < SATURATED and inside.min() < inside.max():  # more is a doubt
             warnings.append(f"{100 * clipped.mean():.0f} % of the labelled voxels are {what} after windowing")
     return warnings
 

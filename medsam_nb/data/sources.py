@@ -1,31 +1,24 @@
 """A case as it lies on disk: its files, and how several mask files become one label map."""
 
-import hashlib
-import re
-import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
+from itertools import groupby
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 
-from medsam_nb.data.formats import (
-    PICTURES,
-    as_labels,
-    is_coloured,
-    read_mask_picture,
-    read_volume,
-    suffix_of,
-    with_data,
-)
-from medsam_nb.data.segments import read_segments
+from medsam_nb.data.formats import as_labels, one_volume, read_volume, with_data
+from medsam_nb.data.label_maps import combine_masks, majority
+from medsam_nb.data.names import digest_of, folded, with_digest
+from medsam_nb.data.pictures import is_lossy, read_colour_mask, read_mask_picture
+from medsam_nb.data.reading import MISSING_FILE, PICTURES, ReadVolume, guarded, suffix_of
+from medsam_nb.data.segments import find_segments
 from medsam_nb.errors import InputError
 from medsam_nb.manifest.rows import DataSet
-from medsam_nb.protocol.volume import Volume, reoriented, require_same_grid
-
-MOST_BYTES = 100  # of a name that is a part of a path
-RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10))}
+from medsam_nb.protocol.volume import Volume, require_same_grid
 
 
 @dataclass(frozen=True)
@@ -45,7 +38,9 @@ class Source:
         segmentation, whose segments `names` are the objects.
     names : tuple of (str, str)
         For "by_object" one (object, "") per mask file; for "segments" (object, name of a segment)
-        pairs, where an object may have several.
+        pairs, where an object may have several, one after the other.
+    problem : (str, str, str), optional
+        Item, problem and remedy, where finding the files already showed that the case cannot be read.
     """
 
     case_id: str
@@ -53,6 +48,7 @@ class Source:
     masks: tuple[Path, ...]
     rule: str = "labels"
     names: tuple[tuple[str, str], ...] = ()
+    problem: tuple[str, str, str] | None = None
 
     def files(self) -> list[Path]:
         """Return every file that decides the case, sorted."""
@@ -72,135 +68,54 @@ class RawCase:
     objects : mapping of str to tuple of int
     remarks : tuple of str
         What reading had to decide.
+    lossy : bool
+        Whether masks come from a format that changes values.
     """
 
     image: Volume
     labels: Volume
     objects: Mapping[str, tuple[int, ...]]
     remarks: tuple[str, ...] = ()
-
-
-def clean_name(text: str) -> str:
-    """Return a text as a case's name, which is also a folder's: letters of any script, digits, and "_.+-".
-
-    A name of which nothing is left, that a system reserves, or that is too long, gets the first digits of its
-    hash, so that different texts stay different.
-
-    Examples
-    --------
-    >>> clean_name("benign (12)"), clean_name("患者 3"), clean_name("(?)")
-    ('benign_12', '患者_3', 'case-9a5d6a09')
-    """
-    text = unicodedata.normalize("NFC", text)
-    name = re.sub(r"[^\w.+-]+", "_", text).strip("_.")
-    digest = hashlib.sha256(text.encode()).hexdigest()[:8]
-    if not name:
-        return f"case-{digest}"
-    if name.split(".")[0].lower() in RESERVED:
-        return f"{name}-{digest}"
-    if len(name.encode()) > MOST_BYTES:
-        start = name.encode()[: MOST_BYTES - len(digest) - 1].decode(errors="ignore")
-        return f"{start}-{digest}"
-    return name
-
-
-def require_component(name: str, what: str) -> str:
-    """Return a name that is one safe part of a path, or raise InputError.
-
-    No separator, no leading dot, no control character, not empty, at most `MOST_BYTES` bytes.
-    """
-    safe = re.fullmatch(r"[\w+-][\w.+-]*", name) and len(name.encode()) <= MOST_BYTES
-    if not safe:
-        raise InputError(repr(name), f"is no {what}.", "Use letters, digits, '_', '-', '+', and '.' inside.")
-    return name
-
-
-def visible(paths: Iterable[Path]) -> list[Path]:
-    """Return paths in natural order without what archives made on a Mac add ("._name")."""
-    kept = (path for path in paths if not path.name.startswith(".") and "__MACOSX" not in path.parts)
-    return sorted(kept, key=lambda p: [int(t) if t.isdigit() else t for t in re.split(r"(\d+)", str(p))])
+    lossy: bool = False
 
 
 def require_found(sources: list[Source], folder: Path, pattern: str) -> list[Source]:
     """Return the sources, or raise InputError with what was looked for.
 
-    Sources of one name, however that came about, get the hash of their image's place and stay apart.
+    Sources of one name, however that came about, get a hash of where their files lie and stay apart. Names
+    that some systems take for one ("A" and "a") count as one.
     """
     if not sources:
         raise InputError(folder, f"no case found; looked for {pattern}.", "Put the unpacked download there.")
-    counts = Counter(source.case_id.lower() for source in sources)  # on some systems "A" is "a"
-    found = []
-    for source in sources:
-        if counts[source.case_id.lower()] > 1:
-            place = source.image.relative_to(folder) if source.image.is_relative_to(folder) else source.image
-            digest = hashlib.sha256(place.as_posix().encode()).hexdigest()[:8]
-            source = replace(source, case_id=f"{source.case_id}-{digest}")
-        found.append(source)
-    return found
+    names = [source.case_id for source in sources]
+    for digits in (8, 16, 64):
+        counts = Counter(map(folded, names))
+        if max(counts.values()) == 1:
+            return [replace(source, case_id=name) for source, name in zip(sources, names, strict=True)]
+        names = [
+            with_digest(source.case_id, digest_of(_places(source, folder), digits))
+            if counts[folded(name)] > 1
+            else name
+            for source, name in zip(sources, names, strict=True)
+        ]
+    raise InputError(folder, "two cases are the same files.", "Keep one of them.")
 
 
-def combine_masks(
-    masks: Mapping[str, np.ndarray], values: Mapping[str, tuple[int, ...]]
-) -> tuple[np.ndarray, dict[str, tuple[int, ...]]]:
-    """Return masks that may overlap as one label map: every overlap gets a label of its own.
-
-    Parameters
-    ----------
-    masks : mapping of str to ndarray of bool, one shape
-    values : mapping of str to tuple of int
-        Label of each object where it lies alone (its first one).
-
-    Returns
-    -------
-    labels : ndarray of uint16
-    objects : dict of str to tuple of int
-        All labels of each object, overlaps included.
-
-    Examples
-    --------
-    >>> a, b = np.array([1, 1, 0], bool), np.array([0, 1, 1], bool)
-    >>> labels, objects = combine_masks({"a": a, "b": b}, {"a": (1,), "b": (2,)})
-    >>> labels.tolist(), objects
-    ([1, 3, 2], {'a': (1, 3), 'b': (2, 3)})
-    """
-    names = list(masks)
-    objects = {name: [values[name][0]] for name in names}
-    stack = np.stack([np.asarray(masks[name], bool) for name in names])
-    labels = np.zeros(stack.shape[1:], np.uint16)
-    labelled = np.flatnonzero(stack.any(axis=0))
-    patterns, inverse = np.unique(stack.reshape(len(names), -1)[:, labelled], axis=1, return_inverse=True)
-    free = max(value for group in values.values() for value in group) + 1
-    codes = np.zeros(patterns.shape[1], np.uint16)
-    for column in range(patterns.shape[1]):
-        members = [names[row] for row in np.flatnonzero(patterns[:, column])]
-        if len(members) == 1:
-            codes[column] = objects[members[0]][0]
-        else:
-            codes[column], free = free, free + 1
-            for name in members:
-                objects[name].append(int(codes[column]))
-    labels.ravel()[labelled] = codes[inverse.ravel()]
-    return labels, {name: tuple(group) for name, group in objects.items()}
+def several(folder: Path, case: str, paths: Sequence[Path]) -> tuple[str, str, str] | None:
+    """Return the problem of a case for which several files could be meant, or None where one is there."""
+    if len(paths) < 2:
+        return None
+    names = " and ".join(path.relative_to(folder).as_posix() for path in paths)
+    return case, f"several files could be meant: {names}.", "Keep one, or make the pattern narrower."
 
 
-def majority(raters: list[np.ndarray]) -> np.ndarray:
-    """Return the raters' consensus: foreground where more than half of them mark any label.
-
-    The label is then the most frequent one, the lowest of equally frequent ones. Voting on each label
-    alone would leave holes where raters agree on the whole but not on its parts.
-
-    Examples
-    --------
-    >>> majority([np.array(labels) for labels in ([1, 1, 2], [1, 2, 2], [1, 0, 0], [0, 1, 0])]).tolist()
-    [1, 1, 0]
-    """
-    stack = np.stack(raters)
-    values = np.unique(stack[stack > 0])
-    if not len(values):
-        return stack[0]
-    votes = np.stack([(stack == value).sum(axis=0) for value in values])
-    agreed = (stack > 0).sum(axis=0) * 2 > len(raters)
-    return np.where(agreed, values[votes.argmax(axis=0)], 0).astype(stack.dtype)
+def _places(source: Source, folder: Path) -> str:
+    """Return what tells a source from all others of its data set, wherever that lies."""
+    paths = [
+        path.relative_to(folder) if path.is_relative_to(folder) else path
+        for path in (source.image, *source.masks)
+    ]
+    return "\0".join([source.case_id, *(path.as_posix() for path in paths)])
 
 
 def read_source(source: Source, row: DataSet) -> RawCase:
@@ -209,78 +124,126 @@ def read_source(source: Source, row: DataSet) -> RawCase:
     Raises
     ------
     InputError
-        If a file is missing or damaged, a mask is soft, or image and mask do not fit.
+        If a file is missing or damaged, a mask is soft, image and mask do not fit, or the row cannot say what
+        the masks' values mean.
     """
-    image = read_volume(source.image, frame=getattr(row.layout, "frame", None))
-    remarks = []
-    if suffix_of(source.image) in PICTURES and is_coloured(source.image):
-        remarks.append("colour image reduced to luminance")
+    if source.problem is not None:
+        raise InputError(*source.problem)
     objects = {name: tuple(values) for name, values in row.objects.items()}
+    unknown = sorted({name for name, _ in source.names} - set(objects))
+    if unknown:
+        problem = f"its masks are of {', '.join(unknown)}; the row {row.name} has {', '.join(objects)}."
+        raise InputError(source.case_id, problem, "Correct the name, or add it to `objects`.")
+    image = read_volume(source.image, frame=getattr(row.layout, "frame", None))
+    _require_shown_unit(source.image, image, row)
+    remarks = list(image.remarks)
     if source.rule == "segments":
-        masks = _chosen_segments(source, image)
-        array, objects = combine_masks(masks, objects)
-        overlap = sum(len(group) for group in objects.values()) > len(objects)
-        if overlap:
-            remarks.append("segments overlap: every overlap has a label of its own")
-        return RawCase(image, Volume(array, image.affine), objects, tuple(remarks))
-    masks = [_read_mask(path, row, image, source.rule == "by_object") for path in source.masks]
-    if source.rule == "labels":
-        array = masks[0]
-    elif source.rule == "any":
-        value = next(iter(objects.values()))[0]
-        array = np.any([mask > 0 for mask in masks], axis=0).astype(np.uint8) * np.uint8(value)
-    elif source.rule == "majority":
-        array = majority(masks)
+        array, objects = combine_masks(_chosen_segments(source, image, remarks), objects)
+    elif source.rule == "by_object":
+        array, objects = combine_masks(_masks_by_object(source, row, image, remarks), objects)
     else:
-        united: dict[str, np.ndarray] = {}
-        for (name, _), mask in zip(source.names, masks, strict=True):
-            united[name] = united.get(name, False) | (mask > 0)
-        array, objects = combine_masks(united, objects)
-    return RawCase(image, Volume(array, image.affine), objects, tuple(remarks))
+        masks = (_read_mask(path, row, image, remarks) for path in source.masks)
+        if source.rule == "labels":
+            array = next(masks)
+        elif source.rule == "any":
+            united = reduce(np.logical_or, (mask > 0 for mask in masks))
+            array = united.astype(np.uint8) * np.uint8(next(iter(objects.values()))[0])
+        else:
+            array = majority(list(masks))
+    if source.rule in ("segments", "by_object") and sum(map(len, objects.values())) > len(objects):
+        remarks.append("masks overlap: every overlap has a label of its own")
+    lossy = row.mask_threshold is None and any(is_lossy(path) for path in source.masks)
+    said = tuple(dict.fromkeys(remarks))
+    return RawCase(image, Volume(array, image.affine), objects, said, lossy)
 
 
-def _read_mask(path: Path, row: DataSet, image: Volume, by_object: bool) -> np.ndarray:
-    """Return one mask as labels on the image's grid."""
+def _require_shown_unit(path: Path, image: ReadVolume, row: DataSet) -> None:
+    """Raise InputError for PET in Bq/ml under a window: limits are meant in SUV, which nothing computes."""
+    if image.unit and image.unit != "GML" and row.intensity.policy == "window":
+        raise InputError(
+            path,
+            f"its values are {image.unit}, no SUV, and the row {row.name} has a window of fixed values.",
+            "Turn it into SUV first (by weight, dose and time), or choose `policy: percentile`, which no "
+            "factor changes.",
+        )
+
+
+def _masks_by_object(
+    source: Source, row: DataSet, image: ReadVolume, remarks: list[str]
+) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield the mask of each object, its files united."""
+    for name, files in groupby(zip(source.names, source.masks, strict=True), key=lambda pair: pair[0][0]):
+        masks = (_read_mask(path, row, image, remarks, by_object=True) > 0 for _, path in files)
+        yield name, reduce(np.logical_or, masks)
+
+
+def _read_mask(
+    path: Path, row: DataSet, image: ReadVolume, remarks: list[str], *, by_object: bool = False
+) -> np.ndarray:
+    """Return one mask as labels on the image's grid; add to the remarks what reading had to decide."""
     if row.mask_threshold is not None and len(row.objects) > 1 and not by_object:
         raise InputError(
             path,
             f"`mask_threshold` makes one object of a mask, but the row {row.name} has {len(row.objects)}.",
             "Give a mask file for each object (`masks` of a listed case), or one row for each object.",
         )
-    if suffix_of(path) in PICTURES and row.mask_threshold is not None:
-        labels = read_mask_picture(path, row.mask_threshold)
+    if not path.exists():
+        raise InputError(path, "there is no such file.", MISSING_FILE)
+    frame = getattr(row.layout, "frame", None)
+    is_picture = suffix_of(path) in PICTURES
+    if is_picture and row.mask_colours is not None:
+        labels = one_volume(path, guarded(read_colour_mask, path, row.mask_colours), frame, True)
+    elif is_picture and row.mask_threshold is not None:
+        labels = one_volume(path, guarded(read_mask_picture, path, row.mask_threshold), frame, True)
     else:
-        labels = as_labels(read_volume(path, labels=True), path, row.mask_threshold)
+        labels = read_volume(path, labels=True, frame=frame)
+    if labels.volumes not in (1, image.volumes):
+        problem = f"the mask holds {labels.volumes} volumes, the image {image.volumes}."
+        raise InputError(path, problem, "Give one mask, or one for each volume of the image.")
+    remarks += [f"mask: {remark}" for remark in labels.remarks if remark not in image.remarks]
+    integers = as_labels(labels, path, None if is_picture else row.mask_threshold)
     if row.mask_geometry == "ignore":
-        labels = Volume(labels.array, image.affine)
-    elif sorted(labels.array.shape) == sorted(image.array.shape):
-        labels = _same_order(labels, image)
-    require_same_grid(image, labels, path)
-    return labels.array
+        integers = Volume(integers.array, image.affine)
+    elif sorted(integers.array.shape) == sorted(image.array.shape):
+        integers = _same_order(integers, image)
+    require_same_grid(image, integers, path)
+    return integers.array
 
 
 def _same_order(labels: Volume, image: Volume) -> Volume:
-    """Return labels in the image's storage order where only that differs."""
-    if labels.orientation == image.orientation:
+    """Return labels with their axes as the image has them, where only the order of storing differs.
+
+    Axes are compared with the image's, not with those of the body: at 45 degrees a rounding error decides
+    which of the body's axes is nearest.
+    """
+    between = np.eye(4)
+    between[:3, :3] = np.linalg.solve(image.affine[:3, :3], labels.affine[:3, :3])
+    change = nib.io_orientation(between)
+    if np.isnan(change).any():
         return labels
-    return reoriented(labels, image.orientation)
+    back = nib.orientations.inv_ornt_aff(change, labels.array.shape)
+    return Volume(nib.orientations.apply_orientation(labels.array, change), labels.affine @ back)
 
 
-def _chosen_segments(source: Source, image: Volume) -> dict[str, np.ndarray]:
-    """Return the segments that the source names, by object."""
-    masks: dict[str, np.ndarray] = {}
-    seen = []
-    for path in source.masks:
-        found = {name.lower(): mask for name, mask in read_segments(path, image).items()}
-        seen += found
-        for name, segment in source.names:
-            if segment.lower() in found:
-                masks[name] = masks.get(name, False) | found[segment.lower()]
-    missing = sorted({name for name, _ in source.names if name not in masks})
-    if missing:
-        raise InputError(
-            ", ".join(path.name for path in source.masks),
-            f"no segment for {', '.join(missing)}; there are: {', '.join(seen)}.",
-            "Correct the segments' names in the manifest row.",
-        )
-    return masks
+def _chosen_segments(
+    source: Source, image: ReadVolume, remarks: list[str]
+) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield the mask of each object of the source: the segments that its names, or numbers ("#2"), choose."""
+    files = {path: find_segments(path) for path in source.masks}
+    for name, wanted in groupby(source.names, key=lambda pair: pair[0]):
+        words = [segment for _, segment in wanted]
+        united, found = None, 0
+        for path, segments in files.items():
+            for segment in (one for one in segments if any(one.is_called(word) for word in words)):
+                mask = segment.on(image, path)
+                united, found = mask if united is None else united | mask, found + 1
+        if united is None:
+            there = "; ".join(f"#{one.number} {one.name}" for segments in files.values() for one in segments)
+            raise InputError(
+                ", ".join(path.name for path in source.masks),
+                f"no segment for {name}; there are: {there}.",
+                "Correct the segments' names in the manifest row.",
+            )
+        if found > len(words):
+            remarks.append(f"{name}: {found} segments of one name united")
+        yield name, united

@@ -176,7 +176,12 @@ def loaded_model(
 
 def _inputs(unit: Unit) -> tuple[Case, Model]:
     """Return the case and the model of a unit, proven to be those that its key names."""
-    case, key = load_case(unit.case_folder), unit.key
+    key = unit.key
+    try:
+        case = load_case(unit.case_folder)
+    except InputError as error:
+        problem = f"is damaged ({error.item}: {error.problem})."
+        raise InputError(unit.case_folder, problem, "Delete it, and prepare the data set again.") from error
     if (case.data_set, case.case_id, case.sha256()) != (key.data_set, key.case_id, key.data_sha256):
         raise InputError(unit.case_folder, "has changed since the study was planned.", "Start again.")
     model = loaded_model(unit.checkpoint, unit.weights_dir, key.device, key.dtype)

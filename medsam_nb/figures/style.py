@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from medsam_nb.figures.words import as_csv
-from medsam_nb.files import write_atomically
+from medsam_nb.files import write_study_file
 
 COLUMN_MM = 88  # one and two columns of most journals
 PAGE_MM = 180
@@ -92,8 +92,8 @@ def save(fig: Figure, folder: Path, name: str, plotted: pd.DataFrame) -> dict[st
         buffer = BytesIO()
         metadata = {"CreationDate": None} if kind == "pdf" else None
         fig.savefig(buffer, format=kind, metadata=metadata)
-        write_atomically(paths[kind], buffer.getvalue())
-    write_atomically(paths["csv"], as_csv(plotted, "%.6g"))
+        write_study_file(paths[kind], buffer.getvalue())
+    write_study_file(paths["csv"], as_csv(plotted, "%.6g"))
     plt.close(fig)  # a notebook shows it where it is named, not once more when the cell ends
     return paths
 

@@ -3,14 +3,26 @@
 The readers themselves are in `layouts`.
 """
 
+import re
 from collections import Counter
 from collections.abc import Hashable, Iterable
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10))}
+PLACEHOLDERS = ("case", "object", "part")  # of patterns
+
+
+def _portable(name: str) -> str:
+    """Refuse a name that Windows reserves or would shorten."""
+    if name.split(".")[0].lower() in RESERVED or name.endswith("."):
+        raise ValueError(f"{name!r} is no name of a file or folder on Windows")
+    return name
+
+
 # One safe part of a path: no separator, no leading dot (nor "." and ".."), at most 100 characters.
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_+-][A-Za-z0-9_.+-]{0,99}$")]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_+-][A-Za-z0-9_.+-]{0,99}$"), AfterValidator(_portable)]
 
 
 def _below(path: str) -> str:
@@ -20,8 +32,19 @@ def _below(path: str) -> str:
     return path
 
 
+def _known_placeholders(pattern: str) -> str:
+    """Refuse what looks like a placeholder and is none."""
+    for name in re.findall(r"\{(\w*)\}", pattern):
+        if name not in PLACEHOLDERS:
+            known = ", ".join(f"{{{known}}}" for known in PLACEHOLDERS)
+            raise ValueError(f"{{{name}}} is no placeholder; known: {known}")
+    return pattern
+
+
 RelativePath = Annotated[str, AfterValidator(_below)]
-CasePattern = Annotated[str, Field(pattern=r"\{case\}"), AfterValidator(_below)]
+CasePattern = Annotated[
+    str, Field(pattern=r"\{case\}"), AfterValidator(_below), AfterValidator(_known_placeholders)
+]
 
 
 MOST_VOXELS = 1 << 26  # of a simulated case; its drawing takes about 50 bytes a voxel
@@ -77,12 +100,26 @@ class DukeBreastLayout(Row):
 
 
 class PairsLayout(Row):
-    """Images and masks with matching names: `{case}` stands for the case's name."""
+    """Images and masks with matching names.
+
+    Attributes
+    ----------
+    images, masks : paths below the data set's folder, in which `{case}` stands for the case's name. In
+        `masks`, `{object}` stands for the name of an object, which then has a file of its own, and `{part}`
+        for what tells several files of one mask apart, which are united. All else is meant literally.
+    frame : which volume of files with several (4D, phases), from 0.
+    """
 
     name: Literal["nifti_pairs", "picture_pairs"]
     images: CasePattern | None = None
     masks: CasePattern | None = None
     frame: int | None = Field(default=None, ge=0)
+
+    @model_validator(mode="after")
+    def _one_image(self) -> Self:
+        if self.images and ("{object}" in self.images or "{part}" in self.images):
+            raise ValueError("`images` names one file for each case: only `{case}` may stand in it")
+        return self
 
 
 class ListedCase(Row):
@@ -122,7 +159,8 @@ class ListedLayout(Row):
 
     @model_validator(mode="after")
     def _told_apart(self) -> Self:
-        require_different((case.case_id for case in self.cases), "the case_id")
+        # Some file systems take "A" and "a" for one name.
+        require_different((case.case_id.casefold() for case in self.cases), "the case_id")
         return self
 
 

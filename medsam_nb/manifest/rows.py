@@ -46,6 +46,8 @@ def _with_numbers(settings: object) -> object:
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 LabelValue = Annotated[int, Field(ge=1, le=65535)]
+MaskValue = Annotated[int, Field(ge=0, le=65535)]
+Colour = Annotated[str, Field(pattern=r"^#[0-9A-Fa-f]{6}$")]
 Labels = Annotated[list[LabelValue], AfterValidator(_told_apart)]
 Url = Annotated[str, Field(pattern=r"^https?://\S+$", max_length=2000), AfterValidator(_with_host)]
 Words = Annotated[str, Field(pattern=r"\S")]  # not empty, not only blanks
@@ -102,13 +104,16 @@ class DataSet(Row):
     group : the study's rows, embedded, further public, real samples, format examples, or your own.
     objects : label values (of the original release) that make up each object.
     ignored_labels : values that may occur and are no object.
+    slice_axis : the plane of the slices, one for all cases; "thickest" is the plane across the largest
+        spacing, or, where two spacings are equal, the plane of these.
     mask_threshold : masks are 1 where their value reaches it (grey, soft or coloured masks).
+    mask_colours : the label of each colour ("#rrggbb", in quotes) of coloured pictures as masks; black is 0.
     mask_geometry : "ignore" where the masks' headers are known to be wrong.
-    patient : a regular expression whose group is the patient's part of a case's name; else a case is a
-    patient. may_be_empty : whether cases without any object belong to the data set (healthy patients).
-    accuracy : whether the masks are a truth to measure against; otherwise a format example. unverified :
-    facts of this row that nobody has checked against the source. tested : whether the layout is tested on
-    faithful files from raw folder to prepared cases.
+    patient : a regular expression whose group is the patient in a case's name; else a case is a patient.
+    may_be_empty : whether cases without any object belong to the data set (healthy patients).
+    accuracy : whether the masks are a truth to measure against; otherwise a format example.
+    unverified : facts of this row that nobody has checked against the source.
+    tested : whether the layout is tested on faithful files from raw folder to prepared cases.
     """
 
     name: str = ""
@@ -123,6 +128,7 @@ class DataSet(Row):
     slice_axis: Literal["thickest", "axial", "coronal", "sagittal", "stored"] = "thickest"
     intensity: Annotated[Intensity, BeforeValidator(_with_numbers)]
     mask_threshold: float | None = None
+    mask_colours: dict[Colour, MaskValue] | None = Field(default=None, min_length=1)
     mask_geometry: Literal["check", "ignore"] = "check"
     patient: str | None = None
     may_be_empty: bool = False
@@ -154,6 +160,17 @@ class DataSet(Row):
         if self.access in ("login", "agreement") and not self.steps:
             raise ValueError("access behind a login or agreement needs `steps` that say how to get it")
         require_different((file.path for file in self.files), "the path")
+        return self
+
+    @model_validator(mode="after")
+    def _masks_have_meaning(self) -> Self:
+        if self.mask_colours is not None:
+            if self.mask_threshold is not None:
+                raise ValueError("give `mask_threshold` or `mask_colours`, not both")
+            require_different((colour.lower() for colour in self.mask_colours), "the colour")
+        masks = getattr(self.layout, "masks", None) or ""
+        if "{part}" in masks and "{object}" not in masks and len(self.objects) > 1:
+            raise ValueError("files that `{part}` unites are masks of one object; use `{object}` too")
         return self
 
     @property
@@ -223,6 +240,12 @@ class Manifest(Row):
 
     data_sets: dict[Name, DataSet] = {}
     checkpoints: dict[Name, Checkpoint] = {}
+
+    @model_validator(mode="after")
+    def _told_apart(self) -> Self:
+        # Each has a folder of its own, and some file systems take "A" and "a" for one name.
+        require_different((name.casefold() for name in self.data_sets), "the name")
+        return self
 
     def data_set(self, name: str) -> DataSet:
         """Return a row, or raise ManifestError with the names there are."""

@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from medsam_nb.errors import InputError, require_known
 from medsam_nb.files import write_atomically
 from medsam_nb.protocol.prompts import Prompt
-from medsam_nb.protocol.volume import GEOMETRY_TOLERANCE_MM, Volume, reoriented
+from medsam_nb.protocol.volume import GRID_TOLERANCE, Volume, reoriented, words_mm
 from medsam_nb.provenance import package_versions
 
 FORMAT = "medsam-nb prompts 1"
@@ -319,9 +319,9 @@ def _on(case: Prompted, line: PromptLine) -> tuple[int, Any]:
         pixels = {"point": [(x, y)], "box": [(x, y), tuple(corner)], "mask": MASK_PIXELS}[line.kind]
         said = np.array([to_mm(case.image, line.slice_index, *pixel) for pixel in pixels])
         apart = np.abs(said - places).max()
-        if apart > GEOMETRY_TOLERANCE_MM:
+        if apart > GRID_TOLERANCE * min(case.image.spacing_mm):
             raise InputError(
-                line.where, f"its pixels and millimetres lie {apart:.2f} mm apart.", "Correct one of them."
+                line.where, f"its pixels and millimetres lie {words_mm(apart)} apart.", "Correct one of them."
             )
         zyx = np.array([[line.slice_index, b, a] for a, b in pixels], float)
     if line.kind == "mask":

@@ -17,8 +17,9 @@ from medsam_nb.protocol.intensity import Intensity, to_uint8
 
 # Directions (slice, row, column) in which the index grows, as a radiologist looks at them.
 DISPLAY_AXES = {"axial": "SPL", "coronal": "PIL", "sagittal": "LIP"}
-GEOMETRY_TOLERANCE_MM = 0.05
+GRID_TOLERANCE = 0.2  # of a voxel: headers are rounded; half a voxel is a fault of the tool that wrote one
 SAME_SPACING = 0.01  # relative difference below which two spacings count as equal
+MICROMETRES = 1000.0  # to the millimetre
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,17 +75,37 @@ def reoriented(volume: Volume, orientation: str) -> Volume:
 def slice_plane(volume: Volume, slice_axis: str = "thickest") -> str:
     """Return the anatomical plane of the slices: "axial", "coronal" or "sagittal".
 
-    "thickest" is the plane across the largest spacing; axial where it is not unique.
+    "thickest" is the plane across the largest spacing. Where two spacings are equal they are those of the
+    pixels, whichever is larger (PET has pixels wider than its slices are apart); axial where all three are.
+    A volume of one slice is that slice.
+
+    Examples
+    --------
+    >>> pet = Volume.from_spacing(np.zeros((40, 30, 30)), (3.27, 5.47, 5.47))
+    >>> sagittal = Volume(np.zeros((10, 40, 30)), np.diag([4.0, 0.9, 1.0, 1.0]))
+    >>> slice_plane(pet), slice_plane(sagittal), slice_plane(sagittal, "axial")
+    ('axial', 'sagittal', 'axial')
     """
     if slice_axis != "thickest":
         return slice_axis
-    spacing = np.array(volume.spacing_mm)
     planes = [
         {"S": "axial", "I": "axial", "A": "coronal", "P": "coronal"}.get(c, "sagittal")
         for c in volume.orientation
     ]
+    flat = [axis for axis, size in enumerate(volume.array.shape) if size == 1]
+    if len(flat) == 1:
+        return planes[flat[0]]
+    spacing = np.array(volume.spacing_mm)
+    equal = [a for a in range(3) if _same(*np.delete(spacing, a))]  # the axis across two equal spacings
+    if len(equal) == 1:
+        return planes[equal[0]]
     thickest = [planes[i] for i in np.flatnonzero(spacing >= spacing.max() * (1 - SAME_SPACING))]
     return "axial" if "axial" in thickest else thickest[0]
+
+
+def _same(one: float, other: float) -> bool:
+    """Whether two spacings count as equal."""
+    return abs(one - other) <= SAME_SPACING * max(one, other)
 
 
 def canonical(volume: Volume, slice_axis: str = "thickest") -> Volume:
@@ -107,6 +128,21 @@ def corner_distance_mm(shape: tuple[int, ...], first: np.ndarray, second: np.nda
     return float(np.linalg.norm(apart[:3], axis=0).max())
 
 
+def corner_distance_voxels(
+    shape: tuple[int, ...], first: np.ndarray, second: np.ndarray, grid: np.ndarray
+) -> float:
+    """Return how far the corners of a grid lie apart under two affines, in voxels of a third.
+
+    A tolerance in voxels means the same for a whole body and for a mouse's kidney.
+    """
+    return corner_distance_mm(shape, np.linalg.solve(grid, first), np.linalg.solve(grid, second))
+
+
+def words_mm(distance: float) -> str:
+    """Return a length with as many digits as it needs, such as "5.00 mm" or "0.0031 mm"."""
+    return f"{distance:.2f} mm" if distance >= 0.1 else f"{distance:.2g} mm"
+
+
 def require_same_grid(image: Volume, other: Volume, item: object) -> None:
     """Raise InputError unless two volumes in the same orientation lie on one grid in space."""
     if image.array.shape != other.array.shape:
@@ -115,18 +151,23 @@ def require_same_grid(image: Volume, other: Volume, item: object) -> None:
             f"the image has shape {image.array.shape}, the mask {other.array.shape} (z, y, x).",
             "Give a mask that lies on the image's grid.",
         )
-    distance = corner_distance_mm(image.array.shape, image.affine, other.affine)
-    if distance > GEOMETRY_TOLERANCE_MM:
+    if corner_distance_voxels(image.array.shape, image.affine, other.affine, image.affine) > GRID_TOLERANCE:
+        distance = corner_distance_mm(image.array.shape, image.affine, other.affine)
+        ratio = np.median(np.divide(other.spacing_mm, image.spacing_mm))
+        unit = _same(max(ratio, 1 / ratio), MICROMETRES)
         raise InputError(
             item,
-            f"image and mask have one shape but lie up to {distance:.2f} mm apart in space.",
+            f"image and mask have one shape but lie up to {words_mm(distance)} apart in space."
+            + (" One header is in micrometres, the other in millimetres." if unit else ""),
             "Correct the header that is wrong, or, if the mask is known to fit voxel by voxel, "
             "set `mask_geometry: ignore` in the manifest row.",
         )
 
 
-def place(volume: Volume, shape: tuple[int, int, int], affine: np.ndarray, item: object) -> np.ndarray:
-    """Return a label volume on another grid that has the same voxels, in any order or extent.
+def part_of_grid(
+    volume: Volume, shape: tuple[int, int, int], affine: np.ndarray, item: object
+) -> tuple[tuple[slice, ...], np.ndarray]:
+    """Return where on another grid a label volume lies that has the same voxels, in any order or extent.
 
     Parameters
     ----------
@@ -140,32 +181,68 @@ def place(volume: Volume, shape: tuple[int, int, int], affine: np.ndarray, item:
 
     Returns
     -------
-    ndarray, the target shape
-        0 outside the volume.
+    part : tuple of slice
+        Of the target grid.
+    values : ndarray
+        What belongs there, a view.
 
     Raises
     ------
     InputError
         If the grids do not share their voxels, or labelled voxels lie outside the target.
     """
-    moved = Volume(volume.array, np.linalg.solve(affine, volume.affine))
-    steps, start = np.rint(moved.affine[:3, :3]), np.rint(moved.affine[:3, 3])
+    moved = np.linalg.solve(affine, volume.affine)
+    steps, start = np.rint(moved[:3, :3]), np.rint(moved[:3, 3])
     whole = np.eye(4)
     whole[:3, :3], whole[:3, 3] = steps, start
-    distance = corner_distance_mm(volume.array.shape, affine @ whole, volume.affine)
-    if distance > GEOMETRY_TOLERANCE_MM or sorted(np.abs(steps).sum(axis=0)) != [1, 1, 1]:
-        raise InputError(
-            item,
-            f"its voxels do not coincide with the image's (up to {distance:.2f} mm apart).",
-            "Give a mask drawn on this image; nothing is resampled here.",
-        )
-    found = np.array(np.nonzero(volume.array))
-    target = (steps @ found + start[:, None]).astype(int)
-    if ((target < 0) | (target >= np.array(shape)[:, None])).any():
+    apart = corner_distance_voxels(volume.array.shape, affine @ whole, volume.affine, affine)
+    if apart > GRID_TOLERANCE or sorted(np.abs(steps).sum(axis=0)) != [1, 1, 1]:
+        raise InputError(item, *_words_of_misfit(volume, affine, whole, moved[:3, 3] - start))
+    turned = np.transpose(volume.array, np.abs(steps).argmax(axis=1))
+    backwards = steps.sum(axis=1) < 0
+    turned = turned[tuple(slice(None, None, -1 if back else 1) for back in backwards)]
+    first = (start - backwards * (np.array(turned.shape) - 1)).astype(int)
+    last = first + turned.shape
+    kept = turned[tuple(slice(max(-f, 0), max(size - f, 0)) for f, size in zip(first, shape, strict=True))]
+    if np.count_nonzero(kept) < np.count_nonzero(turned):
         raise InputError(item, "labelled voxels lie outside the image.", "Give a mask of this image.")
+    part = tuple(
+        slice(min(max(f, 0), size), min(max(end, 0), size))
+        for f, end, size in zip(first, last, shape, strict=True)
+    )
+    return part, kept
+
+
+def place(volume: Volume, shape: tuple[int, int, int], affine: np.ndarray, item: object) -> np.ndarray:
+    """Return a label volume on another grid, 0 outside the volume; see `part_of_grid`."""
+    part, values = part_of_grid(volume, shape, affine, item)
     out = np.zeros(shape, volume.array.dtype)
-    out[tuple(target)] = volume.array[tuple(found)]
+    if values.size:
+        out[part] = values
     return out
+
+
+def _words_of_misfit(
+    volume: Volume, affine: np.ndarray, nearest: np.ndarray, shift: np.ndarray
+) -> tuple[str, str]:
+    """Return what is wrong with a volume that does not lie on a grid, and what to do.
+
+    Parameters
+    ----------
+    nearest : ndarray, shape (4, 4)
+        The nearest change of indices.
+    shift : ndarray, shape (3,)
+        What its translation lacks, voxels.
+    """
+    distance = corner_distance_mm(volume.array.shape, affine @ nearest, volume.affine)
+    problem = f"its voxels do not coincide with the image's (up to {words_mm(distance)} apart)."
+    remedy = "Give a mask drawn on this image; nothing is resampled here."
+    off = np.abs(shift) > GRID_TOLERANCE
+    if off.any() and np.allclose(np.abs(shift[off]), 0.5, atol=0.05):
+        axes = ", ".join(name for name, is_off in zip("zyx", off, strict=True) if is_off)
+        problem += f" They are shifted by half a voxel along {axes}: a corner was taken for a centre."
+        remedy = "Export the mask again with a tool that states the centres of voxels, as DICOM and NIfTI do."
+    return problem, remedy
 
 
 @dataclass(frozen=True, eq=False)

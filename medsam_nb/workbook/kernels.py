@@ -9,7 +9,6 @@ kernel, however that ends: a worker whose kernel was killed would otherwise wait
 """
 
 import os
-import shutil
 import signal
 import subprocess
 import tempfile
@@ -131,13 +130,14 @@ class Kernel:
 @contextmanager
 def kernel() -> Iterator[Kernel]:
     """Provide a kernel's place; at the end nothing of it is left, neither processes nor files."""
-    folder = Path(tempfile.mkdtemp(prefix="medsam-nb-", dir=_short_folder()))
-    place = Kernel(folder)
-    try:
-        yield place
-    finally:
-        place.end()
-        shutil.rmtree(folder, ignore_errors=True)
+    with tempfile.TemporaryDirectory(
+        prefix="medsam-nb-", dir=_short_folder(), ignore_cleanup_errors=True
+    ) as folder:
+        place = Kernel(Path(folder))
+        try:
+            yield place
+        finally:
+            place.end()
 
 
 def _short_folder() -> str | None:

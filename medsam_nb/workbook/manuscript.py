@@ -212,7 +212,11 @@ def methods_paragraph(
         packages = {}
     wanted = ("sam2", "segment-anything", "torch", "numpy", "scipy", "statsmodels")
     versions = [f"{name} {packages[name]}" for name in wanted if packages.get(name)]
-    weights = [f"{name} (SHA-256 {sha[:12]})" for name, sha in provenance.get("checkpoints", {}).items()]
+    unverified = dict.fromkeys(provenance.get("unverified_weights", ()), ", unverified")
+    weights = [
+        f"{name} (SHA-256 {sha[:12]}{unverified.get(name, '')})"
+        for name, sha in provenance.get("checkpoints", {}).items()
+    ]
     n_cases = int(table.groupby(["data_set", "case_id"]).ngroups)
     noun, whose = unit_noun(table), counted(n_cases, "case")
     if noun == "patient":
@@ -225,6 +229,9 @@ def methods_paragraph(
         f"{counted(table['data_set'].nunique(), 'data set')} ({masks:,} scored masks).",
         f"{counted(n_failed, 'mask')} failed; a failed mask counts as an IoU of 0.",
     ]
+    missing = len(provenance.get("failed_units", ()))
+    if missing:
+        parts.append(f"{counted(missing, 'unit')} of work (a case with a model) failed: not in the tables.")
     if cases is not None:
         excluded = int((cases["status"] == "failed").sum())
         parts.append(f"{counted(excluded, 'case')} could not be used; nothing was imputed.")

@@ -18,7 +18,7 @@ from traitlets.config import Config
 
 from medsam_nb.errors import InputError, StudyError, WorkbookError
 from medsam_nb.figures.words import as_csv
-from medsam_nb.files import read_json, write_atomically
+from medsam_nb.files import read_json, write_study_file
 
 ROWS_SHOWN = 40
 LONG_TEXT = 30  # characters of a cell
@@ -103,7 +103,7 @@ def add_section(
         galleries={heading: list(pictures) for heading, pictures in (galleries or {}).items()},
     )
     path = Path(run_dir) / "sections" / f"{notebook}.json"
-    write_atomically(path, json.dumps(section.model_dump(), indent=1).encode())
+    write_study_file(path, json.dumps(section.model_dump(), indent=1).encode())
     return path
 
 
@@ -144,7 +144,7 @@ def add_provenance(run_dir: Path, notebook: str, record: Mapping[str, Any]) -> P
         )
         records = {}
     text = json.dumps(records | {notebook: dict(record)}, indent=1, allow_nan=False)
-    write_atomically(path, text.encode())
+    write_study_file(path, text.encode())
     return path
 
 
@@ -166,8 +166,8 @@ def read_provenance(run_dir: Path) -> dict[str, dict]:
 def save_table(table: pd.DataFrame, run_dir: Path, name: str) -> Path:
     """Save a table as Parquet and CSV under `tables/`; return the path of the CSV."""
     path = Path(run_dir) / "tables" / f"{name}.csv"
-    write_atomically(path.with_suffix(".parquet"), table.to_parquet(index=False))
-    write_atomically(path, as_csv(table))
+    write_study_file(path.with_suffix(".parquet"), table.to_parquet(index=False))
+    write_study_file(path, as_csv(table))
     return path
 
 
@@ -264,7 +264,7 @@ def export_html(executed: Path) -> Path:
         body, _ = HTMLExporter(config=config).from_notebook_node(notebook)
     except Exception as error:  # of any kind, as damage is
         raise InputError(executed, f"is no notebook ({error}).", "Run it again.") from error
-    write_atomically(executed.with_suffix(".html"), body.encode())
+    write_study_file(executed.with_suffix(".html"), body.encode())
     return executed.with_suffix(".html")
 
 
@@ -346,5 +346,5 @@ def write_report(study: Mapping[str, Any], runs: Sequence[NotebookRun], run_dir:
         damaged=damaged,
         total=sum(run.seconds for run in runs),
     )
-    write_atomically(run_dir / "index.html", page.encode())
+    write_study_file(run_dir / "index.html", page.encode())
     return run_dir / "index.html"

@@ -15,7 +15,7 @@ import pytest
 import SimpleITK as sitk
 from PIL import Image
 
-from medsam_nb.data import fetch as fetching
+from medsam_nb.data import downloads
 from medsam_nb.data.fetch import MIRROR_VARIABLE, fetch, unpack
 from medsam_nb.data.prepare import case_folders, load_case, prepare
 from medsam_nb.errors import InputError
@@ -312,7 +312,7 @@ def test_archive_on_a_full_and_on_a_read_only_disk(tmp_path, small_disk, monkeyp
     before = (small_disk / "set.zip").read_bytes()
     with pytest.raises(InputError, match=r"GB are needed"):
         unpack(small_disk / "set.zip", small_disk)
-    monkeypatch.setattr(fetching, "SPARE_BYTES", -(10**9))  # as if the space had been there a moment ago
+    monkeypatch.setattr(downloads, "SPARE_BYTES", -(10**9))  # as if the space had been there a moment ago
     with pytest.raises(InputError, match=r"cannot be written \(No space left on device\)"):
         unpack(small_disk / "set.zip", small_disk)
     assert mount(small_disk, "remount,ro")

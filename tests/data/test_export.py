@@ -10,7 +10,7 @@ import SimpleITK as sitk
 
 from medsam_nb.data.export import bids_label, write_dicom_segmentation, write_masks
 from medsam_nb.data.prepare import load_case, prepare
-from medsam_nb.data.segments import read_segments
+from medsam_nb.data.segments import find_segments
 from medsam_nb.errors import InputError
 from medsam_nb.manifest.rows import DataSet
 
@@ -133,8 +133,9 @@ def test_the_own_reader_takes_it_back(prepared, tmp_path):
     case = load_case(folder)
     path = tmp_path / "seg.dcm"
     write_dicom_segmentation(path, {"bright": case.mask("bright")}, folder, series, made_by="m")
-    found = read_segments(path, case.image)
-    np.testing.assert_array_equal(found["bright"], case.mask("bright"))
+    (found,) = find_segments(path)
+    assert (found.number, found.name) == (1, "bright")
+    np.testing.assert_array_equal(found.on(case.image, path), case.mask("bright"))
 
 
 def test_another_series_and_empty_masks_are_refused(prepared, tmp_path):

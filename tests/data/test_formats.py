@@ -8,12 +8,12 @@ from PIL import Image
 
 from medsam_nb.data.formats import (
     as_labels,
-    read_mask_picture,
     read_volume,
     write_nifti,
     write_on_source_grid,
 )
-from medsam_nb.data.segments import read_segments
+from medsam_nb.data.pictures import read_mask_picture
+from medsam_nb.data.segments import find_segments
 from medsam_nb.errors import InputError
 from medsam_nb.protocol.volume import Volume, canonical, place, reoriented, require_same_grid, slice_plane
 
@@ -185,8 +185,8 @@ def test_segments_with_layers_and_a_smaller_extent(tmp_path):
         for key, text in (("Name", name), ("Layer", layer), ("LabelValue", value)):
             stored.SetMetaData(f"Segment{number}_{key}", str(text))
     sitk.WriteImage(stored, str(tmp_path / "a.seg.nrrd"))
-    found = read_segments(tmp_path / "a.seg.nrrd", image)
-    assert {name: np.argwhere(mask).tolist() for name, mask in found.items()} == {
+    path = tmp_path / "a.seg.nrrd"
+    assert {one.name: np.argwhere(one.on(image, path)).tolist() for one in find_segments(path)} == {
         "Breast": [[1, 1, 2]],
         "Vessel": [[2, 3, 5]],
         "Dense": [[1, 1, 2]],

@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from medsam_nb.data import prepare as preparing
-from medsam_nb.data import workers
+from medsam_nb.data import build, workers
+from medsam_nb.data.names import clean_name
 from medsam_nb.data.prepare import case_folders, load_case, prepare
-from medsam_nb.data.sources import clean_name
 from medsam_nb.errors import ManifestError
 from medsam_nb.files import remove_made
 from medsam_nb.manifest.rows import DataSet
@@ -72,9 +71,9 @@ def test_a_process_that_is_killed_costs_its_case_only(tmp_path, monkeypatch):
     """Run in forked processes, so that the poisoned reader is theirs too."""
     for name in ("a", "b", "c"):
         write(tmp_path, name)
-    read = preparing.read_case
+    read = build.read_case
     monkeypatch.setattr(
-        preparing,
+        build,
         "read_case",
         lambda row, case, source: (_killed if case == "b" else read)(row, case, source),
     )

@@ -1,5 +1,6 @@
 """Units of work: failures are counted, finished ones are kept, workers and order change nothing."""
 
+import json
 import os
 import shutil
 from dataclasses import replace
@@ -198,6 +199,8 @@ def test_a_case_that_changed_since_the_plan_is_not_computed(manifest, folders, t
     chosen = planned(manifest, [place])
     for file in folders[1].iterdir():
         shutil.copy(file, place)
+    record = json.loads((place / "case.json").read_text(encoding="utf-8"))
+    (place / "case.json").write_text(json.dumps(record | {"case_id": place.name}), encoding="utf-8")
     outcome = units.run_units(chosen, Store(tmp_path / "rows"), workers=0)
     assert "has changed since the study was planned" in outcome.error[0]
 

@@ -278,6 +278,11 @@ def test_tables_and_text_of_a_paper():
     assert "6 cases from 1 data set (" in words and "Of 2 comparisons declared beforehand, 2 could" in words
     assert "in 1 family (all: 2)" in words and "0 masks failed" in words
     assert "m (SHA-256 abababababab)" in words and "torch 2.5" in words and "None" not in words
+    record |= {"unverified_weights": ["m"], "failed_units": [{"case_id": "a"}, {"case_id": "b"}]}
+    words = manuscript.methods_paragraph(record, table, result)
+    assert (
+        "m (SHA-256 abababababab, unverified)" in words and "2 units of work (a case with a model)" in words
+    )
 
 
 def unescaped(text):

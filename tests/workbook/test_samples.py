@@ -52,8 +52,8 @@ def test_only_masks_to_measure_against_count_for_accuracy():
 def refusal(tmp_path, case, suffix="", **changes):
     fields = {
         "name": "sample",
-        "title": "",
-        "modality": "",
+        "title": "Sample",
+        "modality": "CT",
         "dimension": 3,
         "objects": {"object": [1]},
         "intensity": {"policy": "min_max"},

@@ -5,7 +5,9 @@ Like `layouts_3d`: only names are looked at, at any depth below the data set's f
 
 from pathlib import Path
 
-from medsam_nb.data.sources import Source, clean_name, visible
+from medsam_nb.data.names import clean_name, natural, visible
+from medsam_nb.data.reading import PICTURES, suffix_of
+from medsam_nb.data.sources import Source
 from medsam_nb.errors import InputError
 from medsam_nb.manifest.rows import DataSet
 
@@ -25,17 +27,24 @@ def _folder_of(folder: Path, *names: str) -> Path:
 
 
 def _pictures(folder: Path) -> dict[str, Path]:
-    """Return the pictures of a folder by the part of their name before the last dot."""
-    suffixes = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
-    return {path.stem: path for path in visible(folder.glob("*")) if path.suffix.lower() in suffixes}
+    """Return the pictures of a folder by their name before the last dot; a second of a name by all of it."""
+    found: dict[str, Path] = {}
+    for path in visible(folder.glob("*")):
+        if suffix_of(path) in PICTURES:
+            found[path.name if path.stem in found else path.stem] = path
+    return found
 
 
 def _same_names(images: Path, masks: Path, prefix: str = "") -> list[Source]:
-    """Pair pictures that share their name; a mask without a picture is a case that fails."""
-    pictures = _pictures(images)
+    """Pair pictures that share their name; one without its partner is a case that fails."""
+    pictures, labels = _pictures(images), _pictures(masks)
     return [
-        Source(clean_name(prefix + stem), pictures.get(stem, images / mask.name), (mask,))
-        for stem, mask in _pictures(masks).items()
+        Source(
+            clean_name(prefix + stem),
+            pictures.get(stem) or images / labels[stem].name,
+            (labels.get(stem) or masks / pictures[stem].name,),
+        )
+        for stem in sorted({*pictures, *labels}, key=natural)
     ]
 
 
@@ -87,11 +96,10 @@ def find_busi(folder: Path, row: DataSet) -> list[Source]:
     sources = []
     for kind in ("benign", "malignant"):
         pictures = _pictures(base / kind)
-        for stem, image in pictures.items():
-            if "_mask" in stem:
-                continue
+        for stem in dict.fromkeys(name.split("_mask")[0] for name in pictures):
             masks = [path for name, path in pictures.items() if name.startswith(f"{stem}_mask")]
-            missing = base / kind / f"{stem}_mask.png"
+            image, missing = (base / kind / f"{stem}{end}.png" for end in ("", "_mask"))
+            image = pictures.get(stem, image)
             sources.append(Source(clean_name(stem), image, tuple(masks) or (missing,), "any"))
     return sources
 
@@ -138,9 +146,8 @@ def find_mmotu(folder: Path, row: DataSet) -> list[Source]:
 
 def find_us_nerve(folder: Path, row: DataSet) -> list[Source]:
     """Ultrasound nerve (Kaggle 2016): `train/S_N.tif` with `train/S_N_mask.tif`; S is the patient."""
-    pictures = {path.stem: path for path in visible(folder.rglob("*.tif")) if path.parent.name != "test"}
+    pictures = [path for path in visible(folder.rglob("*.tif")) if path.parent.name != "test"]
+    images = dict.fromkeys(path.with_stem(path.stem.removesuffix("_mask")) for path in pictures)
     return [
-        Source(stem, image, (image.with_name(f"{stem}_mask.tif"),))
-        for stem, image in pictures.items()
-        if not stem.endswith("_mask")
+        Source(clean_name(image.stem), image, (image.with_stem(f"{image.stem}_mask"),)) for image in images
     ]

@@ -3,52 +3,18 @@
 A layout finds its cases without reading them; `read_case` reads one.
 """
 
-import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
 
 from medsam_nb.data.layouts import images as pictures
 from medsam_nb.data.layouts import volumes
-from medsam_nb.data.sources import RawCase, Source, clean_name, read_source, require_found, visible
+from medsam_nb.data.layouts.pairs import find_pairs, unused_files
+from medsam_nb.data.sources import RawCase, Source, read_source, require_found
 from medsam_nb.errors import InputError
 from medsam_nb.manifest.rows import DataSet
 from medsam_nb.protocol.volume import Volume
-
-PAIR_DEFAULTS = {
-    "nifti_pairs": ("images/{case}.nii.gz", "labels/{case}.nii.gz"),
-    "picture_pairs": ("images/{case}.png", "masks/{case}.png"),
-}
-
-
-def find_pairs(folder: Path, row: DataSet) -> list[Source]:
-    """Find images and masks that share a name; one without its partner is a case that fails."""
-    images, masks = (
-        given or default
-        for given, default in zip(
-            (row.layout.images, row.layout.masks), PAIR_DEFAULTS[row.layout.name], strict=True
-        )
-    )
-    names = sorted({*_names(folder, images), *_names(folder, masks)})
-    sources = [
-        Source(
-            clean_name(name),
-            folder / images.replace("{case}", name),
-            (folder / masks.replace("{case}", name),),
-        )
-        for name in names
-    ]
-    return require_found(sources, folder, f"{images} and {masks}")
-
-
-def _names(folder: Path, pattern: str) -> list[str]:
-    """Return what `{case}` stands for in the files that fit a pattern."""
-    expression = "(?P<case>[^/]+)".join(map(re.escape, pattern.split("{case}", 1)))
-    expression = expression.replace(re.escape("{case}"), "(?P=case)")
-    found = visible(folder.glob(pattern.replace("{case}", "*")))
-    matches = (re.fullmatch(expression, path.relative_to(folder).as_posix()) for path in found)
-    return [match["case"] for match in matches if match]
 
 
 def find_listed(folder: Path, row: DataSet) -> list[Source]:
@@ -161,6 +127,13 @@ def find_cases(row: DataSet, raw_root: Path) -> dict[str, Source | None]:
     return {
         source.case_id: source for source in require_found(found, folder, f"the layout {row.layout.name}")
     }
+
+
+def notes(row: DataSet, raw_root: Path, cases: Mapping[str, Source | None]) -> str:
+    """Return what is to be said of a data set's folder as a whole: image files that belong to no case."""
+    if row.layout.name not in ("nifti_pairs", "picture_pairs"):
+        return ""  # archives hold much that is no case, and listed cases are all that is wanted
+    return unused_files(Path(raw_root) / row.raw_folder, row, list(cases.values()))
 
 
 def read_case(row: DataSet, case_id: str, source: Source | None) -> RawCase:

@@ -7,7 +7,8 @@ folder. Nothing is read but lists of names.
 import re
 from pathlib import Path
 
-from medsam_nb.data.sources import Source, clean_name, visible
+from medsam_nb.data.names import clean_name, visible
+from medsam_nb.data.sources import Source, several
 from medsam_nb.errors import InputError
 from medsam_nb.files import read_json
 from medsam_nb.manifest.rows import DataSet
@@ -39,31 +40,43 @@ def find_msd(folder: Path, row: DataSet) -> list[Source]:
             f"This is not the task of {row.name}, or the row's objects are wrong.",
         )
     return [
-        Source(image.name.removesuffix(".gz").removesuffix(".nii"), image, (label,))
+        Source(clean_name(image.name.removesuffix(".gz").removesuffix(".nii")), image, (label,))
         for image, label in pairs
         if not image.name.startswith(".")
     ]
 
 
 def _numbered(folder: Path, image_stem: str, mask_stem: str) -> list[Source]:
-    """Pair `<image_stem>-N.nii[.gz]` with `<mask_stem>-N.nii[.gz]`, wherever they lie."""
+    """Pair `<image_stem>-N.nii[.gz]` with `<mask_stem>-N.nii[.gz]`, wherever they lie.
 
-    def by_number(stem: str) -> dict[int, Path]:
+    One without its partner, and a number that stands twice, are cases that fail; images in a folder of test
+    cases, which have no public masks, are none.
+    """
+
+    def by_number(stem: str) -> dict[int, list[Path]]:
         pattern = re.compile(rf"{stem}-(\d+)\.nii(\.gz)?")
-        found = ((pattern.fullmatch(path.name), path) for path in visible(folder.rglob(f"{stem}-*.nii*")))
-        return {int(match[1]): path for match, path in found if match}
+        found: dict[int, list[Path]] = {}
+        for path in visible(folder.rglob(f"{stem}-*.nii*")):
+            if match := pattern.fullmatch(path.name):
+                found.setdefault(int(match[1]), []).append(path)
+        return found
+
+    def is_test_case(path: Path) -> bool:
+        return any(part.lower().startswith("test") for part in path.relative_to(folder).parts)
 
     images, masks = by_number(image_stem), by_number(mask_stem)
-    return [
-        Source(f"{image_stem}-{n}", images[n], (masks.get(n, images[n].with_name(f"{mask_stem}-{n}.nii")),))
-        for n in sorted(images)
-        if n in masks or not _is_test_case(images[n])
-    ]
-
-
-def _is_test_case(path: Path) -> bool:
-    """Whether an image lies in a folder of test cases, which have no public masks."""
-    return any(part.lower().startswith("test") for part in path.parts)
+    sources = []
+    for n in sorted({*images, *masks}):
+        of_image, of_mask = images.get(n, []), masks.get(n, [])
+        if not of_mask and all(map(is_test_case, of_image)):
+            continue
+        beside = (of_image or of_mask)[0]
+        image = of_image[0] if of_image else beside.with_name(beside.name.replace(mask_stem, image_stem))
+        mask = of_mask[0] if of_mask else beside.with_name(f"{mask_stem}-{n}.nii")
+        case = f"{image_stem}-{n}"
+        problem = several(folder, case, of_image) or several(folder, case, of_mask)
+        sources.append(Source(case, image, (mask,), problem=problem))
+    return sources
 
 
 def find_lits(folder: Path, row: DataSet) -> list[Source]:
@@ -89,7 +102,9 @@ def find_brats(folder: Path, row: DataSet) -> list[Source]:
 def find_scgm(folder: Path, row: DataSet) -> list[Source]:
     """Grey matter challenge: `siteS-scNN-image.nii.gz` with four raters `-mask-r1` to `-mask-r4`."""
     sources = []
-    for image in visible(folder.rglob("site*-sc*-image.nii.gz")):
+    ending = re.compile(r"-(image|mask-r[1-4])\.nii\.gz$")
+    files = visible(folder.rglob("site*-sc*-*.nii.gz"))
+    for image in dict.fromkeys(path.with_name(ending.sub("-image.nii.gz", path.name)) for path in files):
         stem = image.name.removesuffix("-image.nii.gz")
         masks = tuple(image.with_name(f"{stem}-mask-r{rater}.nii.gz") for rater in (1, 2, 3, 4))
         if any(mask.exists() for mask in masks):  # the challenge's test cases have none
@@ -113,9 +128,8 @@ def find_i2cvb(folder: Path, row: DataSet) -> list[Source]:
 def find_saml(folder: Path, row: DataSet) -> list[Source]:
     """SAML prostate: `<site>/Case00.nii.gz` with `Case00_Segmentation.nii.gz` (either case of S)."""
     sources = []
-    for image in visible(folder.rglob("Case*.nii.gz")):
-        if "_segmentation" in image.name.lower():
-            continue
+    files = visible(folder.rglob("Case*.nii.gz"))
+    for image in dict.fromkeys(path.with_name(re.sub("_[Ss]egmentation", "", path.name)) for path in files):
         stem = image.name.removesuffix(".nii.gz")
         names = [image.with_name(f"{stem}_{word}.nii.gz") for word in ("Segmentation", "segmentation")]
         mask = next((name for name in names if name.exists()), names[0])
