@@ -1,8 +1,9 @@
 """One model on one case: rows of the tidy table, in 2D (every slice prompted) and 3D (propagated)."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
+from itertools import product
 
 import numpy as np
 
@@ -54,6 +55,7 @@ def _case_facts(case: Case, model: Model, task: str, protocol: str) -> dict:
         "data_set": case.data_set,
         "modality": case.modality,
         "case_id": case.case_id,
+        "patient_id": case.patient_id,
         "model": model.name,
         "protocol": protocol,
         "n_slices": case.labels.shape[0],
@@ -89,9 +91,9 @@ def evaluate_2d(
     Returns
     -------
     list of dict
-        Rows of `table.COLUMNS`, metric "iou": for every object, slice and prompt the first of the
-        three candidate masks, the one with the highest score, and the best one by the ground truth
-        ("oracle_mask"). Masks of several calls are united after the choice; the score is their mean.
+        Rows of `table.COLUMNS`, metric "iou": for every object, slice and prompt a row for each of
+        `designs.MASK_CHOICES_2D`. Masks of several calls are united after the choice; the score is their
+        mean.
     """
     truth = _chosen_masks(case, objects)
     facts = {name: _slice_facts(case, name) for name in truth}
@@ -103,19 +105,11 @@ def evaluate_2d(
                 for number, prompt in enumerate(drawn):
                     calls[name, index, mode, number] = index, prompt
 
-    chosen: dict[tuple, dict[str, tuple[np.ndarray, list[float]]]] = defaultdict(dict)
+    found: dict[tuple, list[tuple[np.ndarray, np.ndarray]]] = defaultdict(list)
     for (name, index, mode, _), masks, scores in candidates(
         model, case.slices_uint8(), calls, features=features
     ):
-        target = truth[name][index]
-        picks = {
-            "first_mask": 0,
-            "most_confident_mask": int(np.argmax(scores)),
-            "oracle_mask": int(np.argmax([iou(target, mask) for mask in masks])),
-        }
-        for choice, pick in picks.items():
-            united, known = chosen[name, index, mode].get(choice, (np.zeros_like(target), []))
-            chosen[name, index, mode][choice] = (united | masks[pick], [*known, float(scores[pick])])
+        found[name, index, mode].append((masks, scores))
 
     common = _case_facts(case, model, "2d", protocol) | {"metric": "iou"}
     return [
@@ -126,11 +120,41 @@ def evaluate_2d(
             "mask_choice": choice,
             "predicted_px": int(mask.sum()),
             "value": iou(truth[name][index], mask),
-            "score": float(np.mean(scores)),
+            "score": score,
         }
-        for (name, index, mode), choices in chosen.items()
-        for choice, (mask, scores) in choices.items()
+        for (name, index, mode), answers in found.items()
+        for choice, (mask, score) in chosen_masks(truth[name][index], answers).items()
     ]
+
+
+def chosen_masks(
+    truth: np.ndarray, answers: Sequence[tuple[np.ndarray, np.ndarray]]
+) -> dict[str, tuple[np.ndarray, float]]:
+    """Return the mask of a slice under every mask choice of 2D, and the mean score of what it unites.
+
+    Parameters
+    ----------
+    truth : ndarray of bool, shape (y, x)
+        Not empty; the oracles choose by it (of equally good choices the first).
+    answers : sequence of (masks, scores)
+        Of each call: three candidates, bool (3, y, x), and the model's estimates of their IoU.
+    """
+
+    def united(picks: Sequence[int]) -> tuple[np.ndarray, float]:
+        masks = [masks[pick] for (masks, _), pick in zip(answers, picks, strict=True)]
+        scores = [float(scores[pick]) for (_, scores), pick in zip(answers, picks, strict=True)]
+        return np.logical_or.reduce(masks), float(np.mean(scores))
+
+    def best(choices: Iterable[Sequence[int]]) -> tuple[np.ndarray, float]:
+        return max(map(united, choices), key=lambda choice: iou(truth, choice[0]))
+
+    calls, candidate_numbers = len(answers), range(len(answers[0][1]))
+    return {
+        "first_mask": united([0] * calls),
+        "most_confident_mask": united([int(np.argmax(scores)) for _, scores in answers]),
+        "oracle_mask": best(product(candidate_numbers, repeat=calls)),
+        "oracle_channel": best([number] * calls for number in candidate_numbers),
+    }
 
 
 class _Volumes:

@@ -40,15 +40,18 @@ class Store:
     def read(self, keys: list[RunKey]) -> pd.DataFrame:
         """Return the rows of the given units as one table in canonical order.
 
+        Whose images they are is what the keys say now, whatever it was when the rows were computed.
+
         Raises
         ------
         InputError
             If a file is damaged; it says which, and that deleting it makes the next run redo it.
         """
         tables = []
-        for path in map(self._rows_path, keys):
+        for key in keys:
+            path = self._rows_path(key)
             try:
-                tables.append(pd.read_parquet(path))
+                tables.append(pd.read_parquet(path).assign(patient_id=key.patient_id or key.case_id))
             except Exception as error:
                 raise InputError(
                     path, f"cannot be read ({error}).", "Delete it; the next run computes it again."

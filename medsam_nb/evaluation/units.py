@@ -111,6 +111,7 @@ def plan_units(
                 parameters=as_json({name: _plain(value) for name, value in parameters.items()}),
                 code_sha256=code_sha256(*ROWS),
                 packages=as_json(package_versions(COMPUTING_PACKAGES)),
+                patient_id=case.get("patient_id", ""),
             )
             values = tuple(parameters.items())
             units.append(Unit(task, folder, checkpoint, weights_dir, values, key, kept))

@@ -42,9 +42,9 @@ DIGEST_BYTES = 32
 Encode = Callable[[np.ndarray], list[torch.Tensor]]
 
 
-def as_rgb(grey: np.ndarray) -> np.ndarray:
-    """Return a grey slice, uint8 (y, x), as the (y, x, 3) image that the models expect."""
-    return np.repeat(grey[..., None], 3, axis=-1)
+def as_rgb(picture: np.ndarray) -> np.ndarray:
+    """Return a slice, uint8 (y, x) or (y, x, 3), as the (y, x, 3) image that the models expect."""
+    return picture if picture.ndim == 3 else np.repeat(picture[..., None], 3, axis=-1)
 
 
 @contextmanager
@@ -84,14 +84,14 @@ def without_positions(neck: nn.Module) -> Iterator[None]:
         yield
 
 
-def as_video_frame(grey: np.ndarray, image_size: int) -> torch.Tensor:
+def as_video_frame(picture: np.ndarray, image_size: int) -> torch.Tensor:
     """Return a slice as SAM 2's loader of video folders prepares a frame, shape (3, image_size, image_size).
 
     PIL's resize of 8-bit pictures (bicubic), then the mean and spread of ImageNet; but for JPEG, through
     which the loader would read it.
     """
-    picture = Image.fromarray(grey).convert("RGB").resize((image_size, image_size))
-    frame = torch.from_numpy(np.asarray(picture) / 255.0).permute(2, 0, 1).float()
+    resized = Image.fromarray(picture).convert("RGB").resize((image_size, image_size))
+    frame = torch.from_numpy(np.asarray(resized) / 255.0).permute(2, 0, 1).float()
     transforms = sam2_transforms(image_size)
     mean, spread = (torch.tensor(value)[:, None, None] for value in (transforms.mean, transforms.std))
     return (frame - mean) / spread
@@ -100,8 +100,8 @@ def as_video_frame(grey: np.ndarray, image_size: int) -> torch.Tensor:
 def encoder_of(model: Model, frames: str = "image") -> tuple[str, Encode]:
     """Return how a model sees a slice: the name of its preprocessing, and the function that encodes.
 
-    The function takes a slice, uint8 (y, x), and returns its features, finest level first: what the
-    official image predictor computes in `set_image`, before anything that depends on a prompt.
+    The function takes a slice, uint8 (y, x) or (y, x, 3), and returns its features, finest level first: what
+    the official image predictor computes in `set_image`, before anything that depends on a prompt.
 
     Parameters
     ----------
@@ -112,19 +112,19 @@ def encoder_of(model: Model, frames: str = "image") -> tuple[str, Encode]:
     network, size = model.network, model.image_size
     require_known("frames", frames, FRAMES if model.family == "sam2" else FRAMES[:1], what="way to resize")
     if model.family == "sam2":
-        as_input = {"image": lambda grey: sam2_transforms(size)(as_rgb(grey))}
-        as_input["video"] = lambda grey: as_video_frame(grey, size)
+        as_input = {"image": lambda picture: sam2_transforms(size)(as_rgb(picture))}
+        as_input["video"] = lambda picture: as_video_frame(picture, size)
 
-        def encode(grey: np.ndarray) -> list[torch.Tensor]:
-            image = as_input[frames](grey)[None].to(model.device)
+        def encode(picture: np.ndarray) -> list[torch.Tensor]:
+            image = as_input[frames](picture)[None].to(model.device)
             with torch.inference_mode(), model.precision(), without_positions(network.image_encoder.neck):
                 return network.forward_image(image)["backbone_fpn"]
 
         return f"{'SAM2Transforms' if frames == 'image' else 'video frames'}, square of {size}", encode
     resize = ResizeLongestSide(size)
 
-    def encode(grey: np.ndarray) -> list[torch.Tensor]:
-        image = torch.as_tensor(resize.apply_image(as_rgb(grey)), device=model.device)
+    def encode(picture: np.ndarray) -> list[torch.Tensor]:
+        image = torch.as_tensor(resize.apply_image(as_rgb(picture)), device=model.device)
         with torch.inference_mode(), model.precision():
             return [network.image_encoder(network.preprocess(image.permute(2, 0, 1).contiguous()[None]))]
 
@@ -174,11 +174,11 @@ class FeatureFolder:
         self._writable = True
         self._most, self._room = most_bytes, 0
 
-    def key(self, grey: np.ndarray) -> str:
+    def key(self, picture: np.ndarray) -> str:
         """Return the key of a slice's features."""
         digest = hashlib.sha256(self.origin.encode())
-        digest.update(f"{grey.dtype} {grey.shape}".encode())
-        digest.update(np.ascontiguousarray(grey).tobytes())
+        digest.update(f"{picture.dtype} {picture.shape}".encode())
+        digest.update(np.ascontiguousarray(picture).tobytes())
         return digest.hexdigest()
 
     def _path(self, key: str) -> Path:
@@ -251,7 +251,7 @@ class SliceFeatures:
     Parameters
     ----------
     model : Model
-    slices : ndarray of uint8, shape (z, y, x)
+    slices : ndarray of uint8, shape (z, y, x) or, in colour, (z, y, x, 3)
     frames : {"image", "video"}
         How slices are resized; see `encoder_of`.
     budget_bytes : int, optional
@@ -277,8 +277,10 @@ class SliceFeatures:
         folder: Path | None = None,
         folder_bytes: int | None = None,
     ) -> None:
-        if slices.dtype != np.uint8 or slices.ndim != 3:
-            raise ValueError(f"slices are uint8 (z, y, x), not {slices.dtype} with {slices.ndim} axes")
+        if slices.dtype != np.uint8 or not (slices.ndim == 3 or (slices.ndim == 4 and slices.shape[3] == 3)):
+            raise ValueError(
+                f"slices are uint8 (z, y, x) or (z, y, x, 3), not {slices.dtype} of shape {slices.shape}"
+            )
         self.model, self.slices, self.frames, self.encoded = model, slices, frames, 0
         preprocessing, self._encode = encoder_of(model, frames)
         self._budget, self._used = budget_bytes, 0
@@ -313,16 +315,16 @@ class SliceFeatures:
         self._used += size
         return levels
 
-    def _stored_or_encoded(self, grey: np.ndarray) -> list[torch.Tensor]:
+    def _stored_or_encoded(self, picture: np.ndarray) -> list[torch.Tensor]:
         if self._folder is None:
             self.encoded += 1
-            return self._encode(grey)
-        key = self._folder.key(grey)
+            return self._encode(picture)
+        key = self._folder.key(picture)
         levels = self._folder.read(key)
         if levels is not None:
             return [level.to(self.model.device) for level in levels]
         self.encoded += 1
-        levels = self._encode(grey)
+        levels = self._encode(picture)
         self._folder.write(key, levels)
         return levels
 

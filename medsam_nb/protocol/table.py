@@ -7,7 +7,7 @@ digest stands in every row.
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 import pandas as pd
 
@@ -19,6 +19,7 @@ COLUMNS = {
     "data_set": "string",
     "modality": "string",
     "case_id": "string",
+    "patient_id": "string",  # whose images these are; the case's own id where the manifest does not say
     "object": "string",
     "model": "string",
     "prompt": "string",  # prompts.PROMPTS_2D or prompts.PROMPTS_3D
@@ -81,6 +82,9 @@ class RunKey:
         Of the code that decides rows (`provenance.ROWS`).
     packages : str
         JSON of the versions of the packages that compute values, keys sorted.
+    patient_id : str
+        Whose images these are. It determines no value, so it is no part of the digest: where the manifest's
+        rule for patients changes, stored rows are read back with the new id, and nothing is computed again.
     """
 
     task: str
@@ -97,22 +101,28 @@ class RunKey:
     parameters: str
     code_sha256: str
     packages: str
+    patient_id: str = field(default="", compare=False)
 
     @property
     def digest(self) -> str:
-        """A short name of the key: the first 20 digits of its SHA-256."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:20]
+        """A short name of the key: the first 20 digits of the SHA-256 of all that determines a value."""
+        determining = {name: value for name, value in asdict(self).items() if name != "patient_id"}
+        return hashlib.sha256(json.dumps(determining, sort_keys=True).encode()).hexdigest()[:20]
 
 
 def as_table(rows: list[Mapping] | pd.DataFrame) -> pd.DataFrame:
-    """Return rows as a table with the columns and types of `COLUMNS`, missing ones empty."""
+    """Return rows as a table with the columns and types of `COLUMNS`, missing ones empty.
+
+    A row that does not say whose images it is about counts as of a patient of its own: its case.
+    """
     table = pd.DataFrame(rows)
     unknown = sorted(set(table.columns) - set(COLUMNS))
     if unknown:
         raise InputError(
             "results table", f"unknown columns {', '.join(unknown)}.", f"Known: {', '.join(COLUMNS)}."
         )
-    return table.reindex(columns=list(COLUMNS)).astype(COLUMNS)
+    table = table.reindex(columns=list(COLUMNS)).astype(COLUMNS)
+    return table.assign(patient_id=table["patient_id"].fillna(table["case_id"]))
 
 
 def sort_table(table: pd.DataFrame) -> pd.DataFrame:

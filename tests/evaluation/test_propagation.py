@@ -149,6 +149,19 @@ def test_the_shipped_weights(dtype):
     assert_same(model, slices, objects, designs)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_volume_in_colour(dtype):
+    model = networks.small_model(dtype, seed=1)
+    slices = np.stack([networks.textured_slices(6, HEIGHT, WIDTH, seed) for seed in range(3)], axis=-1)
+    objects = {"organ": blob(6, [1, 2, 3, 4], 1)}
+    designs = [POINT, dataclasses.replace(POINT, prompt="one_box", mask_choice="first_mask")]
+    assert_same(model, slices, objects, designs)
+    prompt_of = networks.drawn_prompt(objects)
+    colour = networks.predictions(propagation.sweep, model, slices, objects, designs, prompt_of)
+    grey = networks.predictions(propagation.sweep, model, slices[..., 0], objects, designs, prompt_of)
+    assert any(not np.array_equal(colour[key][0], grey[key][0]) for key in grey)
+
+
 def test_all_designs_to_the_ends_of_the_volume():
     model = networks.small_model("float32")
     slices = networks.textured_slices(8, HEIGHT, WIDTH, 1)
