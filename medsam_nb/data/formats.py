@@ -28,6 +28,8 @@ UNEVEN_SLICES_MM = 0.01  # scanners round slice positions; a missing slice is or
 # (x, y, z) in ITK's world (left, posterior, head) against (z, y, x) in ours (right, front, head).
 TO_RAS = np.diag([-1.0, -1.0, 1.0])
 _REVERSED = [2, 1, 0, 3]
+RGB24 = np.dtype([("R", "u1"), ("G", "u1"), ("B", "u1")])
+GREY_MODES = ("1", "L", "LA", "I", "F", "I;16", "I;16B", "I;16L", "I;16N")  # of Pillow
 HEADER_CHARACTERS = 1 << 20  # of a text header; the rest is no header
 
 
@@ -73,7 +75,9 @@ def with_data(path: Path) -> list[Path]:
     return list(dict.fromkeys(found))
 
 
-def read_volume(path: Path, *, labels: bool = False, frame: int | None = None) -> Volume:
+def read_volume(
+    path: Path, *, labels: bool = False, frame: int | None = None, colour: bool = False
+) -> Volume:
     """Read one image or label file, or a folder that holds one DICOM series.
 
     Parameters
@@ -84,11 +88,15 @@ def read_volume(path: Path, *, labels: bool = False, frame: int | None = None) -
         turned into luminance.
     frame : int, optional
         Which volume of a file with several (4D), from 0.
+    colour : bool
+        Whether colours are kept: of a coloured picture, or of an image with three (or, with opacity,
+        four) 8-bit components a voxel.
 
     Returns
     -------
     Volume
-        Array (k, j, i) in the file's stored order and number type, native byte order.
+        Array (k, j, i) in the file's stored order and number type, native byte order; (k, j, i, 3), uint8,
+        where colours are kept and there are some.
 
     Raises
     ------
@@ -107,13 +115,16 @@ def read_volume(path: Path, *, labels: bool = False, frame: int | None = None) -
     elif suffix in ITK:
         volume = guarded(_read_itk, path)
     elif suffix in PICTURES:
-        volume = guarded(_read_picture, path, labels)
+        volume = guarded(_read_picture, path, labels, colour)
     else:
         raise InputError(
             path,
             f"the format {suffix!r} is not known.",
             f"Known: {', '.join(NIFTI + ITK + PICTURES + DICOM)}.",
         )
+    coloured = colour and frame is None and volume.array.ndim == 4 and volume.array.dtype == np.uint8
+    if coloured and len(volume.array) in (3, 4):
+        return Volume(np.ascontiguousarray(np.moveaxis(volume.array[:3], 0, -1)), volume.affine)
     return _one_frame(path, volume, frame)
 
 
@@ -155,9 +166,12 @@ def _one_frame(path: Path, volume: Volume, frame: int | None) -> Volume:
 def _read_nifti(path: Path) -> Volume:
     image = nib.load(path)
     array = np.asanyarray(image.dataobj)
-    while array.ndim > 4 and array.shape[-1] == 1:
+    coloured = array.dtype.names  # RGB or RGBA
+    while array.ndim > (3 if coloured else 4) and array.shape[-1] == 1:
         array = array[..., 0]
     array = array.reshape(array.shape + (1,) * (3 - array.ndim))
+    if coloured:
+        array = np.stack([array[name] for name in coloured], axis=-1)  # components are frames
     return Volume(np.ascontiguousarray(array.T), image.affine[:, _REVERSED])
 
 
@@ -257,14 +271,19 @@ def _require_even_slices(path: Path, files: tuple[str, ...]) -> None:
         )
 
 
-def _read_picture(path: Path, labels: bool) -> Volume:
+def _read_picture(path: Path, labels: bool, colour: bool = False) -> Volume:
     from PIL import Image, ImageSequence
 
     with Image.open(path) as picture:
         pages = [_picture_array(page, labels) for page in ImageSequence.Iterator(picture)]
+        if colour and picture.mode not in GREY_MODES:
+            shown = [np.asarray(page.convert("RGB")) for page in ImageSequence.Iterator(picture)]
+            pages = shown if any((page != page[..., :1]).any() for page in shown) else pages
     if len({page.shape for page in pages}) > 1:
         raise InputError(path, "its pages differ in size.", "Give pages of one size.")
     array = np.stack(pages)
+    if array.ndim == 4 and colour:
+        array = np.moveaxis(array, -1, 0)
     if array.ndim == 4 and labels:
         if (array != array[..., :1]).any():
             raise InputError(
@@ -289,7 +308,12 @@ def _picture_array(picture, labels: bool) -> np.ndarray:
         array = array[..., :-1]
     if labels or (array == array[..., :1]).all():
         return array if labels else array[..., 0]
-    return np.rint(array @ LUMINANCE).astype(array.dtype)
+    return luminance(array)
+
+
+def luminance(colours: np.ndarray) -> np.ndarray:
+    """Return the luminance of RGB, shape (..., 3), in its number type."""
+    return np.rint(colours @ LUMINANCE).astype(colours.dtype)
 
 
 def is_coloured(path: Path) -> bool:
@@ -363,8 +387,15 @@ def smallest_type(array: np.ndarray) -> np.ndarray:
 
 
 def write_nifti(path: Path, volume: Volume) -> None:
-    """Write a volume as compressed NIfTI with its place in space, all of it or nothing."""
-    image = nib.Nifti1Image(smallest_type(volume.array).T, volume.affine[:, _REVERSED])
+    """Write a volume as compressed NIfTI with its place in space, all of it or nothing.
+
+    Colours, uint8 (z, y, x, 3), are written as NIfTI's RGB24, one value of three components a voxel.
+    """
+    if volume.array.ndim == 4:
+        stored = np.ascontiguousarray(volume.array).view(RGB24)[..., 0]
+    else:
+        stored = smallest_type(volume.array)
+    image = nib.Nifti1Image(stored.T, volume.affine[:, _REVERSED])
     image.header.set_xyzt_units("mm")
     write_atomically(path, _gzip(image.to_bytes()))
 

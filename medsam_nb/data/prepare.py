@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict
@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from medsam_nb.data import formats, mosaics, quality
+from medsam_nb.data import formats, mosaics, patients, quality
 from medsam_nb.data.fetch import fetch
 from medsam_nb.data.layouts.readers import find_cases, read_case
 from medsam_nb.data.sources import RawCase, Source
@@ -35,13 +35,14 @@ from medsam_nb.provenance import PREPARED_CASES, READING_PACKAGES, code_sha256, 
 # What decides a prepared case besides its files; the rest of a row may be edited freely.
 DECIDING_FIELDS = {
     "name", "modality", "dimension", "objects", "ignored_labels", "slice_axis", "intensity",
-    "mask_threshold", "mask_geometry", "may_be_empty",
+    "mask_threshold", "mask_geometry", "may_be_empty", "colour",
 }  # fmt: skip
 MANY_LABELS = 40  # more that no row names are rather the grey levels of an image
+COLOURS = "colours.nii.gz"
 STALE_SECONDS = 3600  # a half-written folder of this age belongs to nobody any more
 CASE_COLUMNS = [
-    "data_set", "case_id", "modality", "accuracy", "status", "error", "shape", "n_slices", "labelled_slices",
-    "spacing_mm", "orientation", "objects", "warnings", "data_sha256", "files_sha256",
+    "data_set", "case_id", "patient_id", "modality", "accuracy", "status", "error", "shape", "n_slices",
+    "labelled_slices", "spacing_mm", "orientation", "objects", "warnings", "data_sha256", "files_sha256",
 ]  # fmt: skip
 COLUMN_TYPES = dict.fromkeys(CASE_COLUMNS, "string") | {
     "accuracy": "bool", "n_slices": "Int64", "labelled_slices": "Int64"
@@ -52,8 +53,8 @@ class NoObject(InputError):
     """A case of a data set in which cases without an object belong; it is not a failure."""
 
 
-def build_case(row: DataSet, case_id: str, raw: RawCase) -> Case:
-    """Return a case in display order, checked against its row.
+def build_case(row: DataSet, case_id: str, raw: RawCase, patient_id: str = "") -> Case:
+    """Return a case in display order, checked against its row; without a patient it is its own.
 
     Raises
     ------
@@ -85,9 +86,10 @@ def build_case(row: DataSet, case_id: str, raw: RawCase) -> Case:
     if present and not objects:
         raise InputError(case_id, "the mask holds none of the row's objects.", "Remove the case.")
     image = canonical(raw.image, row.slice_axis)
-    labels = raw.labels
+    labels, colours = raw.labels, raw.colours
     if image.orientation != raw.image.orientation:
         labels = reoriented(labels, image.orientation)
+        colours = reoriented(colours, image.orientation) if colours else None
     depth = image.array.shape[0]
     if (depth == 1) != (row.dimension == 2):
         raise InputError(
@@ -103,6 +105,8 @@ def build_case(row: DataSet, case_id: str, raw: RawCase) -> Case:
         np.ascontiguousarray(formats.as_labels(labels, case_id).array),  # one number type, one hash
         objects,
         row.intensity,
+        patient_id,
+        None if colours is None else np.ascontiguousarray(colours.array),
     )
 
 
@@ -138,18 +142,27 @@ def _files_sha256(source: Source | None) -> str:
     return digest.hexdigest()
 
 
-def _prepare_one(row: DataSet, case_id: str, source: Source | None, folder: Path) -> dict:
-    """Prepare one case unless it is there already; return its line of the table."""
+def _prepare_one(
+    row: DataSet, case_id: str, source: Source | None, folder: Path, table: Mapping[str, str] | None
+) -> dict:
+    """Prepare one case unless it is there already; return its line of the table.
+
+    A prepared case of which only the patient has become another is not made again.
+    """
     line = {"data_set": row.name, "case_id": case_id, "modality": row.modality, "accuracy": row.accuracy}
     try:
+        line["patient_id"] = patient_id = patients.patient_of(row, case_id, source, table)
         fingerprint = _fingerprint(row, case_id, source)
         done = _read_record(folder / case_id)
         seen = (folder / case_id / "mosaic.png").exists()
         if done is None or not seen or done["fingerprint"] != fingerprint:
             raw = read_case(row, case_id, source)
-            case = build_case(row, case_id, raw)
+            case = build_case(row, case_id, raw, patient_id)
             done = _record(case, raw, source, fingerprint)
             _write_case(folder, case, done)
+        elif done.get("patient_id") != patient_id:
+            done["patient_id"] = patient_id
+            write_atomically(folder / case_id / "case.json", json.dumps(done, indent=1).encode())
         return line | {"status": "ok", "error": ""} | done["line"]
     except WorkbookError as error:
         shutil.rmtree(folder / case_id, ignore_errors=True)  # an older state must not pass for this one
@@ -166,7 +179,9 @@ def _record(case: Case, raw: RawCase, source: Source | None, fingerprint: str) -
     return {
         "data_set": case.data_set,
         "case_id": case.case_id,
+        "patient_id": case.patient_id,
         "modality": case.modality,
+        "coloured": case.colours is not None,
         "objects": {name: list(values) for name, values in case.objects.items()},
         "intensity": asdict(case.intensity) | {"black": low, "white": high},
         "affine_zyx_to_ras_mm": case.image.affine.tolist(),
@@ -200,6 +215,8 @@ def _write_case(folder: Path, case: Case, record: dict) -> None:
         partial.mkdir()
         formats.write_nifti(partial / "image.nii.gz", case.image)
         formats.write_nifti(partial / "labels.nii.gz", Volume(case.labels, case.image.affine))
+        if case.colours is not None:
+            formats.write_nifti(partial / COLOURS, Volume(case.colours, case.image.affine))
         write_atomically(partial / "mosaic.png", mosaics.mosaic_png(case))
         write_atomically(partial / "case.json", json.dumps(record, indent=1).encode())
         shutil.rmtree(target, ignore_errors=True)
@@ -215,8 +232,9 @@ def _write_case(folder: Path, case: Case, record: dict) -> None:
 def _read_record(folder: Path) -> dict | None:
     """Return the record of a prepared case, or None where it is missing or damaged."""
     try:
-        whole = all((folder / name).exists() for name in ("image.nii.gz", "labels.nii.gz"))
-        return json.loads((folder / "case.json").read_text(encoding="utf-8")) if whole else None
+        record = json.loads((folder / "case.json").read_text(encoding="utf-8"))
+        needed = ["image.nii.gz", "labels.nii.gz", *([COLOURS] if record.get("coloured") else [])]
+        return record if all((folder / name).exists() for name in needed) else None
     except (OSError, ValueError):
         return None
 
@@ -236,6 +254,9 @@ def load_case(folder: Path) -> Case:
     affine = np.array(record["affine_zyx_to_ras_mm"])  # exact; the image file rounds it to 32 bits
     image = formats.read_volume(folder / "image.nii.gz").array.astype(np.float32)
     labels = formats.as_labels(formats.read_volume(folder / "labels.nii.gz", labels=True), folder).array
+    colours = None
+    if record.get("coloured"):
+        colours = formats.read_volume(folder / COLOURS, colour=True).array
     settings = {key: record["intensity"][key] for key in ("policy", "low", "high")}
     case = Case(
         record["data_set"],
@@ -245,6 +266,8 @@ def load_case(folder: Path) -> Case:
         labels,
         {name: tuple(values) for name, values in record["objects"].items()},
         Intensity(**settings),
+        record.get("patient_id", ""),
+        colours,
     )
     if case.sha256() != record["data_sha256"]:
         raise InputError(folder, "has changed since it was prepared.", "Delete it and prepare it again.")
@@ -289,8 +312,8 @@ def prepare(
     raw_root : Path
         Holds the downloads, a folder per data set.
     prepared_root : Path
-        Gets `<data set>/<case>/{image.nii.gz, labels.nii.gz, case.json, mosaic.png}` and
-        `<data set>/cases.parquet`.
+        Gets `<data set>/<case>/{image.nii.gz, labels.nii.gz, case.json, mosaic.png}` (and `colours.nii.gz`,
+        RGB, of an image that is shown in colour) and `<data set>/cases.parquet`.
     workers : int
         Processes.
     progress : bool
@@ -304,7 +327,8 @@ def prepare(
     Raises
     ------
     InputError
-        If the download is not there or the target cannot be written. A bad case does not raise:
+        If the download is not there, the target cannot be written, or the table of patients is wrong. A bad
+        case does not raise:
         its `status` is "failed" and `error` says why ("no_object" for a healthy patient of a data set
         that has some).
     """
@@ -315,7 +339,8 @@ def prepare(
         for stale in folder.glob(".partial-*"):
             if time.time() - stale.stat().st_mtime > STALE_SECONDS:
                 shutil.rmtree(stale, ignore_errors=True)
-        jobs = [(data_set, case_id, source, folder) for case_id, source in cases.items()]
+        named = patients.patient_table(data_set, raw_root)
+        jobs = [(data_set, case_id, source, folder, named) for case_id, source in cases.items()]
         lines = list(
             tqdm(_run(jobs, workers), total=len(jobs), desc=f"prepare {data_set.name}", disable=not progress)
         )

@@ -11,6 +11,7 @@ from medsam_nb.data.formats import (
     PICTURES,
     as_labels,
     is_coloured,
+    luminance,
     read_mask_picture,
     read_volume,
     suffix_of,
@@ -42,6 +43,8 @@ class Source:
     names : tuple of (str, str)
         For "by_object" one (object, "") per mask file; for "segments" (object, name of a segment)
         pairs, where an object may have several.
+    patient : str
+        Whose images these are, where the layout says it; else empty.
     """
 
     case_id: str
@@ -49,6 +52,7 @@ class Source:
     masks: tuple[Path, ...]
     rule: str = "labels"
     names: tuple[tuple[str, str], ...] = ()
+    patient: str = ""
 
     def files(self) -> list[Path]:
         """Return every file that decides the case, sorted."""
@@ -68,12 +72,15 @@ class RawCase:
     objects : mapping of str to tuple of int
     remarks : tuple of str
         What reading had to decide.
+    colours : Volume or None
+        RGB on the image's grid, uint8 (z, y, x, 3), where the row shows colours and the image has some.
     """
 
     image: Volume
     labels: Volume
     objects: Mapping[str, tuple[int, ...]]
     remarks: tuple[str, ...] = ()
+    colours: Volume | None = None
 
 
 def clean_name(text: str) -> str:
@@ -181,10 +188,13 @@ def read_source(source: Source, row: DataSet) -> RawCase:
     InputError
         If a file is missing or damaged, a mask is soft, or image and mask do not fit.
     """
-    image = read_volume(source.image, frame=getattr(row.layout, "frame", None))
-    remarks = []
-    if suffix_of(source.image) in PICTURES and is_coloured(source.image):
-        remarks.append("colour image reduced to luminance")
+    colour = row.colour == "rgb"
+    image = read_volume(source.image, frame=getattr(row.layout, "frame", None), colour=colour)
+    remarks, colours = [], None
+    if image.array.ndim == 4:
+        colours, image = image, Volume(luminance(image.array), image.affine)
+    elif not colour and suffix_of(source.image) in PICTURES and is_coloured(source.image):
+        remarks.append("colour image reduced to luminance (`colour: rgb` in the row shows the colours)")
     objects = {name: tuple(values) for name, values in row.objects.items()}
     if source.rule == "segments":
         masks = _chosen_segments(source, image)
@@ -192,7 +202,7 @@ def read_source(source: Source, row: DataSet) -> RawCase:
         overlap = sum(len(group) for group in objects.values()) > len(objects)
         if overlap:
             remarks.append("segments overlap: every overlap has a label of its own")
-        return RawCase(image, Volume(array, image.affine), objects, tuple(remarks))
+        return RawCase(image, Volume(array, image.affine), objects, tuple(remarks), colours)
     masks = [_read_mask(path, row, image) for path in source.masks]
     if source.rule == "labels":
         array = masks[0]
@@ -206,7 +216,7 @@ def read_source(source: Source, row: DataSet) -> RawCase:
         for (name, _), mask in zip(source.names, masks, strict=True):
             united[name] = united.get(name, False) | (mask > 0)
         array, objects = combine_masks(united, objects)
-    return RawCase(image, Volume(array, image.affine), objects, tuple(remarks))
+    return RawCase(image, Volume(array, image.affine), objects, tuple(remarks), colours)
 
 
 def _read_mask(path: Path, row: DataSet, image: Volume) -> np.ndarray:

@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+PATIENT = "{patient}"
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.+-]+$")]
 
 
@@ -60,12 +61,27 @@ class DukeBreastLayout(Row):
 
 
 class PairsLayout(Row):
-    """Images and masks with matching names: `{case}` stands for the case's name."""
+    """Images and masks with matching names: `{case}` stands for the case's name.
+
+    `{patient}`, if both patterns hold it, stands for the patient's name; a case is then called by both, as in
+    "patient7_scan2".
+    """
 
     name: Literal["nifti_pairs", "picture_pairs"]
     images: CasePattern | None = None
     masks: CasePattern | None = None
     frame: int | None = Field(default=None, ge=0)
+
+    @property
+    def names_patients(self) -> bool:
+        """Whether the patterns say which cases are of one patient."""
+        return PATIENT in (self.images or "") and PATIENT in (self.masks or "")
+
+    @model_validator(mode="after")
+    def _same_placeholders(self) -> Self:
+        if not self.names_patients and PATIENT in f"{self.images}{self.masks}":
+            raise ValueError("`{patient}` must stand in both patterns, `images` and `masks`, or in neither")
+        return self
 
 
 class ListedCase(Row):
@@ -75,6 +91,7 @@ class ListedCase(Row):
     ----------
     mask : a label map; or, with `segments` (object to segment name), a segmentation file.
     masks : or one binary mask per object (several files are united).
+    patient : whose images these are; the case is a patient of its own if not given.
     """
 
     case_id: Name
@@ -82,6 +99,7 @@ class ListedCase(Row):
     mask: RelativePath | None = None
     segments: dict[Name, str] | None = None
     masks: dict[Name, list[RelativePath]] | None = None
+    patient: str | None = Field(default=None, pattern=r"\S")
 
     @model_validator(mode="after")
     def _one_kind(self) -> Self:
@@ -98,6 +116,11 @@ class ListedLayout(Row):
     name: Literal["listed"]
     cases: list[ListedCase] = Field(min_length=1)
     frame: int | None = Field(default=None, ge=0)
+
+    @property
+    def names_patients(self) -> bool:
+        """Whether any case says whose images it holds."""
+        return any(case.patient for case in self.cases)
 
 
 class Mni152Layout(Row):

@@ -1,5 +1,6 @@
 """The rows of the manifest: every data set and checkpoint, and what each of their fields means."""
 
+import re
 from collections.abc import Sequence
 from typing import Annotated, Literal, Self
 
@@ -61,7 +62,12 @@ class DataSet(Row):
     mask_threshold : masks are 1 where their value reaches it (grey, soft or coloured masks).
     mask_geometry : "ignore" where the masks' headers are known to be wrong.
     may_be_empty : whether cases without any object belong to the data set (healthy patients).
+    colour : "rgb" shows coloured pictures to the models in colour; "grey" reduces them to luminance.
+    patient : which cases are of one patient: a regular expression with one group, which is the patient in a
+        case's name (or `{patient}` in the patterns of the layout, or `patient` of listed cases, or a table).
+    patient_table : CSV file below the data set's folder with the columns case_id and patient.
     accuracy : whether the masks are a truth to measure against; otherwise a format example.
+    seen_by : checkpoints that were trained on this data set, each with where that is published.
     unverified : facts of this row that nobody has checked against the source.
     tested : whether the layout is tested on faithful files from raw folder to prepared cases.
     """
@@ -80,6 +86,9 @@ class DataSet(Row):
     mask_threshold: float | None = None
     mask_geometry: Literal["check", "ignore"] = "check"
     may_be_empty: bool = False
+    colour: Literal["grey", "rgb"] = "grey"
+    patient: str | None = None
+    patient_table: RelativePath | None = None
     layout: Layout
     folder: RelativePath = ""
     access: Literal["open", "login", "agreement", "embedded", "own"] = "own"
@@ -89,7 +98,7 @@ class DataSet(Row):
     files: list[File] = []
     steps: list[str] = []
     expected: Expected = Expected()
-    seen_by: list[str] = []
+    seen_by: dict[Name, Annotated[str, Field(pattern=r"\S")]] = {}
     truth: str = "reference masks of the data set"
     accuracy: bool = True
     tested: bool = False
@@ -103,6 +112,25 @@ class DataSet(Row):
             raise ValueError(f"labels {both} are both an object and ignored")
         if self.access in ("login", "agreement") and not self.steps:
             raise ValueError("access behind a login or agreement needs `steps` that say how to get it")
+        return self
+
+    @model_validator(mode="after")
+    def _one_rule_for_patients(self) -> Self:
+        rules = {
+            "`patient`": self.patient is not None,
+            "`patient_table`": self.patient_table is not None,
+            "the layout": getattr(self.layout, "names_patients", False),
+        }
+        given = [name for name, is_given in rules.items() if is_given]
+        if len(given) > 1:
+            raise ValueError(f"{' and '.join(given)} all say which cases are of one patient; keep one rule")
+        if self.patient is not None:
+            try:
+                groups = re.compile(self.patient).groups
+            except re.error as error:
+                raise ValueError(f"`patient` is no regular expression ({error})") from error
+            if groups != 1:
+                raise ValueError(f"`patient` has {groups} groups; the one in parentheses is the patient")
         return self
 
     @property
@@ -124,6 +152,8 @@ class Checkpoint(Row):
     config : SAM 2's configuration name, or SAM's type ("vit_h").
     sha256 : None where no source states it; results then say "unverified".
     embedded : whether the file is part of the package.
+    medical_images : whether it was trained on medical images: "none"; "listed" where all data sets are named
+        by their rows' `seen_by`; "partly_listed"; or "unknown", where nothing is published or filled in.
     """
 
     name: str = ""
@@ -135,6 +165,7 @@ class Checkpoint(Row):
     size_bytes: int | None = Field(default=None, gt=0)
     image_size: int = Field(default=1024, gt=0)
     embedded: bool = False
+    medical_images: Literal["none", "listed", "partly_listed", "unknown"] = "unknown"
     licence: str
     citation: str
     note: str = ""

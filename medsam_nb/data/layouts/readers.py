@@ -13,6 +13,7 @@ from medsam_nb.data.layouts import images as pictures
 from medsam_nb.data.layouts import volumes
 from medsam_nb.data.sources import RawCase, Source, clean_name, read_source, require_found, visible
 from medsam_nb.errors import InputError
+from medsam_nb.manifest.layouts import PATIENT
 from medsam_nb.manifest.rows import DataSet
 from medsam_nb.protocol.volume import Volume
 
@@ -33,22 +34,33 @@ def find_pairs(folder: Path, row: DataSet) -> list[Source]:
     names = sorted({*_names(folder, images), *_names(folder, masks)})
     sources = [
         Source(
-            clean_name(name),
-            folder / images.replace("{case}", name),
-            (folder / masks.replace("{case}", name),),
+            clean_name(f"{patient}_{case}" if patient else case),
+            folder / _filled(images, patient, case),
+            (folder / _filled(masks, patient, case),),
+            patient=patient,
         )
-        for name in names
+        for patient, case in names
     ]
     return require_found(sources, folder, f"{images} and {masks}")
 
 
-def _names(folder: Path, pattern: str) -> list[str]:
-    """Return what `{case}` stands for in the files that fit a pattern."""
-    expression = "(?P<case>[^/]+)".join(map(re.escape, pattern.split("{case}", 1)))
-    expression = expression.replace(re.escape("{case}"), "(?P=case)")
-    found = visible(folder.glob(pattern.replace("{case}", "*")))
+def _filled(pattern: str, patient: str, case: str) -> str:
+    return pattern.replace(PATIENT, patient).replace("{case}", case)
+
+
+def _names(folder: Path, pattern: str) -> list[tuple[str, str]]:
+    """Return what `{patient}` (or "") and `{case}` stand for in the files that fit a pattern.
+
+    Where both are in one name, as in "{patient}_{case}", the patient takes as much of it as possible.
+    """
+    expression = re.escape(pattern)
+    for name in ("patient", "case"):
+        placeholder = re.escape(f"{{{name}}}")
+        expression = expression.replace(placeholder, f"(?P<{name}>[^/]+)", 1)
+        expression = expression.replace(placeholder, f"(?P={name})")
+    found = visible(folder.glob(_filled(pattern, "*", "*")))
     matches = (re.fullmatch(expression, path.relative_to(folder).as_posix()) for path in found)
-    return [match["case"] for match in matches if match]
+    return [(match.groupdict().get("patient", ""), match["case"]) for match in matches if match]
 
 
 def find_listed(folder: Path, row: DataSet) -> list[Source]:
@@ -62,7 +74,14 @@ def find_listed(folder: Path, row: DataSet) -> list[Source]:
             rule, masks = "segments" if case.segments else "labels", (case.mask,)
             names = tuple((case.segments or {}).items())
         sources.append(
-            Source(case.case_id, folder / case.image, tuple(folder / mask for mask in masks), rule, names)
+            Source(
+                case.case_id,
+                folder / case.image,
+                tuple(folder / mask for mask in masks),
+                rule,
+                names,
+                case.patient or "",
+            )
         )
     return require_found(sources, folder, "the files of the row")
 
