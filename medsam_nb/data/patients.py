@@ -27,11 +27,11 @@ def read_patient_table(path: Path) -> dict[str, str]:
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file)
-            lines = list(reader)
+            columns, lines = reader.fieldnames or (), list(reader)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         reason = getattr(error, "strerror", None) or error
         raise InputError(path, f"cannot be read ({reason}).", "Give a CSV file in UTF-8.") from error
-    missing = [column for column in COLUMNS if column not in (reader.fieldnames or ())]
+    missing = [column for column in COLUMNS if column not in columns]
     if missing:
         raise InputError(
             path, f"has no column {' and no column '.join(missing)}.", "Its first line is case_id,patient."
