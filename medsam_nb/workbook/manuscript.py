@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from medsam_nb.figures.words import counted, interval_text, p_text
+from medsam_nb.workbook.differences import differences_from_sam2  # noqa: F401 (offered with the other texts)
 
 COMPARISON_COLUMNS = ["comparison", "n", "mean a", "mean b", "median difference (95 % CI)", "r", "p (Holm)"]
 _SPECIAL = {"\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{"}
