@@ -36,13 +36,13 @@ lint: $(READY)  ## check style, import directions and that notebooks hold no out
 	$(BIN)/nbstripout --verify notebooks/*.ipynb
 
 lab: $(READY)  ## open the notebooks in JupyterLab
-	$(BIN)/jupyter lab notebooks
+	$(BIN)/jupyter lab --LabApp.default_url=/lab/tree/notebooks
 
 train: $(READY)  ## train the miniature SAM 2 from scratch (resumes where it stopped)
-	$(BIN)/medsam-nb train studies/train_miniature.yaml
+	$(BIN)/python -m training train training/plans/sam2.yaml
 
 model-report: $(READY)  ## measure the miniature models; writes runs/miniature/results.json
-	$(BIN)/medsam-nb model-report
+	$(BIN)/python -m training report
 
 bench: $(READY)  ## compare the sweep engine with the study's own loop; writes runs/bench/results.json
 	$(BIN)/python -m benchmarks.bench_engine

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from benchmarks.inputs import Volume
+from benchmarks.inputs import Scan
 from benchmarks.measure import clock_of
 from medsam_nb.evaluation import propagation
 from medsam_nb.models.checkpoints import Model
@@ -25,7 +25,7 @@ AXES = {"memory_attention": 1, "sam_mask_decoder": 0, "memory_encoder": 0}
 COMMON = ("image_pe",)
 
 
-def _inputs_of_last_slice(model: Model, volume: Volume) -> dict[str, tuple[tuple, dict]]:
+def _inputs_of_last_slice(model: Model, volume: Scan) -> dict[str, tuple[tuple, dict]]:
     """Track a volume from end to end; return each part's inputs the last time that it ran."""
     seen: dict[str, tuple[tuple, dict]] = {}
     hooks = [
@@ -69,7 +69,7 @@ def _seconds_each(part: nn.Module, inputs: tuple, named: dict, now: Callable[[],
     return spent / calls
 
 
-def batching(make_model: Callable[[], Model], make_volume: Callable[[int, Path], Volume]) -> list[dict]:
+def batching(make_model: Callable[[], Model], make_volume: Callable[[int, Path], Scan]) -> list[dict]:
     """Time memory attention, mask decoder and memory encoder of one tracked slice for several batches.
 
     A row for each part and batch: milliseconds for each item, how many times faster that is than alone,

@@ -26,7 +26,7 @@ import numpy as np
 import torch
 
 from benchmarks.batching import batching
-from benchmarks.inputs import Volume, miniature_model, mni152, of_the_demo, official_model, simulated
+from benchmarks.inputs import Scan, miniature_model, mni152, of_the_demo, official_model, simulated
 from benchmarks.measure import clock_of, flop_table, measured
 from benchmarks.study_loop import decode_all, track_all
 from medsam_nb.evaluation import propagation, single_slices
@@ -45,7 +45,7 @@ def peak_rss_mb() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 
 
-def run_engine(model: Model, volume: Volume, designs, attention: str = "exact") -> dict:
+def run_engine(model: Model, volume: Scan, designs, attention: str = "exact") -> dict:
     """Run the engine and index its logits as `track_all` does."""
     options = PropagationOptions(attention=attention)
     items = propagation.sweep(model, volume.slices, volume.objects, designs, volume.prompt_of, options)
@@ -54,10 +54,10 @@ def run_engine(model: Model, volume: Volume, designs, attention: str = "exact") 
     }
 
 
-def warm_up(model: Model, volume: Volume) -> None:
+def warm_up(model: Model, volume: Scan) -> None:
     """Let torch compile and allocate, and Python import, what it does once, outside the clock."""
     middle = {name: mask[2:4] for name, mask in volume.objects.items()}
-    small = Volume(volume.folder, volume.slices[2:4], {n: m for n, m in middle.items() if m.any()})
+    small = Scan(volume.folder, volume.slices[2:4], {n: m for n, m in middle.items() if m.any()})
     designs = [Design("first_slice", kind, "front_to_end", "first_mask") for kind in PROMPTS_3D]
     run_engine(model, small, designs)
 
@@ -83,7 +83,7 @@ def described(model: Model) -> dict:
 
 def compare_3d(
     make_model: Callable[[], Model],
-    make_volume: Callable[[int, Path], Volume],
+    make_volume: Callable[[int, Path], Scan],
     designs: tuple[Design, ...],
     *,
     blocked: bool = False,
@@ -137,7 +137,7 @@ def compare_3d(
     return rows
 
 
-def compare_2d(make_model: Callable[[], Model], make_volume: Callable[[int, Path], Volume]) -> list[dict]:
+def compare_2d(make_model: Callable[[], Model], make_volume: Callable[[int, Path], Scan]) -> list[dict]:
     """Decode all modes of all objects on all slices that hold them, both ways."""
     model = make_model()
     with tempfile.TemporaryDirectory() as folder:
@@ -184,7 +184,7 @@ def memory_of(depth: int) -> list[dict]:
         Design("centre_slice", "one_box", direction, "most_confident_mask")
         for direction in ("front_to_end", "bidirectional")
     ]
-    volume, start = Volume(Path(), slices, {"box": mask}), time.process_time()
+    volume, start = Scan(Path(), slices, {"box": mask}), time.process_time()
     options = PropagationOptions(until="volume_end")
     sweep = propagation.sweep(miniature_model(), slices, volume.objects, designs, volume.prompt_of, options)
     for _ in sweep:

@@ -28,7 +28,7 @@ DEMO_OBJECTS = ("brain", "organ", "paired_organ")
 
 
 @dataclass(frozen=True, eq=False)
-class Volume:
+class Scan:
     """A volume and its objects.
 
     Attributes
@@ -105,7 +105,7 @@ def _resized(image: np.ndarray, side: int, how: Image.Resampling) -> np.ndarray:
     return np.stack([np.asarray(Image.fromarray(grey).resize((side, side), how)) for grey in image])
 
 
-def _stored(image: np.ndarray, objects: dict[str, np.ndarray], side: int, folder: Path) -> Volume:
+def _stored(image: np.ndarray, objects: dict[str, np.ndarray], side: int, folder: Path) -> Scan:
     """Stretch intensities from the 1st to the 99th percentile to 0 to 255, resize, write JPEG files."""
     low, high = np.percentile(image, (1, 99))
     grey = (np.clip((image - low) / (high - low), 0, 1) * 255).astype(np.uint8)
@@ -116,19 +116,19 @@ def _stored(image: np.ndarray, objects: dict[str, np.ndarray], side: int, folder
         Image.fromarray(one).save(path, quality=95)
         read.append(np.asarray(Image.open(path)))
     masks = {name: _resized(mask, side, Image.Resampling.NEAREST) for name, mask in objects.items()}
-    return Volume(folder, np.stack(read), masks)
+    return Scan(folder, np.stack(read), masks)
 
 
 def simulated(
     depth: int, first: int, last: int, *, objects: int = 1, seed: int = 3
-) -> Callable[[int, Path], Volume]:
+) -> Callable[[int, Path], Scan]:
     """Return what makes a simulated CT volume whose objects are cut to slices `first` to `last`.
 
     With seed 3 the largest slice of the first object is not its centre slice, with seed 4 it is: designs
     with these two prompted slices are then the same. Of the first twelve seeds, five are so at 16 slices.
     """
 
-    def make(side: int, folder: Path) -> Volume:
+    def make(side: int, folder: Path) -> Scan:
         case = anatomy.simulate_case("ct", seed, shape=(depth, 192, 192))
         found = {}
         for name, value in case.objects.items():
@@ -141,10 +141,10 @@ def simulated(
     return make
 
 
-def of_the_demo(data_set: str) -> Callable[[int, Path], Volume]:
+def of_the_demo(data_set: str) -> Callable[[int, Path], Scan]:
     """Return what makes the first prepared volume of a data set with the objects that the demo tracks."""
 
-    def make(side: int, folder: Path) -> Volume:
+    def make(side: int, folder: Path) -> Scan:
         cases = case_folders(project_root() / "data" / "prepared", data_set)
         if not cases:
             raise InputError(data_set, "has no prepared case to measure on.", "Run `make reproduce` first.")
@@ -155,7 +155,7 @@ def of_the_demo(data_set: str) -> Callable[[int, Path], Volume]:
     return make
 
 
-def mni152(side: int, folder: Path) -> Volume:
+def mni152(side: int, folder: Path) -> Scan:
     """Every fourth axial slice of the MNI152 template at 2 mm, and the brain on it."""
     from nilearn.datasets import load_mni152_brain_mask, load_mni152_template
 

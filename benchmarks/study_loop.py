@@ -15,7 +15,7 @@ from PIL import Image
 from sam2.sam2_image_predictor import SAM2ImagePredictor
 from segment_anything import SamPredictor
 
-from benchmarks.inputs import Volume
+from benchmarks.inputs import Scan
 from medsam_nb.models.checkpoints import Model
 from medsam_nb.models.memory import looking_back
 from medsam_nb.models.predictor import CandidateChoice, add_prompt
@@ -26,7 +26,7 @@ from medsam_nb.protocol.tracks import plan
 
 
 def track_all(
-    model: Model, volume: Volume, designs: Sequence[Design]
+    model: Model, volume: Scan, designs: Sequence[Design]
 ) -> dict[tuple[str, Design, int], np.ndarray]:
     """Return the logits of every non-empty slice by (object, design, slice), float32 (y, x)."""
     network, found = model.network, {}
@@ -61,7 +61,7 @@ def image_predictor(model: Model) -> SAM2ImagePredictor | SamPredictor:
 
 
 def decode_all(
-    model: Model, volume: Volume, prompts: Mapping[tuple, tuple[int, Prompt]]
+    model: Model, volume: Scan, prompts: Mapping[tuple, tuple[int, Prompt]]
 ) -> dict[tuple, np.ndarray]:
     """Return the candidate masks by key; a key is (object, slice, mode, number)."""
     found, shown = {}, None

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-import yaml
 
-from medsam_nb.errors import StudyError, WorkbookError
+from medsam_nb.errors import ManifestError, StudyError, WorkbookError, require_known
+from medsam_nb.files import parse_yaml
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, pretty_exceptions_enable=False)
 
@@ -20,24 +20,38 @@ def run(
     ] = [],  # noqa: B006 (typer copies it)
 ) -> None:
     """Run a study's notebooks and write its report."""
-    from medsam_nb.workbook.runner import run_study
+    try:
+        from medsam_nb.workbook.runner import how_it_was_stopped, run_study, say
+
+        outcome = run_study(study, _overrides(set_))
+    except KeyboardInterrupt:
+        print("stopped before the first notebook; nothing has changed.", file=sys.stderr)
+        raise typer.Exit(130) from None
+    if outcome.stopped:
+        say(how_it_was_stopped(outcome))
+    if outcome.report:
+        say(f"report: {outcome.report}")
+    raise typer.Exit(outcome.exit_code)
+
+
+def _overrides(items: list[str]) -> dict[str, object]:
+    """Return the parameters of `--set NAME=VALUE`, values as YAML."""
 
     overrides = {}
-    for item in set_:
+    for item in items:
         name, equals, value = item.partition("=")
-        if not equals:
-            raise StudyError(item, "is not NAME=VALUE.", "Write, for example, --set workers=4.")
-        overrides[name] = yaml.safe_load(value)
-    report, runs = run_study(study, overrides)
-    print(f"report: {report}")
-    if any(notebook.error for notebook in runs):
-        raise typer.Exit(1)
+        if not equals or not name:
+            raise StudyError(f"--set {item}", "is not NAME=VALUE.", "Write, for example, --set workers=4.")
+        if name in overrides:
+            raise StudyError(f"--set {item}", f"{name} is set twice.", "Keep one of the two.")
+        overrides[name], _ = parse_yaml(value, f"--set {name}", error=StudyError)
+    return overrides
 
 
 @app.command()
 def parameters(notebook: Annotated[str, typer.Argument(help="Such as 02_evaluate_2d.")]) -> None:
     """List what a notebook can be told."""
-    from medsam_nb.workbook.runner import declared_parameters
+    from medsam_nb.workbook.study import declared_parameters
 
     for name, entry in declared_parameters(notebook).items():
         print(f"{name} = {entry['default']}    {entry['help']}")
@@ -56,6 +70,8 @@ def fetch(
 
     root = project_root()
     rows = load_manifest(root / "data_manifest.yaml", *([manifest] if manifest else []))
+    known = [*rows.data_sets, *rows.checkpoints]
+    require_known("fetch", name, known, what="data set or checkpoint", error=ManifestError)
     if name in rows.checkpoints:
         print(fetch_checkpoint(rows.checkpoint(name), root / "weights"))
         return

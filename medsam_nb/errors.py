@@ -1,13 +1,29 @@
 """The errors a user can mend: each names the item, what is wrong with it, and what to do."""
 
 import difflib
+import re
 from collections.abc import Iterable
 
 MANY_NAMES = 24  # a message lists no more
+# Characters that steer a terminal, turn the direction of text, or cannot be encoded.
+UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def printable(text: str) -> str:
+    r"""Return text in which characters that steer a terminal stand as their escapes.
+
+    Examples
+    --------
+    >>> printable("a\x1b[31m case")
+    'a\\x1b[31m case'
+    """
+    return UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 class WorkbookError(Exception):
     """A problem that its reader can solve.
+
+    Names and words of files stand in it as `printable` shows them.
 
     Parameters
     ----------
@@ -20,8 +36,8 @@ class WorkbookError(Exception):
     """
 
     def __init__(self, item: object, problem: str, remedy: str) -> None:
-        super().__init__(f"{item}: {problem} {remedy}")
-        self.item, self.problem, self.remedy = str(item), problem, remedy
+        self.item, self.problem, self.remedy = (printable(str(part)) for part in (item, problem, remedy))
+        super().__init__(f"{self.item}: {self.problem} {self.remedy}")
 
     def __reduce__(self):  # the default loses two of the three arguments between processes
         return type(self), (self.item, self.problem, self.remedy)

@@ -1,15 +1,17 @@
-"""What a result depends on besides its data: the code of folders, package versions, the commit."""
+"""What a result depends on besides its values: hashes of files, the code of folders, versions, the commit."""
 
 import ast
 import json
 import subprocess
+import time
 from collections.abc import Sequence
 from functools import cache
-from hashlib import sha256
+from hashlib import file_digest, sha256
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from medsam_nb.errors import StudyError
+from medsam_nb.errors import InputError, StudyError
+from medsam_nb.files import read_text, write_atomically
 
 PACKAGE = Path(__file__).parent
 # The folders whose code decides a kind of result. What they import from others (rows of the manifest, paths,
@@ -19,14 +21,64 @@ PREPARED_CASES = ("protocol", "data")
 ENCODED_SLICES = ("models",)
 # Packages whose version can change a value, and so is a part of the key.
 COMPUTING_PACKAGES = (
-    *("numpy", "opencv-python-headless", "pymeshmetrics", "sam2", "scikit-image", "segment-anything"),
-    *("torch", "torchvision"),
+    *("numpy", "opencv-python-headless", "pillow", "pymeshmetrics", "sam2", "scikit-image"),
+    *("segment-anything", "torch", "torchvision", "vtk"),  # VTK makes the surfaces of pymeshmetrics
 )
 # Packages that read images.
 READING_PACKAGES = (
     *("highdicom", "nibabel", "nilearn", "numpy", "opencv-python-headless", "pillow", "pydicom", "scipy"),
     "SimpleITK",
 )
+
+
+SETTLED_S = 2.0  # a file changed later than this may change again without another time
+_HASHES: dict[tuple, str] = {}
+
+
+def _state(path: Path) -> tuple:
+    """Return what changes when a file is written or replaced."""
+    found = path.stat()
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
+def file_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file as it is now; it is read again only if it was written or replaced."""
+    before = _state(path)
+    if before not in _HASHES:
+        with open(path, "rb") as file:
+            found = file_digest(file, "sha256").hexdigest()
+        if _state(path) != before or time.time() - max(before[3:]) / 1e9 < SETTLED_S:
+            return found
+        _HASHES[before] = found
+    return _HASHES[before]
+
+
+def _hash_record(path: Path) -> Path:
+    return path.with_name(f".{path.name}.sha256")
+
+
+def record_sha256(path: Path) -> str:
+    """Write the hash of a file that no manifest states beside it, as `sha256sum` does; return the hash."""
+    found = file_sha256(path)
+    write_atomically(_hash_record(path), f"{found}  {path.name}\n".encode())
+    return found
+
+
+def recorded_sha256(path: Path) -> str | None:
+    """Return the hash that was recorded when a file was first there, or None.
+
+    Raises
+    ------
+    InputError
+        If the record is damaged.
+    """
+    record = _hash_record(path)
+    if not record.exists():
+        return None
+    words = read_text(record).split()
+    if not words or len(words[0]) != 64 or not set(words[0]) <= set("0123456789abcdef"):
+        raise InputError(record, "holds no SHA-256.", f"Delete it and {path.name}, and fetch that again.")
+    return words[0]
 
 
 @cache

@@ -1,4 +1,4 @@
-"""What keeps the project true to itself: environments agree, the README's tree is the tree."""
+"""What keeps the project true to itself: environments agree, the map is that of the folders."""
 
 import ast
 import re
@@ -52,38 +52,51 @@ def tracked_files():
     return [line for line in listed.stdout.splitlines() if (ROOT / line).exists()]
 
 
-def readme_tree():
-    """Return every path of the README's tree that ends in a name, folders with a trailing slash."""
-    block = re.search(
-        r"```text\nmedsam-nb/\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.S
-    )[1]
-    paths, stack = [], []
+def folder_map():
+    """Return the folders of CONTRIBUTING's map, as paths."""
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    block = re.search(r"```text\n(.*?)```", text, re.S)[1]
+    found, above = [], ""
     for line in block.splitlines():
-        indent, name = re.match(r"((?:[│ ]   )*)[├└]── (\S+)", line).groups()
-        stack = [*stack[: len(indent) // 4], name]
-        paths.append("".join(stack))
-    return paths
+        indent, name = re.match(r"( *)(\S+)/ ", line).groups()
+        above = above if indent else name
+        found.append(f"{above}/{name}" if indent else name)
+    return found
 
 
-def test_the_readme_tree_is_the_tree():
-    paths = readme_tree()
-    files = {path for path in paths if not path.endswith("/")}
-    whole_folders = {
-        path
-        for path in paths
-        if path.endswith("/") and not any(p != path and p.startswith(path) for p in paths)
-    }
-    present = {
-        next((folder for folder in whole_folders if name.startswith(folder)), name)
-        for name in tracked_files()
-    }
-    assert files | whole_folders == present
+def test_the_folder_map_is_that_of_the_folders():
+    folders = {Path(name).parts[:-1] for name in tracked_files()}
+    top = {parts[0] for parts in folders if parts and not parts[0].startswith(".")}
+    inside = {"/".join(parts[:2]) for parts in folders if len(parts) > 1 and parts[0] == "medsam_nb"}
+    assert sorted(folder_map()) == sorted(top | inside)
 
 
-def test_the_readme_states_what_the_manifest_says_of_every_data_set():
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+def test_the_readme_is_short_and_its_links_lead_somewhere():
+    pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 120
+    for page in pages:
+        for link in re.findall(r"\]\(([^)#\s]+)\)", page.read_text(encoding="utf-8")):
+            assert link.startswith("https://") or (page.parent / link).exists(), f"{page.name}: {link}"
+
+
+def test_the_docs_name_files_that_exist():
+    pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]
+    for page in pages:
+        for name in re.findall(
+            r"`((?:medsam_nb|studies|training|tests|benchmarks)/[\w./]+\.\w+)`", page.read_text("utf-8")
+        ):
+            assert (ROOT / name).exists(), f"{page.name}: {name}"
+
+
+def test_the_docs_state_what_the_manifest_says_of_every_data_set():
+    page = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
     table = state_table(load_manifest(ROOT / "data_manifest.yaml"))
-    assert table in readme, "replace the table by what `medsam-nb data-sets` prints"
+    assert table in page, "replace the table by what `medsam-nb data-sets` prints"
+
+
+def test_the_root_of_the_package_stays_small():
+    entries = [name for name in (ROOT / "medsam_nb").iterdir() if name.name != "__pycache__"]
+    assert len(entries) <= 14
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda path: path.stem)
@@ -93,7 +106,8 @@ def test_notebooks_are_clean_and_cells_short(path):
     assert all(not cell.outputs and cell.execution_count is None for cell in code)
     assert notebook.cells[0].cell_type == "markdown" and notebook.cells[0].source.startswith("# ")
     assert sum("parameters" in cell.metadata.get("tags", []) for cell in code) == 1
-    assert max(len(cell.source.splitlines()) for cell in code) <= 20
+    shown = [cell for cell in code if "parameters" not in cell.metadata.get("tags", [])]
+    assert max(len(cell.source.splitlines()) for cell in shown) <= 20
 
 
 @pytest.mark.parametrize("name", ["demo", "paper_v1", "samples"])

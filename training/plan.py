@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
-import yaml
-
 from medsam_nb.errors import StudyError
+from medsam_nb.files import read_yaml
 from medsam_nb.finetuning.targets import Rules
 from training.samples import SampleOptions
 
@@ -61,7 +60,7 @@ class Stage:
 
 
 @dataclass(frozen=True)
-class Study:
+class Plan:
     """A training study: which model, on how many ranks, with which stages."""
 
     model: str
@@ -73,15 +72,23 @@ class Study:
     start_from: str | None = None
 
 
-def read_study(path: Path, minutes: float | None = None) -> Study:
+def read_plan(path: Path, minutes: float | None = None) -> Plan:
     """Read a study file; `minutes` rescales the stages to that total.
 
     Raises
     ------
     StudyError
-        For an unknown key or model, naming the file.
+        For an unknown or missing key or an unknown model, naming the file; see also `read_yaml`.
     """
-    content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    content, _ = read_yaml(path, error=StudyError)
+    try:
+        return _as_study(path, content, minutes)
+    except (KeyError, TypeError, AttributeError) as error:
+        reason = f"has no {error}" if isinstance(error, KeyError) else f"is no training plan ({error})"
+        raise StudyError(path, f"{reason}.", "See training/plans/sam2.yaml.") from error
+
+
+def _as_study(path: Path, content: dict, minutes: float | None) -> Plan:
     known = {one: {f.name for f in fields(one)} for one in (Stage, SampleOptions, Rules)}
     for stage in content["stages"]:
         unknown = set(stage) - known[Stage]
@@ -95,7 +102,7 @@ def read_study(path: Path, minutes: float | None = None) -> Study:
         raise StudyError(path, f"unknown model {content['model']!r}.", "Use 'sam2' or 'sam'.")
     factor = 1.0 if minutes is None else minutes / sum(s["minutes"] for s in content["stages"])
     stages = tuple(Stage(**{**s, "minutes": s["minutes"] * factor}) for s in content["stages"])
-    return Study(**{**content, "stages": stages})
+    return Plan(**{**content, "stages": stages})
 
 
 def learning_rate(stage: Stage, step: int, used: float) -> float:

@@ -28,7 +28,7 @@ from medsam_nb.finetuning import sequence_steps, steps, targets
 from medsam_nb.models import miniature
 from training import batches, held_out, initialisation, label_volumes, samples
 from training.curves import HELD_OUT_COLUMNS, LOSS_COLUMNS, Log, draw_curves
-from training.plan import Stage, Study, fading, learning_rate, read_study
+from training.plan import Plan, Stage, fading, learning_rate, read_plan
 from training.weights import Averager, Trained, build, has_memory
 
 SAVE_SECONDS = 60
@@ -37,7 +37,7 @@ SAVE_SECONDS = 60
 class Trainer:
     """One rank of a training run."""
 
-    def __init__(self, study: Study, out: Path, device: str, rank: int, ranks: int):
+    def __init__(self, study: Plan, out: Path, device: str, rank: int, ranks: int):
         self.study, self.out, self.device, self.rank, self.ranks = study, out, device, rank, ranks
         self.state = {"stage": 0, "step": 0, "clock": 0.0, "total": 0.0, "memory_ready": has_memory(study)}
         self.saved = None
@@ -205,7 +205,7 @@ class Trainer:
         os.replace(partial, self.out / "state.pt")
 
 
-def _work(rank: int, ranks: int, study: Study, out: Path, device: str, rendezvous: str) -> None:
+def _work(rank: int, ranks: int, study: Plan, out: Path, device: str, rendezvous: str) -> None:
     if device == "cpu":
         torch.set_num_threads(1)
         torch.set_flush_denormal(True)
@@ -236,7 +236,7 @@ def train(study_path: Path, out_dir: Path, minutes: float | None = None, device:
     -------
     pathlib.Path
     """
-    study, out = read_study(Path(study_path), minutes), Path(out_dir)
+    study, out = read_plan(Path(study_path), minutes), Path(out_dir)
     out.mkdir(parents=True, exist_ok=True)
     (out / "study.yaml").write_text(
         yaml.safe_dump({**asdict(study), "stages": [asdict(s) for s in study.stages]}), encoding="utf-8"

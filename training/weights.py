@@ -12,10 +12,10 @@ from medsam_nb.models import miniature
 from medsam_nb.models.checkpoints import read_weights
 from training import initialisation
 from training.muon import build_optimisers
-from training.plan import Stage, Study
+from training.plan import Plan, Stage
 
 
-def build(study: Study, size: int):
+def build(study: Plan, size: int):
     """Network of the study at an input size, with structured initialisation (and warm start, if asked)."""
     model = miniature.build_sam2(size) if study.model == "sam2" else miniature.build_sam(size)
     initialisation.initialise_prompting(model)
@@ -31,7 +31,7 @@ def build(study: Study, size: int):
     return model
 
 
-def has_memory(study: Study) -> bool:
+def has_memory(study: Plan) -> bool:
     """Return whether a warm start brings a memory attention, which must not be initialised again."""
     if not study.start_from:
         return False

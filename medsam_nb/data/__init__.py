@@ -1,0 +1,31 @@
+"""From downloads to verified cases: a row of the manifest and its raw files in, prepared cases out."""
+
+import lazy_loader as lazy
+
+__getattr__, __dir__, __all__ = lazy.attach(
+    __name__,
+    submodules=[
+        "fetch",
+        "formats",
+        "layouts",
+        "mosaics",
+        "prepare",
+        "quality",
+        "segments",
+        "simulated",
+        "sources",
+    ],
+    submod_attrs={
+        "prepare": [
+            "case_folders",
+            "load_case",
+            "object_table",
+            "prepare_data_sets",
+            "require_cases",
+            "write_result",
+        ],
+        "quality": ["against_expected", "describe"],
+        "mosaics": ["copy_mosaics"],
+        "fetch": ["fetch_checkpoint"],
+    },
+)

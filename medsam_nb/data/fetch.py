@@ -12,33 +12,35 @@ import stat
 import tarfile
 import zipfile
 import zlib
+from functools import partial
 from pathlib import Path, PurePosixPath
 
 import pooch
 import requests
-from tqdm import tqdm
 
+from medsam_nb.data.downloads import LIMITS, Limits, download, require_space
 from medsam_nb.errors import CheckpointError, InputError
 from medsam_nb.files import unfinished
 from medsam_nb.manifest.rows import Checkpoint, DataSet, File
+from medsam_nb.provenance import file_sha256, record_sha256, recorded_sha256
 
 MIRROR_VARIABLE = "MEDSAM_NB_MIRROR"  # a folder, or an address, with the files under the same paths
-CHUNK_BYTES = 1 << 16  # what a cut connection can lose
-SPARE_BYTES = 100 << 20  # kept free beside what is written
-TIMEOUT_SECONDS = 60
 # What Python's archive modules say of damaged content; BadGzipFile is an OSError, so these come first.
 DAMAGED = (
     zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError
 )  # fmt: skip
 
 
-def fetch(row: DataSet, raw_root: Path, *, progress: bool = True) -> list[str]:
+def fetch(row: DataSet, raw_root: Path, *, progress: bool = True, limits: Limits = LIMITS) -> list[str]:
     """Bring a data set's files to its folder below the raw root.
+
+    A file without a hash in the manifest is held to the size that it states, and from its first download on
+    to the hash that it had then, which is recorded beside it.
 
     Returns
     -------
     list of str
-        Remarks: files without a known hash.
+        Remarks: files that no hash of the manifest vouches for.
 
     Raises
     ------
@@ -58,15 +60,18 @@ def fetch(row: DataSet, raw_root: Path, *, progress: bool = True) -> list[str]:
         )
     remarks = []
     for file in row.files:
-        _fetch_file(file, folder / file.path, f"{row.raw_folder}/{file.path}", progress)
+        target = folder / file.path
+        _fetch_file(file, target, f"{row.raw_folder}/{file.path}", progress, limits)
         if file.sha256 is None:
-            remarks.append(f"{file.path}: unverified (no known SHA-256)")
+            remarks.append(f"{file.path}: unverified (no known SHA-256; it had {recorded_sha256(target)})")
         if file.unpack:
             unpack(folder / file.path, folder)
     return remarks
 
 
-def fetch_checkpoint(row: Checkpoint, weights_dir: Path, *, progress: bool = True) -> Path:
+def fetch_checkpoint(
+    row: Checkpoint, weights_dir: Path, *, progress: bool = True, limits: Limits = LIMITS
+) -> Path:
     """Bring a model's weights to a folder and return the file.
 
     Raises
@@ -79,33 +84,39 @@ def fetch_checkpoint(row: Checkpoint, weights_dir: Path, *, progress: bool = Tru
     target = Path(weights_dir) / row.file
     file = File(url=row.url, path=row.file, sha256=row.sha256, size_bytes=row.size_bytes)
     try:
-        _fetch_file(file, target, f"checkpoints/{row.file}", progress)
+        _fetch_file(file, target, f"checkpoints/{row.file}", progress, limits)
     except InputError as error:
         raise CheckpointError(error.item, error.problem, error.remedy) from error
     return target
 
 
-def _fetch_file(file: File, target: Path, mirror_path: str, progress: bool) -> None:
+def _fetch_file(file: File, target: Path, mirror_path: str, progress: bool, limits: Limits) -> None:
     """Fetch one file from the mirror, if one is named, or from its address."""
     mirror = os.environ.get(MIRROR_VARIABLE, "").rstrip("/")
     known_hash = f"sha256:{file.sha256}" if file.sha256 else None
-    if target.is_file() and (known_hash is None or _has_hash(target, file.sha256)):
-        return
     remote = mirror.startswith(("http://", "https://"))
     url = f"{mirror}/{mirror_path}" if remote else file.url
+    by_hand = (
+        f"Without network, put the file at {target} by hand, or set {MIRROR_VARIABLE} to a folder or an "
+        f"address that has it as {mirror_path}."
+    )
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        _require_space(target, file.size_bytes or 0)
-        if mirror and not remote:
-            _copy(Path(mirror) / mirror_path, target, file.sha256)
+        if _is_there(file, target):
             return
-        pooch.get_logger().setLevel("WARNING")  # the bar says what is happening
-        target.unlink(missing_ok=True)  # it is not what the manifest says, or it would have been kept
-        pooch.retrieve(
-            url, known_hash, fname=target.name, path=target.parent, downloader=_Resuming(target, progress)
-        )
+        target.parent.mkdir(parents=True, exist_ok=True)
+        require_space(target.parent, file.size_bytes or 0)
+        if mirror and not remote:
+            _copy(Path(mirror) / mirror_path, target, file)
+        else:
+            pooch.get_logger().setLevel("WARNING")  # the bar says what is happening
+            target.unlink(missing_ok=True)  # it is not what the manifest says, or it would have been kept
+            get = partial(_for_pooch, target, file, progress, limits)
+            pooch.retrieve(url, known_hash, fname=target.name, path=target.parent, downloader=get)
+        if known_hash is None:
+            _record_or_compare(url, target)
     except requests.RequestException as error:
-        raise InputError(url, f"cannot be fetched ({_reason(error)}).", _remedy(error)) from error
+        problem = f"cannot be fetched ({_reason(error)})."
+        raise InputError(url, problem, f"{_remedy(error)} {by_hand}") from error
     except ValueError as error:  # pooch's word for a wrong hash
         raise InputError(
             url,
@@ -118,6 +129,52 @@ def _fetch_file(file: File, target: Path, mirror_path: str, progress: bool) -> N
         ) from error
 
 
+def _for_pooch(
+    target: Path, file: File, progress: bool, limits: Limits, url: str, output: str, _: object
+) -> None:
+    hashed = file.sha256 is not None
+    size = file.size_bytes
+    download(url, target, Path(output), size=size, hashed=hashed, progress=progress, limits=limits)
+
+
+def _is_there(file: File, target: Path) -> bool:
+    """Whether a file is there and what the manifest says, or what it was when it first came.
+
+    Raises
+    ------
+    InputError
+        If no hash of the manifest can tell, and it is not as large as stated or not as it was.
+    """
+    if not target.is_file():
+        return False
+    if file.sha256 is not None:
+        return file_sha256(target) == file.sha256
+    size = target.stat().st_size
+    if file.size_bytes and size != file.size_bytes:
+        raise InputError(
+            target,
+            f"has {size:,} bytes; the manifest says {file.size_bytes:,}.",
+            "Delete it, and fetch it again.",
+        )
+    if recorded_sha256(target) not in (None, file_sha256(target)):
+        raise InputError(target, "has changed since its first download.", "Delete it, and fetch it again.")
+    record_sha256(target)
+    return True
+
+
+def _record_or_compare(url: str, target: Path) -> None:
+    """Record the hash of a first download; refuse a later one that is another file."""
+    first, found = recorded_sha256(target), file_sha256(target)
+    if first not in (None, found):
+        target.unlink()
+        raise InputError(
+            url,
+            f"has changed at its source: its SHA-256 is {found}, that of its first download was {first}.",
+            f"It was not kept; if it is wanted, delete {target.with_name(f'.{target.name}.sha256')} first.",
+        )
+    record_sha256(target)
+
+
 def _reason(error: requests.RequestException) -> str:
     if error.response is not None:
         return f"HTTP {error.response.status_code}"
@@ -126,78 +183,27 @@ def _reason(error: requests.RequestException) -> str:
 
 def _remedy(error: requests.RequestException) -> str:
     if error.response is not None and error.response.status_code in (401, 403, 404, 410):
-        return "Its address may have changed: see the data set's home page."
+        return "Its address may have changed: see the home page."
     return "Start again; what has arrived is kept."
 
 
-def _has_hash(path: Path, sha256: str) -> bool:
-    return pooch.file_hash(str(path), alg="sha256") == sha256
-
-
-def _copy(source: Path, target: Path, sha256: str | None) -> None:
+def _copy(source: Path, target: Path, file: File) -> None:
     """Copy a file of a mirror folder, whole or not at all."""
     if not source.is_file():
         raise InputError(source, "is not in the mirror.", f"Unset {MIRROR_VARIABLE}, or complete the mirror.")
-    if sha256 and not _has_hash(source, sha256):
-        raise InputError(
-            source,
-            f"its SHA-256 is not {sha256}, as the manifest says.",
-            "Mend the mirror; nothing was copied.",
-        )
-    partial = unfinished(target.parent)
+    size = source.stat().st_size
+    if file.sha256 and file_sha256(source) != file.sha256:
+        problem = f"its SHA-256 is not {file.sha256}, as the manifest says."
+        raise InputError(source, problem, "Mend the mirror; nothing was copied.")
+    if file.size_bytes and not file.sha256 and size != file.size_bytes:
+        problem = f"has {size:,} bytes; the manifest says {file.size_bytes:,}."
+        raise InputError(source, problem, "Mend the mirror; nothing was copied.")
+    partial_copy = unfinished(target.parent)
     try:
-        shutil.copyfile(source, partial)
-        os.replace(partial, target)
+        shutil.copyfile(source, partial_copy)
+        os.replace(partial_copy, target)
     finally:
-        partial.unlink(missing_ok=True)
-
-
-def _require_space(target: Path, size: int) -> None:
-    """Raise InputError where a file of a size would fill the disk."""
-    free = shutil.disk_usage(target.parent).free
-    if size and size + SPARE_BYTES > free:
-        raise InputError(
-            target,
-            f"{size / 1e9:.2f} GB are needed, {free / 1e9:.2f} GB are free.",
-            "Free space or choose another folder.",
-        )
-
-
-class _Resuming:
-    """A downloader for pooch that keeps what arrived and asks only for the rest."""
-
-    def __init__(self, target: Path, progress: bool) -> None:
-        self.target, self.progress = target, progress
-        self.part = target.with_name(f"{target.name}.part")
-
-    def __call__(self, url: str, output_file: str, _pooch: object) -> None:
-        start = self.part.stat().st_size if self.part.exists() else 0
-        headers = {"Range": f"bytes={start}-", "Accept-Encoding": "identity"} if start else {}
-        with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT_SECONDS) as answer:
-            if answer.status_code == 416:  # nothing is left to send, or the part is of another file
-                self.part.unlink()
-                return self(url, output_file, _pooch)
-            answer.raise_for_status()
-            start = start if answer.status_code == 206 else 0
-            length = int(answer.headers.get("Content-Length", 0))
-            _require_space(self.target, length)
-            bar = tqdm(
-                total=start + length or None,
-                initial=start,
-                desc=self.target.name,
-                unit="B",
-                unit_scale=True,
-                disable=not self.progress,
-            )
-            with open(self.part, "ab" if start else "wb") as file, bar:
-                for chunk in answer.iter_content(CHUNK_BYTES):
-                    file.write(chunk)
-                    bar.update(len(chunk))
-            if length and self.part.stat().st_size < start + length:
-                raise requests.ConnectionError("the connection was cut")
-        # Moved, not copied: a part that turns out to have a wrong hash must not be resumed.
-        shutil.move(self.part, output_file)
-        return None
+        partial_copy.unlink(missing_ok=True)
 
 
 def unpack(archive: Path, folder: Path) -> None:
@@ -211,7 +217,7 @@ def unpack(archive: Path, folder: Path) -> None:
     """
     done = archive.with_name(f".{archive.name}.unpacked")
     stamp = f"{archive.stat().st_size} {archive.stat().st_mtime_ns}"
-    if done.exists() and done.read_text(encoding="utf-8") == stamp:
+    if done.is_file() and done.read_bytes() == stamp.encode():
         return
     partial = None
     try:
@@ -231,6 +237,8 @@ def unpack(archive: Path, folder: Path) -> None:
         raise InputError(
             folder, f"cannot be written ({error.strerror or error}).", "Free space or choose another folder."
         ) from error
+    except (ValueError, LookupError, OverflowError) as error:  # names and sizes in the archive that are none
+        raise InputError(archive, f"is damaged ({error}).", "Delete it and fetch it again.") from error
     finally:
         if partial is not None:
             shutil.rmtree(partial, ignore_errors=True)
@@ -251,7 +259,7 @@ def _unpack_zip(archive: Path, folder: Path) -> None:
         for member in file.infolist():
             kind = stat.S_IFMT(member.external_attr >> 16)
             _require_safe(archive, member.filename, kind in (0, stat.S_IFREG, stat.S_IFDIR))
-        _require_space(folder, sum(member.file_size for member in file.infolist()))
+        require_space(folder, sum(member.file_size for member in file.infolist()))
         file.extractall(folder)
 
 
@@ -260,5 +268,5 @@ def _unpack_tar(archive: Path, folder: Path) -> None:
         members = file.getmembers()
         for member in members:
             _require_safe(archive, member.name, member.isfile() or member.isdir())
-        _require_space(folder, sum(member.size for member in members))
+        require_space(folder, sum(member.size for member in members))
         file.extractall(folder, filter="data")

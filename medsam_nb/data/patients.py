@@ -87,7 +87,7 @@ def patient_of(
         if match is None or not match[1]:
             raise InputError(
                 case_id,
-                f"the row's `patient` ({row.patient}) finds no patient in its name.",
+                f"the row's `patient` ({row.patient}) does not fit it: no patient is found in the name.",
                 "Correct the expression; it must fit every case.",
             )
         return match[1]

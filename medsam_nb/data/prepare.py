@@ -7,13 +7,10 @@ bad case is recorded in the table and skipped.
 import hashlib
 import json
 import os
-import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from dataclasses import asdict
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -23,9 +20,11 @@ from tqdm import tqdm
 from medsam_nb.data import formats, mosaics, patients, quality
 from medsam_nb.data.fetch import fetch
 from medsam_nb.data.layouts.readers import find_cases, read_case
-from medsam_nb.data.sources import RawCase, Source
+from medsam_nb.data.locks import locked
+from medsam_nb.data.sources import RawCase, Source, require_component
+from medsam_nb.data.workers import ProcessKilled, run_each
 from medsam_nb.errors import InputError, StudyError, WorkbookError
-from medsam_nb.files import unfinished, write_atomically
+from medsam_nb.files import remove_made, unfinished, write_atomically
 from medsam_nb.manifest.rows import DataSet
 from medsam_nb.protocol import intensity
 from medsam_nb.protocol.intensity import Intensity
@@ -40,6 +39,7 @@ DECIDING_FIELDS = {
 MANY_LABELS = 40  # more that no row names are rather the grey levels of an image
 COLOURS = "colours.nii.gz"
 STALE_SECONDS = 3600  # a half-written folder of this age belongs to nobody any more
+CASE_FILES = ("image.nii.gz", "labels.nii.gz", COLOURS, "mosaic.png", "case.json")
 CASE_COLUMNS = [
     "data_set", "case_id", "patient_id", "modality", "accuracy", "status", "error", "shape", "n_slices",
     "labelled_slices", "spacing_mm", "orientation", "objects", "warnings", "data_sha256", "files_sha256",
@@ -142,6 +142,10 @@ def _files_sha256(source: Source | None) -> str:
     return digest.hexdigest()
 
 
+def _line(row: DataSet, case_id: str) -> dict:
+    return {"data_set": row.name, "case_id": case_id, "modality": row.modality, "accuracy": row.accuracy}
+
+
 def _prepare_one(
     row: DataSet, case_id: str, source: Source | None, folder: Path, table: Mapping[str, str] | None
 ) -> dict:
@@ -149,8 +153,9 @@ def _prepare_one(
 
     A prepared case of which only the patient has become another is not made again.
     """
-    line = {"data_set": row.name, "case_id": case_id, "modality": row.modality, "accuracy": row.accuracy}
+    line = _line(row, case_id)
     try:
+        require_component(case_id, "case name")
         line["patient_id"] = patient_id = patients.patient_of(row, case_id, source, table)
         fingerprint = _fingerprint(row, case_id, source)
         done = _read_record(folder / case_id)
@@ -165,9 +170,13 @@ def _prepare_one(
             write_atomically(folder / case_id / "case.json", json.dumps(done, indent=1).encode())
         return line | {"status": "ok", "error": ""} | done["line"]
     except WorkbookError as error:
-        shutil.rmtree(folder / case_id, ignore_errors=True)  # an older state must not pass for this one
-        status = "no_object" if isinstance(error, NoObject) else "failed"
-        return line | {"status": status, "error": str(error)}
+        reason, status = str(error), "no_object" if isinstance(error, NoObject) else "failed"
+    except Exception as error:  # a case must not stop the others, whatever is wrong with it
+        words = " ".join(str(error).split())[:200]
+        reason, status = f"{case_id}: cannot be prepared ({type(error).__name__}: {words}).", "failed"
+    with suppress(ValueError, OSError):  # an older state must not pass for this one; the table leaves it out
+        remove_made(folder / case_id, folder, CASE_FILES)
+    return line | {"status": status, "error": reason}
 
 
 def _record(case: Case, raw: RawCase, source: Source | None, fingerprint: str) -> dict:
@@ -219,14 +228,16 @@ def _write_case(folder: Path, case: Case, record: dict) -> None:
             formats.write_nifti(partial / COLOURS, Volume(case.colours, case.image.affine))
         write_atomically(partial / "mosaic.png", mosaics.mosaic_png(case))
         write_atomically(partial / "case.json", json.dumps(record, indent=1).encode())
-        shutil.rmtree(target, ignore_errors=True)
+        remove_made(target, folder, CASE_FILES)
         os.replace(partial, target)
+    except ValueError as error:
+        raise InputError(target, f"{error}.", "Move it away.") from error
     except OSError as error:
         raise InputError(
             target, f"cannot be written ({error.strerror}).", "Free space or choose another folder."
         ) from error
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        remove_made(partial, folder, CASE_FILES)
 
 
 def _read_record(folder: Path) -> dict | None:
@@ -297,8 +308,20 @@ def write_result(path: Path, labels: np.ndarray, folder: Path) -> None:
 
 
 def case_folders(prepared_root: Path, data_set: str) -> list[Path]:
-    """Return the folders of a data set's prepared cases, sorted by name."""
-    return sorted(path.parent for path in (Path(prepared_root) / data_set).glob("[!.]*/case.json"))
+    """Return the folders of the cases that the last preparation of a data set found usable, sorted by name.
+
+    What else lies there, of cases that were renamed or removed since, is no longer measured.
+    """
+    folder = Path(prepared_root) / data_set
+    try:
+        table = pd.read_parquet(folder / "cases.parquet", columns=["case_id", "status"])
+    except FileNotFoundError:
+        return []
+    except Exception as error:
+        raise InputError(
+            folder / "cases.parquet", f"cannot be read ({error}).", "Prepare the data set again."
+        ) from error
+    return sorted(folder / name for name in table.loc[table["status"] == "ok", "case_id"])
 
 
 def prepare(
@@ -338,14 +361,15 @@ def prepare(
         folder.mkdir(parents=True, exist_ok=True)
         for stale in folder.glob(".partial-*"):
             if time.time() - stale.stat().st_mtime > STALE_SECONDS:
-                shutil.rmtree(stale, ignore_errors=True)
+                with suppress(ValueError, OSError):
+                    remove_made(stale, folder, CASE_FILES)
         named = patients.patient_table(data_set, raw_root)
         jobs = [(data_set, case_id, source, folder, named) for case_id, source in cases.items()]
-        lines = list(
-            tqdm(_run(jobs, workers), total=len(jobs), desc=f"prepare {data_set.name}", disable=not progress)
-        )
-        table = case_table(lines).sort_values("case_id", ignore_index=True)
-        write_atomically(folder / "cases.parquet", table.to_parquet(index=False))
+        with locked(folder / ".lock", f"prepare {data_set.name}", wait=True):  # another study may do so too
+            done = _run(jobs, workers)
+            lines = list(tqdm(done, total=len(jobs), desc=f"prepare {data_set.name}", disable=not progress))
+            table = case_table(lines).sort_values("case_id", ignore_index=True)
+            write_atomically(folder / "cases.parquet", table.to_parquet(index=False))
     except OSError as error:
         raise InputError(
             folder, f"cannot be written ({error.strerror or error}).", "Free space or choose another folder."
@@ -353,21 +377,27 @@ def prepare(
     return table
 
 
+def _job(job: tuple) -> dict:
+    return _prepare_one(*job)
+
+
 def _run(jobs: list[tuple], workers: int) -> Iterator[dict]:
     """Yield the lines of the table as cases are finished."""
     if workers <= 1 or len(jobs) <= 1:
-        for job in jobs:
-            yield _prepare_one(*job)
+        yield from map(_job, jobs)
         return
-    with ProcessPoolExecutor(min(workers, len(jobs)), mp_context=get_context("spawn")) as pool:
-        waiting = {pool.submit(_prepare_one, *job): job for job in jobs}
+    for (row, case_id, *_), done in run_each(_job, jobs, min(workers, len(jobs))):
         try:
-            for done in as_completed(waiting):
-                yield done.result()
-        except BrokenProcessPool as error:
-            raise InputError(
-                jobs[0][0].name, "a worker was ended by the system (out of memory?).", "Use fewer workers."
-            ) from error
+            yield done.result()
+        except ProcessKilled:
+            line = {
+                "data_set": row.name,
+                "case_id": case_id,
+                "modality": row.modality,
+                "accuracy": row.accuracy,
+            }
+            reason = f"{case_id}: its process was ended, for lack of memory or by a crash of a decoder."
+            yield line | {"status": "failed", "error": f"{reason} Look at its files, or give more memory."}
 
 
 def case_table(lines: Sequence[dict]) -> pd.DataFrame:

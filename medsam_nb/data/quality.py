@@ -107,3 +107,9 @@ def against_expected(rows: Iterable[DataSet], cases: pd.DataFrame) -> pd.DataFra
     table = pd.DataFrame(lines)
     whole = ["expected", "difference", "study_slices"]
     return table.astype(dict.fromkeys(whole, "Int64"))
+
+
+def describe(rows: Iterable[DataSet]) -> pd.DataFrame:
+    """Return a line per data set: what it is, where its masks come from, whether they count for accuracy."""
+    fields = ("name", "title", "modality", "truth", "accuracy", "licence")
+    return pd.DataFrame({field: getattr(row, field) for field in fields} for row in rows)

@@ -1,8 +1,11 @@
 """A case as it lies on disk: its files, and how several mask files become one label map."""
 
+import hashlib
 import re
+import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +25,8 @@ from medsam_nb.errors import InputError
 from medsam_nb.manifest.rows import DataSet
 from medsam_nb.protocol.volume import Volume, reoriented, require_same_grid
 
-RULES = ("labels", "any", "majority", "by_object", "segments")
+MOST_BYTES = 100  # of a name that is a part of a path
+RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10))}
 
 
 @dataclass(frozen=True)
@@ -84,14 +88,38 @@ class RawCase:
 
 
 def clean_name(text: str) -> str:
-    """Return a text as a case's name, which is also a folder's.
+    """Return a text as a case's name, which is also a folder's: letters of any script, digits, and "_.+-".
+
+    A name of which nothing is left, that a system reserves, or that is too long, gets the first digits of its
+    hash, so that different texts stay different.
 
     Examples
     --------
-    >>> clean_name("benign (12)")
-    'benign_12'
+    >>> clean_name("benign (12)"), clean_name("患者 3"), clean_name("(?)")
+    ('benign_12', '患者_3', 'case-9a5d6a09')
     """
-    return re.sub(r"[^A-Za-z0-9_.+-]+", "_", text).strip("_.")
+    text = unicodedata.normalize("NFC", text)
+    name = re.sub(r"[^\w.+-]+", "_", text).strip("_.")
+    digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+    if not name:
+        return f"case-{digest}"
+    if name.split(".")[0].lower() in RESERVED:
+        return f"{name}-{digest}"
+    if len(name.encode()) > MOST_BYTES:
+        start = name.encode()[: MOST_BYTES - len(digest) - 1].decode(errors="ignore")
+        return f"{start}-{digest}"
+    return name
+
+
+def require_component(name: str, what: str) -> str:
+    """Return a name that is one safe part of a path, or raise InputError.
+
+    No separator, no leading dot, no control character, not empty, at most `MOST_BYTES` bytes.
+    """
+    safe = re.fullmatch(r"[\w+-][\w.+-]*", name) and len(name.encode()) <= MOST_BYTES
+    if not safe:
+        raise InputError(repr(name), f"is no {what}.", "Use letters, digits, '_', '-', '+', and '.' inside.")
+    return name
 
 
 def visible(paths: Iterable[Path]) -> list[Path]:
@@ -101,19 +129,21 @@ def visible(paths: Iterable[Path]) -> list[Path]:
 
 
 def require_found(sources: list[Source], folder: Path, pattern: str) -> list[Source]:
-    """Return the sources, or raise InputError with what was looked for; names must differ."""
+    """Return the sources, or raise InputError with what was looked for.
+
+    Sources of one name, however that came about, get the hash of their image's place and stay apart.
+    """
     if not sources:
         raise InputError(folder, f"no case found; looked for {pattern}.", "Put the unpacked download there.")
-    seen: dict[str, Source] = {}
+    counts = Counter(source.case_id.lower() for source in sources)  # on some systems "A" is "a"
+    found = []
     for source in sources:
-        if source.case_id in seen:
-            raise InputError(
-                source.image,
-                f"the case name {source.case_id} is also that of {seen[source.case_id].image}.",
-                "Rename one of the files.",
-            )
-        seen[source.case_id] = source
-    return sources
+        if counts[source.case_id.lower()] > 1:
+            place = source.image.relative_to(folder) if source.image.is_relative_to(folder) else source.image
+            digest = hashlib.sha256(place.as_posix().encode()).hexdigest()[:8]
+            source = replace(source, case_id=f"{source.case_id}-{digest}")
+        found.append(source)
+    return found
 
 
 def combine_masks(
@@ -203,7 +233,7 @@ def read_source(source: Source, row: DataSet) -> RawCase:
         if overlap:
             remarks.append("segments overlap: every overlap has a label of its own")
         return RawCase(image, Volume(array, image.affine), objects, tuple(remarks), colours)
-    masks = [_read_mask(path, row, image) for path in source.masks]
+    masks = [_read_mask(path, row, image, source.rule == "by_object") for path in source.masks]
     if source.rule == "labels":
         array = masks[0]
     elif source.rule == "any":
@@ -219,8 +249,14 @@ def read_source(source: Source, row: DataSet) -> RawCase:
     return RawCase(image, Volume(array, image.affine), objects, tuple(remarks), colours)
 
 
-def _read_mask(path: Path, row: DataSet, image: Volume) -> np.ndarray:
+def _read_mask(path: Path, row: DataSet, image: Volume, by_object: bool) -> np.ndarray:
     """Return one mask as labels on the image's grid."""
+    if row.mask_threshold is not None and len(row.objects) > 1 and not by_object:
+        raise InputError(
+            path,
+            f"`mask_threshold` makes one object of a mask, but the row {row.name} has {len(row.objects)}.",
+            "Give a mask file for each object (`masks` of a listed case), or one row for each object.",
+        )
     if suffix_of(path) in PICTURES and row.mask_threshold is not None:
         labels = read_mask_picture(path, row.mask_threshold)
     else:

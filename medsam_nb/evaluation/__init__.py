@@ -1,0 +1,15 @@
+"""One model, one case: a prepared case and a model in, rows of the tidy table out, stored unit by unit."""
+
+import lazy_loader as lazy
+
+__getattr__, __dir__, __all__ = lazy.attach(
+    __name__,
+    submodules=["propagation", "reference", "rows", "single_slices", "store", "units"],
+    submod_attrs={
+        "rows": ["evaluate_2d", "evaluate_3d"],
+        "propagation": ["sweep"],
+        "single_slices": ["candidates"],
+        "store": ["Store"],
+        "units": ["plan_units", "run_units"],
+    },
+)

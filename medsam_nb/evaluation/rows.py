@@ -7,7 +7,7 @@ from itertools import product
 
 import numpy as np
 
-from medsam_nb.errors import InputError, require_known
+from medsam_nb.errors import CheckpointError, InputError, require_known
 from medsam_nb.evaluation.propagation import sweep
 from medsam_nb.evaluation.single_slices import candidates
 from medsam_nb.models.checkpoints import Model
@@ -47,6 +47,16 @@ def _slice_facts(case: Case, object_name: str) -> dict[int, dict]:
         }
         for index in np.flatnonzero(mask.any((1, 2)))
     }
+
+
+def _require_numbers(values: np.ndarray, model: Model, case: Case, slice_index: int) -> None:
+    """Raise CheckpointError for NaN or infinity: thresholded, they would pass for an empty mask."""
+    if not np.isfinite(values).all():
+        raise CheckpointError(
+            f"model {model.name}",
+            f"gives NaN or infinity on slice {slice_index} of {case.data_set}/{case.case_id}.",
+            "Its weights are of no use here; where they were trained in 32 bits, try `dtype: float32`.",
+        )
 
 
 def _case_facts(case: Case, model: Model, task: str, protocol: str) -> dict:
@@ -109,6 +119,7 @@ def evaluate_2d(
     for (name, index, mode, _), masks, scores in candidates(
         model, case.slices_uint8(), calls, features=features
     ):
+        _require_numbers(scores, model, case, index)
         found[name, index, mode].append((masks, scores))
 
     common = _case_facts(case, model, "2d", protocol) | {"metric": "iou"}
@@ -256,6 +267,7 @@ def evaluate_3d(
     whole = volume_metrics != "none"
     for found in sweep(model, case.slices_uint8(), truth, designs, prompt_of, options, features=features):
         name, index = found.object_name, found.slice_index
+        _require_numbers(found.logits, model, case, index)
         if whole:
             volumes.add(found)
         if index not in facts[name]:

@@ -1,176 +1,42 @@
-"""A study: its YAML file, its units of work, and how they are run, resumed and counted.
+"""Many units of work: run in processes, resumed, counted, and traced to what they came from.
 
-A unit is one task on one case with one model. Units run in worker processes with one thread each,
-so a result does not depend on how many workers there are.
+Units run in worker processes with one thread each, so a result does not depend on how many workers there are.
 """
 
-import json
 import sys
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, suppress
 from datetime import UTC, datetime
-from functools import cache
-from multiprocessing import get_context
-from pathlib import Path
+from functools import partial
 
 import pandas as pd
 from tqdm import tqdm
 
-from medsam_nb.data.prepare import load_case
-from medsam_nb.errors import StudyError, WorkbookError
-from medsam_nb.evaluation.rows import evaluate_2d, evaluate_3d
+from medsam_nb.data.workers import ProcessKilled, run_each
+from medsam_nb.errors import StudyError, WorkbookError, printable
 from medsam_nb.evaluation.store import Store
-from medsam_nb.manifest.rows import Checkpoint
-from medsam_nb.models.checkpoints import (
-    Model,
-    choose_device,
-    choose_dtype,
-    device_facts,
-    load_model,
-    verified_sha256,
-    weights_path,
-)
-from medsam_nb.models.features import SliceFeatures, device_name, one_thread
-from medsam_nb.protocol.designs import Design
-from medsam_nb.protocol.options import PropagationOptions
+from medsam_nb.evaluation.unit import Unit, loaded_model, plan_units, run_unit
+from medsam_nb.files import unfinished
 from medsam_nb.protocol.table import RunKey
-from medsam_nb.provenance import COMPUTING_PACKAGES, ROWS, as_json, code_sha256, git_commit, package_versions
+from medsam_nb.provenance import COMPUTING_PACKAGES, git_commit, package_versions
 
-
-@dataclass(frozen=True)
-class Unit:
-    """One task on one case with one model: everything a worker process needs.
-
-    Attributes
-    ----------
-    task : {"2d", "3d"}
-    case_folder : Path
-        Of the prepared case.
-    checkpoint : Checkpoint
-    weights_dir : Path
-    parameters : tuple of (str, value)
-        Keyword arguments of `rows.evaluate_2d` or `rows.evaluate_3d`.
-    key : RunKey
-    features : (Path, int) or None
-        Folder where encoded slices are kept for later units, and how many bytes it may hold.
-    """
-
-    task: str
-    case_folder: Path
-    checkpoint: Checkpoint
-    weights_dir: Path
-    parameters: tuple[tuple[str, object], ...]
-    key: RunKey
-    features: tuple[Path, int] | None = None
-
-
-def plan_units(
-    task: str,
-    case_folders: Sequence[Path],
-    checkpoints: Sequence[Checkpoint],
-    *,
-    weights_dir: Path,
-    seed: int,
-    device: str = "auto",
-    dtype: str = "auto",
-    features: tuple[Path, float] | None = None,
-    **parameters: object,
-) -> list[Unit]:
-    """Return the units of a task: every case with every model.
-
-    With `features`, a folder and how many GB it may hold, units on a CPU keep encoded slices in that folder
-    and find them there: 3D after 2D, or other designs later, encode nothing again. Results are bit for
-    bit the same, so neither is a part of the key. On a GPU an encode is taken to be as fast as a read.
-
-    Raises
-    ------
-    CheckpointError
-        If the weights of a model are missing or not what the manifest says.
-    """
-    place = choose_device(device)
-    units = []
-    keeps = features is not None and features[1] > 0 and place.type == "cpu"
-    kept = (features[0], int(features[1] * 1e9)) if keeps else None
-    for checkpoint in checkpoints:
-        weights_sha256 = verified_sha256(weights_path(checkpoint, weights_dir), checkpoint.sha256)
-        for folder in case_folders:
-            case = json.loads((folder / "case.json").read_text(encoding="utf-8"))
-            key = RunKey(
-                task=task,
-                data_set=case["data_set"],
-                case_id=case["case_id"],
-                data_sha256=case["data_sha256"],
-                model=checkpoint.name,
-                checkpoint_sha256=weights_sha256,
-                network=as_json(checkpoint.model_dump(include={"family", "config", "image_size"})),
-                device=place.type,
-                dtype=str(choose_dtype(place, dtype)).removeprefix("torch."),
-                device_facts=as_json(device_facts(place)),
-                seed=seed,
-                parameters=as_json({name: _plain(value) for name, value in parameters.items()}),
-                code_sha256=code_sha256(*ROWS),
-                packages=as_json(package_versions(COMPUTING_PACKAGES)),
-                patient_id=case.get("patient_id", ""),
-            )
-            values = tuple(parameters.items())
-            units.append(Unit(task, folder, checkpoint, weights_dir, values, key, kept))
-    return units
-
-
-def _plain(value: object) -> object:
-    """Return a parameter of a task as plain values, as it stands in the key."""
-    if isinstance(value, PropagationOptions):
-        return value.as_dict()
-    if isinstance(value, Design):
-        return value.name
-    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
-
-
-@cache
-def loaded_model(
-    checkpoint: Checkpoint, weights_dir: Path, device: str = "auto", dtype: str = "auto"
-) -> Model:
-    """Return a model, loaded once per process; see `models.load_model`."""
-    return load_model(checkpoint, weights_dir, device=device, dtype=dtype)
-
-
-def run_unit(unit: Unit) -> tuple[list[dict], dict]:
-    """Compute one unit; return its rows and its provenance."""
-    started = datetime.now(UTC)
-    case = load_case(unit.case_folder)
-    model = loaded_model(unit.checkpoint, unit.weights_dir, unit.key.device, unit.key.dtype)
-    arguments = dict(unit.parameters) | {"seed": unit.key.seed}
-    if unit.features is not None:
-        place, limit = unit.features
-        frames = arguments["options"].frames if "options" in arguments else "image"
-        arguments["features"] = SliceFeatures(
-            model, case.slices_uint8(), frames=frames, folder=place, folder_bytes=limit
-        )
-    with one_thread():
-        rows = {"2d": evaluate_2d, "3d": evaluate_3d}[unit.task](model, case, **arguments)
-    provenance = {
-        "git_commit": git_commit(),
-        "python": sys.version.split()[0],
-        "started": started.isoformat(timespec="seconds"),
-        "seconds": round((datetime.now(UTC) - started).total_seconds(), 2),
-        "device_name": device_name(model.device),
-        "hole_filling": has_cuda_extension(),
-    }
-    return rows, provenance
-
-
-def has_cuda_extension() -> bool:
-    """Return whether sam2's CUDA extension is built: without it the predictor skips filling small holes."""
-    try:
-        from sam2 import _C  # noqa: F401
-    except ImportError:
-        return False
-    return True
+__all__ = [
+    "Unit",
+    "counts",
+    "finished",
+    "loaded_model",
+    "plan_units",
+    "provenance",
+    "require_results",
+    "run_units",
+]
 
 
 def run_units(units: Sequence[Unit], store: Store, *, workers: int = 2, label: str = "") -> pd.DataFrame:
     """Compute the units that the store lacks; keep going when one fails.
+
+    What the store holds is read byte by byte; damaged rows are named in a warning and computed again.
 
     Parameters
     ----------
@@ -178,7 +44,7 @@ def run_units(units: Sequence[Unit], store: Store, *, workers: int = 2, label: s
     store : Store
     workers : int
         Processes; 0 computes here. Each computes with one thread, so that their number changes no bit.
-        Use 1 with a GPU.
+        Use 1 with a GPU. A unit whose process is ended by the system is tried once more, alone.
     label : str
         Shown before the progress bar.
 
@@ -186,32 +52,22 @@ def run_units(units: Sequence[Unit], store: Store, *, workers: int = 2, label: s
     -------
     DataFrame
         One row per unit: data_set, case_id, model, task, status ("stored", "computed" or
-        "failed") and the error of those that failed.
+        "failed") and the error of those that failed. `counts` adds them up.
+
+    Raises
+    ------
+    StudyError
+        At the first result that cannot be written: what else is computed could not be kept either.
     """
     status = {unit.key: ("stored", "") for unit in units}
-    missing = [unit for unit in units if not store.has(unit.key)]
+    missing = [unit for unit in units if not _is_stored(unit, store)]
+    if missing:
+        _require_writable(store)
     bar = tqdm(total=len(units), initial=len(units) - len(missing), desc=label, unit="case", file=sys.stdout)
-
-    def finish(unit: Unit, outcome) -> None:
-        try:
-            rows, provenance = outcome()
-            store.write(unit.key, rows, provenance)
-            status[unit.key] = ("computed", "")
-        except WorkbookError as error:
-            status[unit.key] = ("failed", str(error))
-        except Exception as error:  # a case must not stop a study, whatever went wrong with it
-            status[unit.key] = ("failed", f"{type(error).__name__}: {error}")
-        bar.update()
-
-    if workers == 0 or not missing:
-        for unit in missing:
-            finish(unit, lambda unit=unit: run_unit(unit))
-    else:
-        with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
-            futures = {pool.submit(run_unit, unit): unit for unit in missing}
-            for future in as_completed(futures):
-                finish(futures[future], future.result)
-    bar.close()
+    with bar, closing(_results(missing, workers)) as results:
+        for unit, result in results:
+            status[unit.key] = _stored_result(unit, result, store)
+            bar.update()
     return pd.DataFrame(
         [
             {
@@ -226,6 +82,74 @@ def run_units(units: Sequence[Unit], store: Store, *, workers: int = 2, label: s
         ],
         columns=["data_set", "case_id", "model", "task", "status", "error"],
     )
+
+
+def _is_stored(unit: Unit, store: Store) -> bool:
+    damage = store.damage(unit.key)
+    if damage is None:
+        return store.has(unit.key)
+    warnings.warn(f"{damage.item}: {damage.problem} The unit is computed again.", stacklevel=3)
+    store.forget(unit.key)
+    return False
+
+
+def _require_writable(store: Store) -> None:
+    """Raise StudyError before anything is computed if nothing could be kept."""
+    trial = unfinished(store.folder)
+    try:
+        store.folder.mkdir(parents=True, exist_ok=True)
+        trial.write_bytes(b"rows")
+    except OSError as error:
+        raise _cannot_be_written(store, error) from error
+    finally:
+        with suppress(OSError):
+            trial.unlink(missing_ok=True)
+
+
+def _cannot_be_written(store: Store, error: OSError) -> StudyError:
+    return StudyError(
+        error.filename2 or store.folder,
+        f"results cannot be written ({error.strerror or error}).",
+        "Free space or choose another folder, and start again: what is stored is kept, the rest is computed.",
+    )
+
+
+def _results(units: Sequence[Unit], workers: int) -> Iterator[tuple[Unit, Callable[[], tuple]]]:
+    """Yield each unit with a call that returns what `run_unit` did, or raises what it raised."""
+    if workers == 0:
+        for unit in units:
+            yield unit, partial(run_unit, unit)
+        return
+    with closing(run_each(run_unit, units, workers)) as finished:
+        for unit, future in finished:
+            yield unit, future.result
+
+
+def _stored_result(unit: Unit, result: Callable[[], tuple], store: Store) -> tuple[str, str]:
+    """Store what a unit gave; return its status and error."""
+    try:
+        rows, provenance = result()
+    except WorkbookError as error:
+        return "failed", str(error)
+    except ProcessKilled:
+        return "failed", (
+            f"{unit.key.data_set}/{unit.key.case_id}: its process was killed twice, the second time while it "
+            "ran alone. The system ran out of memory, or a library crashed: free memory, or leave it out."
+        )
+    except Exception as error:  # a case must not stop a study, whatever went wrong with it
+        return "failed", printable(f"{type(error).__name__}: {error}")
+    try:
+        store.write(unit.key, rows, provenance)
+    except OSError as error:
+        raise _cannot_be_written(store, error) from error
+    except Exception as error:
+        return "failed", printable(f"its rows have no form to be stored in: {type(error).__name__}: {error}")
+    return "computed", ""
+
+
+def counts(outcome: pd.DataFrame) -> dict[str, int]:
+    """Return how many units were stored before, computed now, and failed."""
+    return {name: int((outcome["status"] == name).sum()) for name in ("stored", "computed", "failed")}
 
 
 def require_results(outcome: pd.DataFrame) -> None:
@@ -243,19 +167,35 @@ def finished(units: Sequence[Unit], store: Store) -> list[RunKey]:
     return [unit.key for unit in units if store.has(unit.key)]
 
 
-def provenance(store: Store, keys: Sequence[RunKey], parameters: Mapping[str, object]) -> dict:
-    """Return what a reader needs to trace a table: code, packages, hashes, device, seed, parameters."""
+def provenance(
+    store: Store,
+    keys: Sequence[RunKey],
+    parameters: Mapping[str, object],
+    outcome: pd.DataFrame | None = None,
+) -> dict:
+    """Return what a reader needs to trace a table: code, packages, hashes, device, seed, parameters.
+
+    `unverified_weights` names the models whose file no hash of the manifest vouches for; with the outcome
+    of `run_units` the units that failed are counted and listed.
+    """
     records = store.records(list(keys))
     unique = {
         field: sorted({str(record["key"][field]) for record in records})
         for field in ("device", "dtype", "seed", "code_sha256")
     }
+    unverified = {
+        record["key"]["model"] for record in records if not record["provenance"]["weights_verified"]
+    }
+    if outcome is not None:
+        failed = outcome.loc[outcome["status"] == "failed", ["data_set", "case_id", "model", "task", "error"]]
+        unique |= {"units": counts(outcome), "failed_units": failed.to_dict("records")}
     return {
         "git_commit": git_commit(),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "parameters": dict(parameters),
         "data": {f"{k.data_set}/{k.case_id}": k.data_sha256 for k in keys},
         "checkpoints": {k.model: k.checkpoint_sha256 for k in keys},
+        "unverified_weights": sorted(unverified),
         "hole_filling": sorted({record["provenance"]["hole_filling"] for record in records}),
         "seconds": round(sum(record["provenance"]["seconds"] for record in records), 1),
         "packages": package_versions(

@@ -78,15 +78,15 @@ def sam2_minus_sam(
 ) -> pd.DataFrame:
     """Draw, per object, the paired difference of SAM 2 and SAM over its cases, and over all cases.
 
-    Points are median paired differences (2D, first mask, prompts averaged within a case) with 90 %
-    cluster-bootstrap intervals, the ones that answer to two one-sided tests; ticks are cases.
+    Points are paired differences (pseudo-medians; 2D, first mask, prompts averaged within a patient) with
+    90 % intervals, the ones that answer to two one-sided tests; ticks are patients.
     The shaded band is the equivalence margin.
 
     Returns
     -------
     DataFrame
         What is drawn: `data_set`, `object` ("all cases" in the last row), `n`, `mean_a` (SAM 2),
-        `mean_b`, `median_difference`, `ci_low`, `ci_high`, `ci_level`, `p` (of equivalence).
+        `mean_b`, `difference`, `ci_low`, `ci_high`, `ci_level`, `p` (of equivalence).
     """
     rows = _both_models(table, sam2, sam)
     if rows.empty:
@@ -98,7 +98,7 @@ def sam2_minus_sam(
         pairs = _pairs(group, sam2, sam)
         if len(pairs):
             item = compare_pairs(pairs, test)
-            kept = ("n", "mean_a", "mean_b", "median_difference", "ci_low", "ci_high", "ci_level", "p")
+            kept = ("n", "mean_a", "mean_b", "difference", "ci_low", "ci_high", "ci_level", "p")
             found.append({"data_set": data_set, "object": name} | {k: item[k] for k in kept})
             dots.append(differences(pairs["a"], pairs["b"]))
     drawn = pd.DataFrame(found)
@@ -112,7 +112,7 @@ def sam2_minus_sam(
         colour = "black" if y == last else "#0072B2"
         ax.plot(cases, [y] * len(cases), "|", color=GREY, ms=3.5, mew=0.5, zorder=1)
         ax.plot([row.ci_low, row.ci_high], [y, y], color=colour, lw=1.0)
-        ax.plot(row.median_difference, y, "D" if y == last else "o", color=colour, ms=3.2)
+        ax.plot(row.difference, y, "D" if y == last else "o", color=colour, ms=3.2)
     names = [f"{r.data_set}: {r.object}" if r.data_set else r.object for r in drawn.itertuples()]
     counts = [f"{label(n)} ({k})" for n, k in zip(names, drawn["n"], strict=True)]
     ax.set_yticks(range(len(drawn)), [fill(name, 40) for name in counts], size=6)

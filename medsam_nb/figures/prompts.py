@@ -3,6 +3,8 @@
 In the visual language of `style`: functions draw on axes they are given and return what they drew.
 """
 
+from collections.abc import Iterable, Sequence
+
 import pandas as pd
 from matplotlib.axes import Axes
 
@@ -42,3 +44,14 @@ def iou_by_prompt_2d(table: pd.DataFrame, ax: Axes, mask_choice: str = "first_ma
     iou_axis(ax, "mean IoU (cases in brackets)")
     legend(ax, [mark(PROMPT_COLOURS[mode], label(mode)) for mode in modes])
     return drawn
+
+
+def iou_by_prompt_2d_of_models(
+    table: pd.DataFrame, models: Sequence[str], axes: Iterable[Axes]
+) -> pd.DataFrame:
+    """Draw `iou_by_prompt_2d` for several models, each on its axes; return what is drawn with `model`."""
+    drawn = []
+    for name, ax in zip(models, axes, strict=True):
+        drawn.append(iou_by_prompt_2d(table[table["model"] == name], ax).assign(model=name))
+        ax.set_title(label(name))
+    return pd.concat(drawn, ignore_index=True)

@@ -2,7 +2,7 @@
 
 One visual language throughout: a colour per prompt, blue for bidirectional and orange for
 front to end, filled for the first mask and open for the most confident one. Points are means over cases
-(slices first averaged within their case); bars and bands are 95 % cluster-bootstrap intervals.
+(slices first averaged within their case, data sets with equal weight); bars and bands are 95 % intervals.
 """
 
 from contextlib import AbstractContextManager
@@ -18,6 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from medsam_nb.figures.words import as_csv
 from medsam_nb.files import write_atomically
 
 COLUMN_MM = 88  # one and two columns of most journals
@@ -92,7 +93,7 @@ def save(fig: Figure, folder: Path, name: str, plotted: pd.DataFrame) -> dict[st
         metadata = {"CreationDate": None} if kind == "pdf" else None
         fig.savefig(buffer, format=kind, metadata=metadata)
         write_atomically(paths[kind], buffer.getvalue())
-    write_atomically(paths["csv"], plotted.to_csv(index=False, float_format="%.6g").encode())
+    write_atomically(paths["csv"], as_csv(plotted, "%.6g"))
     plt.close(fig)  # a notebook shows it where it is named, not once more when the cell ends
     return paths
 

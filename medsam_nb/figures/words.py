@@ -1,13 +1,32 @@
 """Numbers and names as they are printed, in figures, tables and text."""
 
+import re
 from textwrap import fill
 
 import numpy as np
+import pandas as pd
+
+from medsam_nb.errors import printable
+
+# What a spreadsheet takes for a formula, unless it is a number, a printed interval or a lone dash.
+FORMULA = re.compile(r"\s*[=+\-@\uff1d\uff0b\uff0d\uff20]|[\t\r\n]")
+PRINTED_NUMBER = re.compile(r"-|[-+]?[\d.,]+(e[-+]?\d+)?( \([-+\d., to]+\))?( \[\d+ % CI\])?", re.IGNORECASE)
+
+# Parts of names that are written in another way.
+SPELT = {"sam2": "SAM 2", "sam": "SAM", "medsam": "MedSAM", "medsam2": "MedSAM2", "ct": "CT", "mri": "MRI"}
+SPELT |= {"pet": "PET", "xray": "X-ray", "us": "ultrasound", "mni152": "MNI152", "2d": "2D", "3d": "3D"}
 
 
 def label(name: object, width: int = 0) -> str:
-    """Return a name as it is printed: no underscores, wrapped at `width` characters where given."""
-    text = str(name).replace("_", " ")
+    """Return a name as it is printed: no underscores, known parts as they are spelt, wrapped if asked for.
+
+    Examples
+    --------
+    >>> label("miniature_sam2"), label("simulated_xray"), label("sam2.1_hiera_large")
+    ('miniature SAM 2', 'simulated X-ray', 'SAM 2.1 hiera large')
+    """
+    text = re.sub(r"\bsam2\.1(?=_)", "SAM 2.1", str(name)).replace("_", " ")
+    text = " ".join(SPELT.get(part, part) for part in text.split(" "))
     return fill(text, width) if width else text
 
 
@@ -40,3 +59,30 @@ def interval_text(estimate: float, low: float, high: float) -> str:
     if not np.isfinite(estimate):
         return "-"
     return f"{estimate:.3f} ({low:.3f} to {high:.3f})" if np.isfinite(low) else f"{estimate:.3f}"
+
+
+def _as_text(value: object) -> object:
+    """Return a cell that no spreadsheet runs and no terminal obeys.
+
+    Text that begins like a formula gets an apostrophe before it.
+
+    Examples
+    --------
+    >>> [_as_text(value) for value in ("=1+1", "@a", "-0.1 (-0.2 to 0.1)", "liver", -3)]
+    ["'=1+1", "'@a", '-0.1 (-0.2 to 0.1)', 'liver', -3]
+    """
+    if not isinstance(value, str):
+        return value
+    text = printable(value)
+    return f"'{text}" if FORMULA.match(value) and not PRINTED_NUMBER.fullmatch(value) else text
+
+
+def as_csv(table: pd.DataFrame, float_format: str | None = None) -> bytes:
+    """Return a table as CSV in UTF-8 whose text no spreadsheet takes for formulas: names come from files."""
+    shown = table.copy()
+    for place, kind in enumerate(table.dtypes):
+        if not pd.api.types.is_numeric_dtype(kind):
+            cells = [_as_text(value) for value in table.iloc[:, place]]
+            shown.isetitem(place, pd.Series(cells, index=table.index, dtype=object))
+    shown.columns = [_as_text(str(name)) for name in table.columns]
+    return shown.to_csv(index=False, float_format=float_format).encode()

@@ -1,0 +1,9 @@
+"""Adapting a checkpoint: prepared cases and a SAM 2 in, trained weights out."""
+
+import lazy_loader as lazy
+
+__getattr__, __dir__, __all__ = lazy.attach(
+    __name__,
+    submodules=["adapters", "batches", "finetune", "losses", "sequence_steps", "steps", "targets"],
+    submod_attrs={},
+)

@@ -1,0 +1,13 @@
+"""The data manifest: YAML files in, validated rows of data sets and checkpoints out."""
+
+import lazy_loader as lazy
+
+__getattr__, __dir__, __all__ = lazy.attach(
+    __name__,
+    submodules=["layouts", "reading", "rows", "schema"],
+    submod_attrs={
+        "reading": ["load_manifest"],
+        "rows": ["Checkpoint", "DataSet", "Manifest"],
+        "schema": ["state_table"],
+    },
+)

@@ -3,12 +3,15 @@
 The readers themselves are in `layouts`.
 """
 
+from collections import Counter
+from collections.abc import Hashable, Iterable
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 PATIENT = "{patient}"
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.+-]+$")]
+# One safe part of a path: no separator, no leading dot (nor "." and ".."), at most 100 characters.
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_+-][A-Za-z0-9_.+-]{0,99}$")]
 
 
 def _below(path: str) -> str:
@@ -22,10 +25,24 @@ RelativePath = Annotated[str, AfterValidator(_below)]
 CasePattern = Annotated[str, Field(pattern=r"\{case\}"), AfterValidator(_below)]
 
 
-class Row(BaseModel):
-    """What all parts of the manifest share: no unknown field, no change after loading."""
+MOST_VOXELS = 1 << 26  # of a simulated case; its drawing takes about 50 bytes a voxel
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+
+def require_different(values: Iterable[Hashable], what: str) -> None:
+    """Raise ValueError for a value that stands twice."""
+    twice = sorted(str(value) for value, count in Counter(values).items() if count > 1)
+    if twice:
+        raise ValueError(f"{what} {', '.join(twice)} stands twice; keep one")
+
+
+class Row(BaseModel):
+    """What all parts of the manifest share.
+
+    No unknown field, no change after loading, no value of another type (`true` is no label, "no" is not
+    false), no NaN and no infinity.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class CommonLayout(Row):
@@ -56,8 +73,8 @@ class DukeBreastLayout(Row):
     """Duke breast MRI: which series, by a word in its folder's name, and which segments."""
 
     name: Literal["duke_breast"]
-    series: str = "pre"
-    segments: dict[Name, list[str]]
+    series: str = Field(default="pre", min_length=1)
+    segments: dict[Name, Annotated[list[str], Field(min_length=1)]] = Field(min_length=1)
 
 
 class PairsLayout(Row):
@@ -97,9 +114,11 @@ class ListedCase(Row):
     case_id: Name
     image: RelativePath
     mask: RelativePath | None = None
-    segments: dict[Name, str] | None = None
-    masks: dict[Name, list[RelativePath]] | None = None
-    patient: str | None = Field(default=None, pattern=r"\S")
+    segments: dict[Name, str] | None = Field(default=None, min_length=1)
+    masks: dict[Name, Annotated[list[RelativePath], Field(min_length=1)]] | None = Field(
+        default=None, min_length=1
+    )
+    patient: Annotated[str, Field(pattern=r"\S")] | None = None
 
     @model_validator(mode="after")
     def _one_kind(self) -> Self:
@@ -122,30 +141,52 @@ class ListedLayout(Row):
         """Whether any case says whose images it holds."""
         return any(case.patient for case in self.cases)
 
+    @model_validator(mode="after")
+    def _told_apart(self) -> Self:
+        require_different((case.case_id for case in self.cases), "the case_id")
+        return self
+
 
 class Mni152Layout(Row):
     """A slab of the MNI152 template that comes with nilearn."""
 
     name: Literal["mni152"]
     resolution_mm: int = Field(default=2, ge=1, le=4)
-    first_slice: int = Field(default=0, ge=0)
+    first_slice: int = Field(default=0, ge=0, le=180)
     slice_count: int | None = Field(default=None, ge=1)
+
+
+Side = Annotated[int, Field(ge=16, le=2048)]  # of a slice, pixels
+Spacing = Annotated[float, Field(ge=0.001, le=100)]  # mm
 
 
 class SimulatedCase(Row):
     """One simulated case: everything that decides it."""
 
     seed: int = Field(ge=0, lt=1_000_000)
-    shape: tuple[int, int, int]
-    spacing_mm: tuple[float, float, float]
+    shape: tuple[Annotated[int, Field(ge=6, le=2048)], Side, Side] = Field(strict=False)
+    spacing_mm: tuple[Spacing, Spacing, Spacing] = Field(strict=False)
+
+    @model_validator(mode="after")
+    def _can_be_allocated(self) -> Self:
+        voxels = self.shape[0] * self.shape[1] * self.shape[2]
+        if voxels > MOST_VOXELS:
+            raise ValueError(f"shape has {voxels:,} voxels; at most {MOST_VOXELS:,} are allowed")
+        return self
 
 
 class SimulatedLayout(Row):
-    """Cases computed by `phantom.simulate_case`."""
+    """Cases computed by `simulated.anatomy.simulate_case`; seed and slice thickness name them."""
 
     name: Literal["simulated"]
     modality: Literal["ct", "mri", "pet", "ultrasound", "xray"]
     cases: list[SimulatedCase] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _told_apart(self) -> Self:
+        names = [(case.seed, f"{case.spacing_mm[0]:g} mm") for case in self.cases]
+        require_different(names, "the case of seed and slice thickness")
+        return self
 
 
 Layout = Annotated[

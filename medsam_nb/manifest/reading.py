@@ -1,11 +1,13 @@
 """Reading manifest files: a mistake is reported with its line, its field and what would be allowed."""
 
+import reprlib
 from pathlib import Path
 
 import yaml
 from pydantic import ValidationError
 
 from medsam_nb.errors import ManifestError, require_known
+from medsam_nb.files import locate, read_yaml
 from medsam_nb.manifest.layouts import (
     AutopetLayout,
     BratsLayout,
@@ -21,6 +23,7 @@ from medsam_nb.manifest.layouts import (
 from medsam_nb.manifest.rows import Checkpoint, DataSet, Expected, File, Manifest
 from medsam_nb.protocol.intensity import Intensity
 
+MANY_MISTAKES = 20  # a message lists no more
 UNKNOWN_FIELD = ("extra_forbidden", "unexpected_keyword_argument")  # of pydantic's models, dataclasses
 
 
@@ -51,89 +54,50 @@ def load_manifest(path: Path, *more: Path) -> Manifest:
 
 
 def _load_one(path: Path) -> Manifest:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise ManifestError(path, f"cannot be read ({error.strerror}).", "Check the path.") from error
-    try:
-        tree = yaml.compose(text, Loader=yaml.SafeLoader)
-        _refuse_repeated_keys(path, tree)
-        content = yaml.safe_load(text)
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else "?"
-        raise ManifestError(
-            f"{path}, line {line}", f"is no YAML: {error.problem}.", "Mend the line."
-        ) from error
-    if not isinstance(content, dict):
+    content, tree = read_yaml(path, error=ManifestError)
+    if not any(content.values()):
         raise ManifestError(path, "holds no rows.", "Begin with `data_sets:` or `checkpoints:`.")
-    for rows in content.values():
-        for name, row in rows.items() if isinstance(rows, dict) else ():
-            if isinstance(row, dict):
-                row["name"] = name
+    named = {kind: _with_names(path, tree, kind, rows) for kind, rows in content.items()}
     try:
-        return Manifest.model_validate(content)
+        return Manifest.model_validate(named)
     except ValidationError as error:
         raise _readable(path, tree, error) from error
 
 
-def _refuse_repeated_keys(path: Path, node: yaml.Node | None) -> None:
-    """Raise ManifestError where a mapping has one key twice; YAML itself would keep the last."""
-    if isinstance(node, yaml.MappingNode):
-        seen = {}
-        for key, value in node.value:
-            if key.value in seen:
-                raise ManifestError(
-                    f"{path}, line {key.start_mark.line + 1}",
-                    f"{key.value!r} stands here again (first in line {seen[key.value]}).",
-                    "Keep one of the two.",
-                )
-            seen[key.value] = key.start_mark.line + 1
-            _refuse_repeated_keys(path, value)
-    elif isinstance(node, yaml.SequenceNode):
-        for value in node.value:
-            _refuse_repeated_keys(path, value)
+def _with_names(path: Path, tree: yaml.Node, kind: str, rows: object) -> object:
+    """Return the rows of one kind with their keys as names; each is a new one, as aliases share theirs."""
+    if not isinstance(rows, dict):
+        return rows
+    for name, row in rows.items():
+        if isinstance(row, dict) and "name" in row:
+            line, field = locate(tree, (kind, name, "name"))
+            problem = f"{field}: the name of a row is its key, {name!r}."
+            raise ManifestError(f"{path}, line {line}", problem, "Remove the field.")
+    return {name: {**row, "name": name} if isinstance(row, dict) else row for name, row in rows.items()}
 
 
 def _readable(path: Path, tree: yaml.Node, error: ValidationError) -> ManifestError:
     """Return pydantic's findings with the lines of the file."""
     findings = []
     for item in error.errors():
-        line, field = _locate(tree, item["loc"])
+        line, field = locate(tree, item["loc"])
         message = item["msg"].removeprefix("Value error, ")
         if item["type"] in UNKNOWN_FIELD:
             message = f"unknown field; known: {', '.join(_known_fields(item['loc']))}"
         elif item["type"] not in ("missing", "value_error", "union_tag_invalid", "union_tag_not_found"):
-            message += f", not {item['input']!r}"
+            message += f", not {reprlib.repr(item['input'])}"
+            if item["type"] == "string_type" and isinstance(item["input"], bool | int | float):
+                message += " (put it in quotes)"
         findings.append((line, f"{field}: {message}"))
     # A misspelt field is also a missing one: the misspelling is what the reader must see first.
     findings.sort(key=lambda finding: ("unknown field" not in finding[1], finding[0]))
     line, first = findings[0]
-    others = "".join(f"\n  line {number}, {text}." for number, text in findings[1:])
+    others = "".join(f"\n  line {number}, {text}." for number, text in findings[1:MANY_MISTAKES])
     return ManifestError(
         f"{path}, line {line}",
         f"{first}.{others}",
         f"{len(findings)} mistake(s); mend the file and start again.",
     )
-
-
-def _locate(node: yaml.Node, location: tuple) -> tuple[int, str]:
-    """Return line and dotted name of pydantic's location; names of union members are skipped."""
-    line, names = node.start_mark.line + 1, []
-    for part in location:
-        if isinstance(node, yaml.MappingNode):
-            for key, value in node.value:
-                if key.value == str(part):
-                    line, node = key.start_mark.line + 1, value
-                    names.append(str(part))
-                    break
-            else:
-                if part == location[-1]:
-                    names.append(str(part))
-        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
-            node = node.value[part]
-            line = node.start_mark.line + 1
-            names.append(str(part))
-    return line, ".".join(names)
 
 
 def _known_fields(location: tuple) -> list[str]:

@@ -3,8 +3,9 @@
 import re
 from collections.abc import Sequence
 from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from medsam_nb.errors import ManifestError, require_known
 from medsam_nb.manifest.layouts import (
@@ -12,11 +13,41 @@ from medsam_nb.manifest.layouts import (
     Name,
     RelativePath,
     Row,
+    require_different,
 )
 from medsam_nb.protocol.intensity import Intensity
 
+MOST_FILE_BYTES = 1 << 50
+
+
+def _with_host(url: str) -> str:
+    """Refuse an address without a host, with a port that is none, or with a user's name or password."""
+    parts = urlsplit(url)
+    if not parts.hostname or parts.port == 0 or "@" in parts.netloc:
+        raise ValueError(f"{url!r} is no address such as https://example.org/file (without a user's name)")
+    return url
+
+
+def _told_apart(labels: list[int]) -> list[int]:
+    require_different(labels, "the label")
+    return labels
+
+
+def _with_numbers(settings: object) -> object:
+    """Refuse truth values and text as grey-level limits; a dataclass would take them for numbers."""
+    for name in ("low", "high"):
+        value = settings.get(name, 0.0) if isinstance(settings, dict) else 0.0
+        if isinstance(value, bool | str):
+            raise ValueError(f"{name} must be a number, not {value!r}")
+    return settings
+
+
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 LabelValue = Annotated[int, Field(ge=1, le=65535)]
+Labels = Annotated[list[LabelValue], AfterValidator(_told_apart)]
+Url = Annotated[str, Field(pattern=r"^https?://\S+$", max_length=2000), AfterValidator(_with_host)]
+Words = Annotated[str, Field(pattern=r"\S")]  # not empty, not only blanks
+Config = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.+-]*(/[A-Za-z0-9_][A-Za-z0-9_.+-]*)*$")]
 
 
 class File(Row):
@@ -30,10 +61,10 @@ class File(Row):
     unpack : whether it is an archive (zip, tar) to be unpacked where it lies.
     """
 
-    url: str = Field(pattern=r"^https?://\S+$")
+    url: Url
     path: RelativePath
     sha256: Sha256 | None = None
-    size_bytes: int | None = Field(default=None, gt=0)
+    size_bytes: int | None = Field(default=None, gt=0, le=MOST_FILE_BYTES)
     unpack: bool = False
 
 
@@ -46,8 +77,8 @@ class Expected(Row):
     study_masks : slices the study counts, as far as known; see `unverified`.
     """
 
-    cases: int | None = None
-    study_masks: int | None = None
+    cases: int | None = Field(default=None, ge=0)
+    study_masks: int | None = Field(default=None, ge=0)
 
 
 class DataSet(Row):
@@ -74,15 +105,15 @@ class DataSet(Row):
 
     name: str = ""
     group: Literal["study", "embedded", "further", "sample", "example", "own"] = "own"
-    title: str
+    title: Words
     paper_name: str | None = None
-    modality: str
+    modality: Words
     dimension: Literal[2, 3]
-    objects: dict[Name, list[LabelValue]] = Field(min_length=1)
-    ignored_labels: list[LabelValue] = []
+    objects: dict[Name, Annotated[Labels, Field(min_length=1)]] = Field(min_length=1)
+    ignored_labels: Labels = []
     merged: str | None = None
     slice_axis: Literal["thickest", "axial", "coronal", "sagittal", "stored"] = "thickest"
-    intensity: Intensity
+    intensity: Annotated[Intensity, BeforeValidator(_with_numbers)]
     mask_threshold: float | None = None
     mask_geometry: Literal["check", "ignore"] = "check"
     may_be_empty: bool = False
@@ -94,7 +125,7 @@ class DataSet(Row):
     access: Literal["open", "login", "agreement", "embedded", "own"] = "own"
     licence: str = "not stated"
     citation: str = ""
-    home_page: str | None = None
+    home_page: Url | None = None
     files: list[File] = []
     steps: list[str] = []
     expected: Expected = Expected()
@@ -112,6 +143,7 @@ class DataSet(Row):
             raise ValueError(f"labels {both} are both an object and ignored")
         if self.access in ("login", "agreement") and not self.steps:
             raise ValueError("access behind a login or agreement needs `steps` that say how to get it")
+        require_different((file.path for file in self.files), "the path")
         return self
 
     @model_validator(mode="after")
@@ -130,7 +162,9 @@ class DataSet(Row):
             except re.error as error:
                 raise ValueError(f"`patient` is no regular expression ({error})") from error
             if groups != 1:
-                raise ValueError(f"`patient` has {groups} groups; the one in parentheses is the patient")
+                raise ValueError(
+                    f"`patient` has {groups} groups, not one group in brackets, such as ^(P[0-9]+)_"
+                )
         return self
 
     @property
@@ -158,12 +192,12 @@ class Checkpoint(Row):
 
     name: str = ""
     family: Literal["sam2", "sam"]
-    config: str
+    config: Config
     file: RelativePath
-    url: str | None = None
+    url: Url | None = None
     sha256: Sha256 | None = None
-    size_bytes: int | None = Field(default=None, gt=0)
-    image_size: int = Field(default=1024, gt=0)
+    size_bytes: int | None = Field(default=None, gt=0, le=MOST_FILE_BYTES)
+    image_size: int = Field(default=1024, ge=64, le=4096, multiple_of=64)
     embedded: bool = False
     medical_images: Literal["none", "listed", "partly_listed", "unknown"] = "unknown"
     licence: str

@@ -73,6 +73,9 @@ def _line(cells: list[str]) -> str:
 
 
 def _state(row: DataSet) -> str:
-    """Return "ready", or why not, and how many facts of the row nobody has checked."""
-    state = "ready" if row.ready else "layout unverified"
-    return f"{state}; unverified facts: {len(row.unverified)}" if row.unverified else state
+    """Return "ready", or why not, and how many facts and downloads of the row nothing vouches for."""
+    parts = ["ready" if row.ready else "layout unverified"]
+    parts += [f"unverified facts: {len(row.unverified)}"] if row.unverified else []
+    unproven = sum(file.sha256 is None for file in row.files)
+    parts += [f"unverified downloads: {unproven}"] if unproven else []
+    return "; ".join(parts)

@@ -10,12 +10,11 @@ in the same way, and its content has not changed since.
 """
 
 import hashlib
-import io
 import json
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
@@ -27,8 +26,8 @@ from segment_anything.utils.transforms import ResizeLongestSide
 from torch import nn
 
 from medsam_nb.errors import require_known
-from medsam_nb.files import write_atomically
 from medsam_nb.models.checkpoints import Model
+from medsam_nb.models.feature_folder import FeatureFolder
 from medsam_nb.models.sharing import replaced
 from medsam_nb.protocol.options import FRAMES
 from medsam_nb.provenance import ENCODED_SLICES, code_sha256, package_versions
@@ -36,8 +35,6 @@ from medsam_nb.provenance import ENCODED_SLICES, code_sha256, package_versions
 ENCODING_PACKAGES = ("numpy", "pillow", "sam2", "segment-anything", "torch", "torchvision")
 BUDGET_BYTES = 256 << 20
 BUDGET_SLICES = 64  # at least; a slice of SAM 2 at 1024 pixels takes 16.8 MB in float32, 10.5 in bfloat16
-MAGIC = b"medsam-nb features 1\n"
-DIGEST_BYTES = 32
 
 Encode = Callable[[np.ndarray], list[torch.Tensor]]
 
@@ -153,96 +150,14 @@ def device_name(device: torch.device) -> str:
     return f"{device.type} {torch.backends.cpu.get_cpu_capability()}"
 
 
-class FeatureFolder:
-    """Features on disk, one file per slice; safe for several processes, and for a full disk.
-
-    A file holds its key, the hash of its content, and the content; it appears all at once. A file that
-    is damaged, or whose key is not the one it is filed under, is not used and is written anew.
-
-    Parameters
-    ----------
-    folder : Path
-    origin : str
-        All that features depend on, but for the pixels: weights, preprocessing, arithmetic, package.
-    most_bytes : int, optional
-        What the folder may hold, whoever wrote it; files written longest ago go first. Each process that
-        writes at the same time may exceed it by 32 files.
-    """
-
-    def __init__(self, folder: Path, origin: str, most_bytes: int | None = None) -> None:
-        self.folder, self.origin = Path(folder), origin
-        self._writable = True
-        self._most, self._room = most_bytes, 0
-
-    def key(self, picture: np.ndarray) -> str:
-        """Return the key of a slice's features."""
-        digest = hashlib.sha256(self.origin.encode())
-        digest.update(f"{picture.dtype} {picture.shape}".encode())
-        digest.update(np.ascontiguousarray(picture).tobytes())
-        return digest.hexdigest()
-
-    def _path(self, key: str) -> Path:
-        return self.folder / key[:2] / f"{key}.features"
-
-    def read(self, key: str) -> list[torch.Tensor] | None:
-        """Return stored features, or None where there are none that can be used."""
-        path = self._path(key)
-        try:
-            data = path.read_bytes()
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            warnings.warn(f"{path}: cannot be read ({error}); the slice is encoded again.", stacklevel=3)
-            return None
-        head = MAGIC + key.encode()
-        content = memoryview(data)[len(head) + DIGEST_BYTES :]
-        stored = data[len(head) : len(head) + DIGEST_BYTES]
-        if not data.startswith(head) or hashlib.sha256(content).digest() != stored:
-            warnings.warn(f"{path}: is damaged or not what its name says; it is made anew.", stacklevel=3)
-            return None
-        return torch.load(io.BytesIO(content), weights_only=True)
-
-    def _make_room(self, size: int) -> None:
-        """Keep the folder within its limit once this many bytes are added; count anew only now and then."""
-        if self._most is None:
-            return
-        self._room -= size
-        if self._room >= 0:
-            return
-        files = []
-        for path in self.folder.glob("*/*"):
-            with suppress(FileNotFoundError):  # another process was quicker
-                stored = path.stat()
-                files.append((stored.st_mtime, stored.st_size, path))
-        used = sum(length for _, length, _ in files)
-        if used + size > self._most:
-            for _, length, path in sorted(files):
-                if used + size <= 0.9 * self._most:
-                    break
-                path.unlink(missing_ok=True)
-                used -= length
-        self._room = min(self._most - used - size, 32 * size)
-
-    def write(self, key: str, levels: list[torch.Tensor]) -> None:
-        """Store features; where that fails, say so once and go on without the folder."""
-        if not self._writable:
-            return
-        buffer = io.BytesIO()
-        torch.save([level.cpu() for level in levels], buffer)  # keeps the layout, on which bits may depend
-        content = buffer.getvalue()
-        data = MAGIC + key.encode() + hashlib.sha256(content).digest() + content
-        if self._most is not None and len(data) > self._most:
-            return
-        try:
-            self._make_room(len(data))
-            write_atomically(self._path(key), data)
-        except OSError as error:
-            self._writable = False
-            warnings.warn(
-                f"{self.folder}: features cannot be stored ({error}); they are kept in memory, within the "
-                "budget, and encoded again beyond it. Make room, or give another folder.",
-                stacklevel=3,
-            )
+def feature_shapes(model: Model) -> list[tuple[int, ...]]:
+    """Return the shapes of a slice's features, finest level first, each (1, channels, y, x)."""
+    network, size = model.network, model.image_size
+    if model.family == "sam":
+        return [(1, network.prompt_encoder.embed_dim, *network.prompt_encoder.image_embedding_size)]
+    decoder = network.sam_mask_decoder
+    channels = (decoder.conv_s0.out_channels, decoder.conv_s1.out_channels, network.hidden_dim)
+    return [(1, count, size // step, size // step) for count, step in zip(channels, (4, 8, 16), strict=True)]
 
 
 class SliceFeatures:
@@ -297,7 +212,13 @@ class SliceFeatures:
                 "code": code_sha256(*ENCODED_SLICES),
                 "packages": package_versions(ENCODING_PACKAGES),
             }
-            self._folder = FeatureFolder(folder, json.dumps(origin, sort_keys=True), folder_bytes)
+            self._folder = FeatureFolder(
+                folder,
+                json.dumps(origin, sort_keys=True),
+                feature_shapes(model),
+                {torch.float32, model.dtype},
+                folder_bytes,
+            )
 
     def __getitem__(self, index: int) -> list[torch.Tensor]:
         """Return the features of a slice, finest level first, each of shape (1, channels, y, x)."""

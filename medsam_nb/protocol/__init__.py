@@ -1,0 +1,29 @@
+"""What is measured: masks, prompts, designs, metrics and the tidy table.
+
+In come arrays, out come prompts, what is to be predicted, values and the columns of rows. NumPy and pandas:
+no network, no file format.
+"""
+
+import lazy_loader as lazy
+
+__getattr__, __dir__, __all__ = lazy.attach(
+    __name__,
+    submodules=[
+        "designs",
+        "intensity",
+        "metrics",
+        "options",
+        "prompts",
+        "seeds",
+        "table",
+        "tracks",
+        "volume",
+    ],
+    submod_attrs={
+        "designs": ["ALL_DESIGNS", "Design", "chosen_designs"],
+        "options": ["MemoryWindow", "PropagationOptions"],
+        "prompts": ["Prompt", "prompt_3d", "prompts_2d"],
+        "metrics": ["iou"],
+        "volume": ["Case", "Volume"],
+    },
+)

@@ -13,6 +13,7 @@ from medsam_nb.errors import InputError
 
 WHITE = 255
 POLICIES = ("window", "percentile", "min_max", "stored")
+MOST_VALUE = 1e30  # far beyond any stored intensity, and differences still fit 32 bits
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,8 @@ class Intensity:
     low, high : float
     """
 
-    __pydantic_config__: ClassVar[dict] = {"extra": "forbid"}  # the manifest refuses misspelt fields
+    # The manifest refuses misspelt fields and NaN.
+    __pydantic_config__: ClassVar[dict] = {"extra": "forbid", "allow_inf_nan": False}
 
     policy: Literal["window", "percentile", "min_max", "stored"] = "percentile"
     low: float = 0.5
@@ -39,6 +41,8 @@ class Intensity:
     def __post_init__(self) -> None:
         if self.policy not in POLICIES:
             raise ValueError(f"unknown intensity policy {self.policy!r}; known: {', '.join(POLICIES)}")
+        if not (abs(self.low) <= MOST_VALUE and abs(self.high) <= MOST_VALUE):
+            raise ValueError(f"low ({self.low}) and high ({self.high}) must be numbers up to {MOST_VALUE:g}")
         if self.policy in ("window", "percentile") and not self.low < self.high:
             raise ValueError(f"low ({self.low}) must be below high ({self.high})")
         if self.policy == "percentile" and not (self.low >= 0 and self.high <= 100):

@@ -19,13 +19,10 @@ from importlib.metadata import version
 import numpy as np
 
 NSD_TOLERANCE_MM = 2.0
-VOLUME_METRICS = (
-    "volume_iou",
-    "volume_dice",
-    "over_propagation_slices",
-    "over_propagation_mm",
-    "hd95_mm",
-    "nsd",
+# Names of the values in the tidy table; the Dice of a slice follows from its IoU and is not stored.
+METRICS = (
+    *("iou", "dice", "volume_iou", "volume_dice", "over_propagation_slices", "over_propagation_mm"),
+    *("hd95_mm", "nsd"),
 )
 
 
@@ -164,17 +161,3 @@ def volume_overlap(
         "over_propagation_slices": slices,
         "over_propagation_mm": millimetres,
     }
-
-
-def volume_metrics(
-    truth: np.ndarray,
-    prediction: np.ndarray,
-    spacing_mm: tuple[float, float, float],
-    tolerance_mm: float = NSD_TOLERANCE_MM,
-) -> dict[str, float]:
-    """Return every metric of a whole volume by its name in the results table (`VOLUME_METRICS`).
-
-    Parameters are those of `surface_distances`.
-    """
-    overlap = volume_overlap(truth, prediction, spacing_mm)
-    return overlap | surface_distances(truth, prediction, spacing_mm, tolerance_mm)

@@ -104,10 +104,14 @@ class RunKey:
     patient_id: str = field(default="", compare=False)
 
     @property
+    def determining(self) -> dict:
+        """The fields that determine a value: all but the patient."""
+        return {name: value for name, value in asdict(self).items() if name != "patient_id"}
+
+    @property
     def digest(self) -> str:
-        """A short name of the key: the first 20 digits of the SHA-256 of all that determines a value."""
-        determining = {name: value for name, value in asdict(self).items() if name != "patient_id"}
-        return hashlib.sha256(json.dumps(determining, sort_keys=True).encode()).hexdigest()[:20]
+        """A short name of the key: the first 20 digits of the SHA-256 of what determines a value."""
+        return hashlib.sha256(json.dumps(self.determining, sort_keys=True).encode()).hexdigest()[:20]
 
 
 def as_table(rows: list[Mapping] | pd.DataFrame) -> pd.DataFrame:

@@ -17,7 +17,6 @@ from medsam_nb.protocol.intensity import Intensity, to_uint8
 
 # Directions (slice, row, column) in which the index grows, as a radiologist looks at them.
 DISPLAY_AXES = {"axial": "SPL", "coronal": "PIL", "sagittal": "LIP"}
-SLICE_AXES = ("thickest", *DISPLAY_AXES, "stored")
 GEOMETRY_TOLERANCE_MM = 0.05
 SAME_SPACING = 0.01  # relative difference below which two spacings count as equal
 

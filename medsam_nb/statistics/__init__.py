@@ -1,0 +1,23 @@
+"""From rows to inference: the tidy table in, means, effects with intervals, tests and verdicts out."""
+
+import lazy_loader as lazy
+
+__getattr__, __dir__, __all__ = lazy.attach(
+    __name__,
+    submodules=[
+        "claims",
+        "paired",
+        "pooling",
+        "published",
+        "rankings",
+        "released_scripts",
+        "retention",
+        "scoreboard",
+        "shown_cases",
+    ],
+    submod_attrs={
+        "pooling": ["case_means", "check_table"],
+        "paired": ["compare", "summarise"],
+        "rankings": ["rank_designs"],
+    },
+)

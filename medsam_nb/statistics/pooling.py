@@ -1,25 +1,32 @@
 """From rows to one value per unit: what counts, what is paired with what, and how it is averaged.
 
-The unit of every inference is the case (patient); objects and slices are averaged inside it. The
-order of averaging is: slices of an object, designs that are compared alike, objects of a case.
-Nothing is imputed. A mask that could not be scored although the object is there counts as 0 and is
+The unit of every inference is the patient; cases, objects and slices are averaged inside it. The order of
+averaging is: slices of an object, designs that are compared alike, objects of a case, cases of a patient.
+Where a table does not say whose images its cases are, every case is a patient of its own, and is called a
+case. Nothing is imputed. A mask that could not be scored although the object is there counts as 0 and is
 counted; a row without a value for any other reason is left out and counted.
 """
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 
 import numpy as np
 import pandas as pd
 
 from medsam_nb.errors import InputError, StudyError
+from medsam_nb.protocol.designs import parse_design
 from medsam_nb.protocol.table import COLUMNS, FACTORS, KEY_COLUMNS, as_table
 
 # Metrics between 0 and 1 in which a failed mask is a 0.
 OVERLAPS = ("iou", "volume_iou", "volume_dice", "dice", "nsd")
 # Averaging over these by accident would mix experiments: a selection has to name them if they vary.
 NEVER_MIXED = ("task", "model", "mask_scope", "protocol", "frames")
-UNITS = {"case": ["data_set", "case_id"], "object": ["data_set", "object"], "data_set": ["data_set"]}
+UNITS = {
+    "patient": ["data_set", "patient_id"],
+    "case": ["data_set", "case_id"],
+    "object": ["data_set", "object"],
+    "data_set": ["data_set"],
+}
 SLICES = ("all", "propagated", "prompted")
 
 
@@ -37,7 +44,7 @@ class Comparison:
     family : str
         Comparisons of one family are corrected together.
     metric : str
-    unit : {"case", "object", "data_set"}
+    unit : {"patient", "case", "object", "data_set"}
     test : {"difference", "equivalence", "not_worse"}
         Wilcoxon signed-rank test; two one-sided tests against +-margin; one against -margin.
     alternative : {"two-sided", "greater", "less"}
@@ -56,7 +63,7 @@ class Comparison:
     where: Mapping = field(default_factory=dict)
     family: str = "all"
     metric: str = "iou"
-    unit: str = "case"
+    unit: str = "patient"
     test: str = "difference"
     alternative: str = "two-sided"
     margin: float = 0.05
@@ -160,6 +167,7 @@ def check_table(table: pd.DataFrame) -> pd.DataFrame:
     if wrong.any():
         first = table.loc[wrong, [*keys, "value"]].iloc[0].dropna().to_dict()
         raise InputError("results table", f"impossible values, the first in {first}.", "Compute it again.")
+    table = table.assign(patient_id=table["patient_id"].fillna(table["case_id"]))
     absent = table["truth_px"].eq(0).fillna(False).to_numpy(dtype=bool)
     failed = np.isnan(value) & overlap & ~absent
     table = table.assign(value=pd.array(np.where(failed, 0.0, value), "Float64"), failed=failed)
@@ -177,8 +185,13 @@ def select(table: pd.DataFrame, choice: Mapping) -> pd.DataFrame:
     return table
 
 
+def rows_of_design(table: pd.DataFrame, name: str) -> pd.DataFrame:
+    """Return the 3D rows of one design, by its name (`designs.Design.name`)."""
+    return select(table, {"task": "3d"} | asdict(parse_design(name)))
+
+
 def _side(table: pd.DataFrame, comparison: Comparison, choice: Mapping) -> pd.DataFrame:
-    rows = select(table, {**comparison.where, **choice, "metric": comparison.metric})
+    rows = of_metric(select(table, {**comparison.where, **choice}), comparison.metric)
     if comparison.slices != "all" and rows["distance_slices"].notna().any():
         prompted = rows["distance_slices"].eq(0).fillna(False)
         rows = rows[prompted if comparison.slices == "prompted" else ~prompted]
@@ -200,7 +213,9 @@ class Pairs:
     Attributes
     ----------
     values : DataFrame
-        Columns `data_set`, those of the unit, `a`, `b`; one row per unit that has both.
+        Columns `data_set`, those of the unit, `a`, `b`, `n_cases`; one row per unit that has both.
+    unit : str
+        "patient", or "case" where every patient has one; or as declared.
     unpaired : int
         Units that have only one side.
     failed_a, failed_b : int
@@ -210,6 +225,7 @@ class Pairs:
     """
 
     values: pd.DataFrame
+    unit: str
     unpaired: int
     failed_a: int
     failed_b: int
@@ -236,7 +252,8 @@ def paired_values(table: pd.DataFrame, comparison: Comparison) -> Pairs:
         for column in FACTORS
         if column not in differs and all(side[column].notna().any() for side in sides)
     ]
-    index = ["data_set", "case_id", "object", *factors, "slice_index"]
+    case = ["data_set", "patient_id", "case_id"]
+    index = [*case, "object", *factors, "slice_index"]
     a, b = (
         side.astype({"value": "float64"}).groupby(index, dropna=False, sort=False)["value"].mean()
         for side in sides
@@ -246,20 +263,54 @@ def paired_values(table: pd.DataFrame, comparison: Comparison) -> Pairs:
     present = [set(map(tuple, side[unit].drop_duplicates().itertuples(index=False))) for side in sides]
     means = both
     for kept in (
-        ["data_set", "case_id", "object", *factors],
-        ["data_set", "case_id", "object"],
-        *([["data_set", "case_id"]] if comparison.unit != "object" else []),
+        [*case, "object", *factors],
+        [*case, "object"],
+        *([case, UNITS["patient"]] if comparison.unit not in ("object", "case") else []),
+        *([["data_set", "patient_id", "object"]] if comparison.unit == "object" else []),
         unit,
     ):
         means = means.groupby(kept, dropna=False, sort=True)[["a", "b"]].mean().reset_index()
+    counted = both[[*unit, "case_id"]].drop_duplicates().groupby(unit, dropna=False).size()
+    means = means.merge(counted.rename("n_cases").reset_index(), on=unit, how="left")
+    own = (both["patient_id"] == both["case_id"]).all()
     paired = set(map(tuple, means[unit].itertuples(index=False)))
     return Pairs(
         values=means,
+        unit="case" if comparison.unit == "patient" and own else comparison.unit,
         unpaired=len((present[0] | present[1]) - paired),
         failed_a=int(sides[0]["failed"].sum()),
         failed_b=int(sides[1]["failed"].sum()),
         designs=len(both[factors].drop_duplicates()) if factors else int(len(both) > 0),
     )
+
+
+def of_metric(rows: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """Return the rows of a metric; the Dice of a slice follows from its IoU, as 2 IoU / (1 + IoU)."""
+    found = rows[rows["metric"] == metric]
+    if metric == "dice" and found.empty:
+        found = rows[(rows["metric"] == "iou") & rows["slice_index"].notna()]
+        found = found.assign(metric="dice", value=2 * found["value"] / (1 + found["value"]))
+    return found
+
+
+def patient_means(cases: pd.DataFrame, by: list[str]) -> pd.DataFrame:
+    """Return one value per patient and cell: the mean over a patient's cases.
+
+    Parameters
+    ----------
+    cases : DataFrame
+        Of `case_means`.
+    by : list of str
+        Columns that tell cells apart.
+
+    Returns
+    -------
+    DataFrame
+        Columns `data_set`, `patient_id`, those of `by`, `value`, `n_cases`.
+    """
+    place = ["data_set", "patient_id", *[column for column in by if column != "data_set"]]
+    means = cases.groupby(place, dropna=False, sort=True)["value"].agg(["mean", "size"])
+    return means.reset_index().rename(columns={"mean": "value", "size": "n_cases"})
 
 
 def refuse_mixture(rows: pd.DataFrame, by: Collection[str]) -> None:
@@ -288,15 +339,15 @@ def case_means(table: pd.DataFrame, by: list[str] | None = None, metric: str = "
     Returns
     -------
     DataFrame
-        Columns `data_set`, `modality`, `case_id`, those of `by`, `value`, `n_slices_scored`,
-        `n_objects`, `failed`.
+        Columns `data_set`, `modality`, `patient_id`, `case_id`, those of `by`, `value`, `n_slices_scored`,
+        `n_objects`, `failed`. `patient_means` averages the cases of a patient.
     """
     by = list(FACTORS) if by is None else list(by)
     rows = check_table(table)
-    rows = rows[rows["metric"] == metric].astype({"value": "float64"})
+    rows = of_metric(rows, metric).astype({"value": "float64"})
     refuse_mixture(rows, by)
     inner = [c for c in FACTORS if c not in by]
-    case = ["data_set", "modality", "case_id"]
+    case = ["data_set", "modality", "patient_id", "case_id"]
     objects = rows.groupby([*case, "object", *by, *inner], dropna=False, sort=False).agg(
         value=("value", "mean"), n_slices_scored=("value", "size"), failed=("failed", "sum")
     )

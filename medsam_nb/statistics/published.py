@@ -115,10 +115,10 @@ PUBLISHED_COMPARISONS = [
 ]
 
 
-def compare_published(resamples: int = 4000, seed: int = 0) -> pd.DataFrame:
+def compare_published() -> pd.DataFrame:
     """Return the comparisons of SAM's published results; the object is the unit, one Holm family."""
     declared = [item | {"unit": "object", "family": "published SAM"} for item in PUBLISHED_COMPARISONS]
-    return compare(sam_table(), declared, resamples=resamples, seed=seed)
+    return compare(sam_table(), declared)
 
 
 def _plain(name: str) -> str:

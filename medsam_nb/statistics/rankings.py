@@ -10,15 +10,15 @@ from statsmodels.formula.api import mixedlm
 
 from medsam_nb.errors import InputError
 from medsam_nb.protocol.designs import DESIGN_FACTORS
-from medsam_nb.statistics.paired import ALPHA
-from medsam_nb.statistics.pooling import case_means
+from medsam_nb.statistics.inference import ALPHA, FEWEST_DATA_SETS, OTHERS, THESE
+from medsam_nb.statistics.pooling import case_means, patient_means
 
 DESIGN = list(DESIGN_FACTORS)
 
 
 @dataclass(frozen=True, eq=False)
 class Ranking:
-    """Mean ranks of designs over cases, and what tells them apart.
+    """Mean ranks of designs over patients, and what tells them apart.
 
     Attributes
     ----------
@@ -44,7 +44,7 @@ class Ranking:
 
 
 def rank_designs(table: pd.DataFrame, by: list[str] | None = None, task: str = "3d") -> Ranking:
-    """Rank designs within every case and test whether the mean ranks differ.
+    """Rank designs within every patient and test whether the mean ranks differ.
 
     Parameters
     ----------
@@ -58,16 +58,17 @@ def rank_designs(table: pd.DataFrame, by: list[str] | None = None, task: str = "
     Notes
     -----
     The critical difference is q(k) sqrt(k (k + 1) / (6 n)) (Demsar 2006), q from the studentised
-    range with infinite degrees of freedom, divided by sqrt(2). It takes cases as independent.
+    range with infinite degrees of freedom, divided by sqrt(2). It takes patients as independent: it speaks of
+    these data sets.
     """
     by = DESIGN if by is None else by
     rows = table[table["task"] == task]
-    means = case_means(rows, by)
+    means = patient_means(case_means(rows, by), by)
     if means.empty:
         empty = pd.DataFrame(columns=["design", "mean_rank", "mean"])
         return Ranking(empty, 0, 0, float("nan"), float("nan"), float("nan"), f"no {task} rows")
     means["design"] = means[by].astype(str).agg("/".join, axis=1)
-    wide = means.pivot(index=["data_set", "case_id"], columns="design", values="value")
+    wide = means.pivot(index=["data_set", "patient_id"], columns="design", values="value")
     complete = wide.dropna()
     n, k = complete.shape
     ranks = complete.round(12).rank(axis=1, ascending=False)
@@ -114,7 +115,12 @@ def resolution(ranking: Ranking) -> str:
 
 
 def mixed_model(table: pd.DataFrame, factor: str, task: str = "3d") -> pd.DataFrame:
-    """Fit a linear mixed model as a check: one fixed effect, random cases nested in data sets.
+    """Fit a linear mixed model as a check: levels as fixed effect, patients nested in data sets.
+
+    From `FEWEST_DATA_SETS` data sets on the effect of a level may differ from data set to data set (a
+    variance component of data set and level), and limits and p come from Student's t with one degree of
+    freedom less than there are data sets. With fewer this cannot be estimated: the model then speaks of these
+    data sets, with n - 1 degrees of freedom for n patients, and says so.
 
     Parameters
     ----------
@@ -122,20 +128,21 @@ def mixed_model(table: pd.DataFrame, factor: str, task: str = "3d") -> pd.DataFr
         Rows of one model (or of two where the factor is "model").
     factor : str
         Column whose levels are compared; the first level in alphabetical order is the reference.
-        Other factors are averaged over, within a case.
+        Other factors are averaged over, within a patient.
 
     Returns
     -------
     DataFrame
         One row per level but the reference: `level`, `reference`, `estimate`, `ci_low`, `ci_high`,
-        `p`, `n_cases`, `n_data_sets`, `converged`, `note`. Where the fit fails or a variance is at
-        its boundary, `note` says so, and `converged` whether to trust the row.
+        `p`, `degrees_of_freedom`, `n_patients`, `n_data_sets`, `generalises_to`, `converged`, `note`. Where
+        the fit fails or a variance is at its boundary, `note` says so, and `converged` whether to trust the
+        row.
     """
-    means = case_means(table[table["task"] == task], [factor])
+    means = patient_means(case_means(table[table["task"] == task], [factor]), [factor])
     levels = sorted(means[factor].dropna().unique())
-    n, sets = len(means.groupby(["data_set", "case_id"])), means["data_set"].nunique()
-    columns = ["level", "reference", "estimate", "ci_low", "ci_high", "p", "n_cases", "n_data_sets"]
-    columns += ["converged", "note"]
+    n, sets = len(means.groupby(["data_set", "patient_id"])), means["data_set"].nunique()
+    columns = ["level", "reference", "estimate", "ci_low", "ci_high", "p", "degrees_of_freedom", "n_patients"]
+    columns += ["n_data_sets", "generalises_to", "converged", "note"]
     if len(levels) < 2 or n < 3:
         return pd.DataFrame(columns=columns)
     data = pd.DataFrame(
@@ -143,11 +150,17 @@ def mixed_model(table: pd.DataFrame, factor: str, task: str = "3d") -> pd.DataFr
             "value": means["value"].astype(float),
             "level": pd.Categorical(means[factor].astype(str), categories=levels),
             "data_set": means["data_set"].astype(str),
-            "case": (means["data_set"] + "/" + means["case_id"]).astype(str),
+            "patient": (means["data_set"] + "/" + means["patient_id"]).astype(str),
         }
     )
-    # with one data set there is no variance between sets to estimate: cases are the groups
-    groups, inner = ("data_set", {"case": "0 + C(case)"}) if sets > 1 else ("case", None)
+    others = sets >= FEWEST_DATA_SETS
+    freedom = sets - 1 if others else n - 1
+    # with one data set there is no variance between sets to estimate: patients are the groups
+    groups, inner = ("data_set", {"patient": "0 + C(patient)"}) if sets > 1 else ("patient", None)
+    if others:
+        inner = inner | {"level": "0 + C(level)"}
+    row = {"degrees_of_freedom": freedom, "n_patients": n, "n_data_sets": sets}
+    row["generalises_to"] = OTHERS if others else THESE
     notes: list[str] = []
     try:
         with warnings.catch_warnings(record=True) as seen:
@@ -155,30 +168,43 @@ def mixed_model(table: pd.DataFrame, factor: str, task: str = "3d") -> pd.DataFr
             fit = mixedlm("value ~ level", data, groups=groups, vc_formula=inner, re_formula="1").fit()
         notes += sorted({str(warning.message).splitlines()[0][:90] for warning in seen})
     except (np.linalg.LinAlgError, ValueError) as error:
-        notes = [f"no fit: {error}"]
-        row = dict.fromkeys(columns[2:6], float("nan"))
-        row |= {"n_cases": n, "n_data_sets": sets, "converged": False, "note": "; ".join(notes)}
+        row |= dict.fromkeys(columns[2:6], float("nan")) | {"converged": False, "note": f"no fit: {error}"}
         return pd.DataFrame(
             [{"level": x, "reference": levels[0], **row} for x in levels[1:]], columns=columns
         )
-    limits = fit.conf_int(alpha=ALPHA)
     found = []
     for level in levels[1:]:
         name = f"level[T.{level}]"
         if name not in fit.params:
             raise InputError(factor, f"the level {level!r} has no estimate.", "Check the column's values.")
-        found.append(
-            {
-                "level": level,
-                "reference": levels[0],
-                "estimate": float(fit.params[name]),
-                "ci_low": float(limits.loc[name, 0]),
-                "ci_high": float(limits.loc[name, 1]),
-                "p": float(fit.pvalues[name]),
-                "n_cases": n,
-                "n_data_sets": sets,
-                "converged": bool(fit.converged),
-                "note": "; ".join(notes),
-            }
+        estimate, error = float(fit.params[name]), float(fit.bse[name])
+        reach = scipy_stats.t.ppf(1 - ALPHA / 2, freedom) * error
+        numbers = {"estimate": estimate, "ci_low": estimate - reach, "ci_high": estimate + reach}
+        numbers["p"] = (
+            float(2 * scipy_stats.t.sf(abs(estimate / error), freedom)) if error > 0 else float("nan")
         )
+        row |= numbers | {"converged": bool(fit.converged), "note": "; ".join(notes)}
+        found.append({"level": level, "reference": levels[0], **row})
     return pd.DataFrame(found, columns=columns)
+
+
+def designs_by_mean(table: pd.DataFrame) -> pd.DataFrame:
+    """Return every design of every model with its mean IoU (data sets of equal weight), best first.
+
+    Returns
+    -------
+    DataFrame
+        Columns `model`, the four factors, "mean IoU", "SD over patients", "patients".
+    """
+    cells = ["model", *DESIGN]
+    means = patient_means(case_means(table[table["task"] == "3d"], by=cells), cells)
+    of_sets = means.groupby([*cells, "data_set"])["value"].mean().groupby(cells).mean().rename("mean IoU")
+    spread = means.groupby(cells)["value"].agg(["std", "size"])
+    ranked = pd.concat([of_sets, spread], axis=1).sort_values("mean IoU", ascending=False)
+    return ranked.reset_index().rename(columns={"std": "SD over patients", "size": "patients"})
+
+
+def mixed_models(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the mixed model of every factor of the designs, one below the other, with a column `factor`."""
+    fits = [mixed_model(table, factor).assign(factor=factor) for factor in DESIGN]
+    return pd.concat([fit for fit in fits if len(fit)] or fits[:1], ignore_index=True)

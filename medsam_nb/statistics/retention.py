@@ -78,3 +78,8 @@ def retention_at(ratios: pd.DataFrame, by: str, steps: tuple[int, ...] = STEPS) 
     near = near[near["slices"].isin(steps) & near["value"].notna()]
     cells = list(dict.fromkeys(["data_set", "case_id", by, "slices"]))
     return near.groupby(cells, dropna=False)["value"].mean().reset_index()
+
+
+def retention_by_prompt(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the retention ratio of every case and prompt at the stated distances (`retention_at`)."""
+    return retention_at(retention(table, "prompt"), "prompt")

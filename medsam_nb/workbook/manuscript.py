@@ -1,14 +1,22 @@
 """Tables and text for a paper: LaTeX with booktabs rules, and a methods paragraph from the record."""
 
+import re
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from medsam_nb.errors import printable
 from medsam_nb.figures.words import counted, interval_text, p_text
+from medsam_nb.files import write_atomically
+from medsam_nb.protocol.designs import DESIGN_FACTORS
+from medsam_nb.statistics.paired import summarise
+from medsam_nb.statistics.pooling import case_means
 from medsam_nb.workbook.differences import differences_from_sam2  # noqa: F401 (offered with the other texts)
+from medsam_nb.workbook.report import read_provenance
 
-COMPARISON_COLUMNS = ["comparison", "n", "mean a", "mean b", "median difference (95 % CI)", "r", "p (Holm)"]
+COMPARISON_COLUMNS = ["comparison", "n", "mean a", "mean b", "difference (95 % CI)", "r", "p (Holm)"]
 _SPECIAL = {"\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{"}
 _SPECIAL |= {"}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": "$<$", ">": "$>$"}
 
@@ -17,7 +25,7 @@ LONG = 36  # characters; longer text gets a column that breaks lines
 
 
 def comparison_table(result: pd.DataFrame) -> pd.DataFrame:
-    """Return the comparisons of `stats.compare` as printed: n, means, effect with interval, p last."""
+    """Return the comparisons of `paired.compare` as printed: n, means, effect with interval, p last."""
     names = [f"{r.comparison} ({r.level})" if r.level else r.comparison for r in result.itertuples()]
     return pd.DataFrame(
         {
@@ -25,8 +33,8 @@ def comparison_table(result: pd.DataFrame) -> pd.DataFrame:
             "n": result["n"].to_list(),
             "mean a": [f"{v:.3f}" if np.isfinite(v) else "-" for v in result["mean_a"]],
             "mean b": [f"{v:.3f}" if np.isfinite(v) else "-" for v in result["mean_b"]],
-            "median difference (95 % CI)": [
-                interval_text(r.median_difference, r.ci_low, r.ci_high)
+            "difference (95 % CI)": [
+                interval_text(r.difference, r.ci_low, r.ci_high)
                 + (" [90 % CI]" if r.ci_level < 0.94 and np.isfinite(r.ci_low) else "")
                 for r in result.itertuples()
             ],
@@ -53,7 +61,7 @@ def claims_table(board: pd.DataFrame) -> pd.DataFrame:
             "test": board["test"],
             "n": board["n"],
             "estimate (95 % CI)": [
-                interval_text(r.median_difference, r.ci_low, r.ci_high)
+                interval_text(r.difference, r.ci_low, r.ci_high)
                 + (" [90 % CI]" if r.ci_level < 0.94 and np.isfinite(r.ci_low) else "")
                 for r in board.itertuples()
             ],
@@ -78,17 +86,22 @@ def latex(table: pd.DataFrame, caption: str, name: str) -> str:
     """
 
     def cell(value: object) -> str:
-        return "".join(_SPECIAL.get(character, character) for character in str(value))
+        text = " ".join(printable(str(value)).split())
+        return "".join(_SPECIAL.get(character, character) for character in text)
 
+    key = re.sub(r"[^A-Za-z0-9:._-]+", "-", name)  # no character that steers TeX, and none that ends a label
     long = [c for c in table if table[c].astype(str).str.len().max() > LONG]  # NaN without rows: not long
     broken = f"p{{{0.6 / max(len(long), 1):.2f}\\linewidth}}"
     columns = "".join(
         broken if c in long else "r" if pd.api.types.is_numeric_dtype(table[c]) else "l" for c in table
     )
-    lines = [r"\begin{table}", r"\centering", rf"\caption{{{cell(caption)}}}", rf"\label{{tab:{name}}}"]
+    lines = [r"\begin{table}", r"\centering", rf"\caption{{{cell(caption)}}}", rf"\label{{tab:{key}}}"]
     lines += [rf"\begin{{tabular}}{{{columns}}}", r"\toprule"]
     lines += [" & ".join(cell(c) for c in table.columns) + r" \\", r"\midrule"]
-    lines += [" & ".join(cell(v) for v in row) + r" \\" for row in table.itertuples(index=False)]
+    rows = [" & ".join(cell(v) for v in row) + r" \\" for row in table.itertuples(index=False)]
+    lines += [
+        f"{{}}{row}" if row.startswith(("[", "*")) else row for row in rows
+    ]  # no argument of the \\ before
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}", ""])
 
 
@@ -137,14 +150,25 @@ def methods_paragraph(
     if protocols:
         parts.append(f"Protocol: {_listed(list(protocols))}.")
     tests, families = int(result["p"].notna().sum()), result.loc[result["p"].notna(), "family"].nunique()
+    units = set(result["unit"].dropna()) if "unit" in result else set()
+    unit = "case" if "patient" not in units else "patient"
+    whose = ", cases within a patient" if unit == "patient" else ""
     parts.append(
-        "The case was the unit of inference: slices were averaged within an object, objects within a case. "
-        f"Of {counted(len(result), 'comparison')} declared beforehand, {tests} could be tested, in "
-        f"{'1 family' if families == 1 else f'{families} families'}, with Wilcoxon signed-rank tests "
-        "(zeros after Pratt; exact or by changes of sign for up to 50 pairs); p values were corrected by "
-        "Holm within a family. Reported are median paired differences with 95 % cluster-bootstrap intervals "
-        "and matched-pairs rank-biserial correlations."
+        f"Slices were averaged within an object, objects within a case{whose}; every data set had the same "
+        f"weight. Of {counted(len(result), 'comparison')} declared beforehand, {tests} could be tested, in "
+        f"{'1 family' if families == 1 else f'{families} families'}, with exact Wilcoxon signed-rank tests "
+        "(zeros after Pratt); p values were corrected by Holm within a family. Reported are pseudo-medians "
+        "of the paired differences with the 95 % intervals that invert the test, and matched-pairs "
+        "rank-biserial correlations."
     )
+    levels = set(result["generalises_to"].dropna()) if "generalises_to" in result else set()
+    if "data sets like these" in levels:
+        parts.append("Data sets were the units of the tests, so that results speak of data sets like these.")
+    elif "these data sets" in levels:
+        parts.append(
+            f"With fewer than six data sets the {unit} was the unit of the tests, stratified by data set, so "
+            "that results speak of these data sets only."
+        )
     margins = sorted(result.loc[result["test"] == "equivalence", "margin"].dropna().unique())
     if margins:
         within = _listed([f"{margin:g}" for margin in margins])
@@ -159,3 +183,51 @@ def methods_paragraph(
     if run:
         parts.append(f"Run: {', '.join(run)}.")
     return " ".join(parts)
+
+
+def write_manuscript(folder: Path, table: pd.DataFrame, model: str) -> str:
+    """Write the main tables of a run as LaTeX and CSV, and the methods paragraph; return the paragraph.
+
+    What the notebooks before have not left (no comparisons, no 3D) is left out.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the run; tables go to `tables/`.
+    table : DataFrame
+        The tidy table.
+    model : str
+        Whose designs are listed.
+    """
+    tables = Path(folder) / "tables"
+    found = {path.stem: pd.read_parquet(path) for path in tables.glob("*.parquet")}
+    flat, by = table[table["task"] == "2d"], ["model", "prompt", "mask_choice"]
+    deep = table[(table["task"] == "3d") & (table["model"] == model)]
+    printed = {}
+    if "comparisons" in found:
+        caption = "Paired comparisons; a positive difference favours a."
+        printed["comparisons"] = comparison_table(found["comparisons"]), caption
+    if "claims" in found:
+        printed["claims"] = claims_table(found["claims"]), "Claims of the study on this table."
+    if "published_sam" in found:
+        caption = "SAM's published results; the object is the unit."
+        printed["published_sam"] = comparison_table(found["published_sam"]), caption
+    if len(flat):
+        printed["prompts_2d"] = (
+            means_table(summarise(case_means(flat, by), by), by),
+            "2D: mean IoU over cases.",
+        )
+    if len(deep):
+        design = list(DESIGN_FACTORS)
+        means = means_table(summarise(case_means(deep, design), design), design)
+        printed["designs_3d"] = means, "3D: mean IoU over cases."
+    for name, (shown, caption) in printed.items():
+        write_atomically(tables / f"{name}.tex", latex(shown, caption, name).encode())
+        write_atomically(tables / f"{name}_printed.csv", shown.to_csv(index=False).encode())
+    records = [record for record in read_provenance(folder).values() if "checkpoints" in record]
+    record = dict(records[0]) if records else {}
+    record["checkpoints"] = {k: v for r in records for k, v in r["checkpoints"].items()}
+    made = found.get("comparisons", pd.DataFrame({"p": [], "family": [], "test": [], "margin": []}))
+    paragraph = methods_paragraph(record, table, made, found.get("cases"))
+    write_atomically(tables / "methods.txt", paragraph.encode())
+    return paragraph

@@ -4,6 +4,8 @@ The results table holds numbers only. A mask that a figure shows is computed ane
 case, prompt and seed, so its IoU is that of the table.
 """
 
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,18 +16,47 @@ from medsam_nb.errors import StudyError
 from medsam_nb.evaluation.propagation import sweep
 from medsam_nb.evaluation.single_slices import candidates
 from medsam_nb.figures.slices import Panel
+from medsam_nb.figures.words import label
 from medsam_nb.models.checkpoints import Model
 from medsam_nb.models.features import one_thread
 from medsam_nb.protocol.designs import Design, prompted_slices
 from medsam_nb.protocol.metrics import iou
 from medsam_nb.protocol.options import PropagationOptions
-from medsam_nb.protocol.prompts import Prompt, prompt_3d, prompt_seed, prompts_2d
+from medsam_nb.protocol.prompts import (
+    MAX_COMPONENTS,
+    PROMPTS_3D,
+    Prompt,
+    largest_components,
+    prompt_3d,
+    prompt_seed,
+    prompts_2d,
+)
 from medsam_nb.protocol.volume import Case
 
 
 def largest_slice(case: Case, object_name: str) -> int:
     """Return the slice where an object is largest."""
     return int(case.mask(object_name).sum((1, 2)).argmax())
+
+
+def telling_example(cases: Sequence[Case], objects: Sequence[str] = ()) -> tuple[Case, str]:
+    """Return the case and object that tell the prompts apart: the first of two or three components.
+
+    Where an object has one component, a point per component is one point, and a box per component one box.
+    Without such an object it is the first of the first case.
+
+    Parameters
+    ----------
+    cases : sequence of Case
+    objects : sequence of str
+        Only these; all if empty.
+    """
+    pairs = [(c, name) for c in cases for name in c.objects if not objects or name in objects]
+    for case, name in pairs:
+        mask = case.mask(name)[largest_slice(case, name)]
+        if 2 <= len(largest_components(mask, most=mask.size)) <= MAX_COMPONENTS:
+            return case, name
+    return pairs[0] if pairs else (cases[0], next(iter(cases[0].objects)))
 
 
 def panel_of_truth(case: Case) -> Panel:
@@ -54,6 +85,31 @@ def predict_2d(
     with one_thread():
         masks = [masks[0] for _, masks, _ in candidates(model, case.slices_uint8(), calls)]
     return np.any(masks, axis=0), prompts
+
+
+def panels_of_candidates(
+    model: Model, case: Case, prompts: Sequence[str], *, seed: int, object_name: str | None = None
+) -> list[Panel]:
+    """Return, for every prompt, the three candidate masks of one slice: an object at its largest.
+
+    Of a prompt of several calls (a box per component) each candidate is the union over the calls.
+    """
+    name = object_name or next(iter(case.objects))
+    index = largest_slice(case, name)
+    truth, panels = case.mask(name)[index], []
+    for mode in prompts:
+        drawn = prompts_2d(truth, mode, prompt_seed(seed, case, name, index))
+        calls = {number: (index, prompt) for number, prompt in enumerate(drawn)}
+        with one_thread():
+            found = [(masks, scores) for _, masks, scores in candidates(model, case.slices_uint8(), calls)]
+        for number in range(3):
+            mask = np.any([masks[number] for masks, _ in found], axis=0)
+            score = np.mean([scores[number] for _, scores in found])
+            title = f"{label(mode)}: mask {number + 1}, score {score:.2f}"
+            spacing = case.image.spacing_mm[1:]
+            grey = case.slices_uint8()[index]
+            panels.append(Panel(grey, truth, mask, drawn, iou(truth, mask), title, spacing))
+    return panels
 
 
 def panel_2d(
@@ -130,6 +186,30 @@ def panels_3d(
             )
         )
     return pictures
+
+
+def rows_of_panels_3d(
+    model: Model, chosen: Iterable[tuple[Case, str]], design: Design, *, seed: int, count: int = 5
+) -> list[Panel | None]:
+    """Return `panels_3d` of several objects, each in a row of `count` places."""
+    panels: list[Panel | None] = []
+    for case, name in chosen:
+        shown = panels_3d(model, case, name, design, seed=seed, count=count)
+        panels += [*shown, *[None] * (count - len(shown))]
+    return panels
+
+
+def panels_of_prompts_3d(
+    model: Model, case: Case, object_name: str, *, seed: int, count: int = 5
+) -> list[Panel | None]:
+    """Return an object carried from its centre slice in both directions, a row of pictures per prompt."""
+    panels: list[Panel | None] = []
+    for kind in PROMPTS_3D:
+        design = Design("centre_slice", kind, "bidirectional", "most_confident_mask")
+        row = panels_3d(model, case, object_name, design, seed=seed, count=count)
+        panels += [replace(panel, title=f"{label(kind)}: {panel.title.split(', ')[-1]}") for panel in row]
+        panels += [None] * (count - len(row))
+    return panels
 
 
 def panels_of_row(

@@ -1,176 +1,170 @@
-"""Runs a study: its notebooks in order, each in a process of its own, with strict parameters.
+"""Runs a study: its notebooks in order, each in a process of its own; told to stop, it ends them and says so.
 
-Papermill injects the parameters and keeps the executed copies. What it only warns about is an
-error here: a parameter that a notebook does not declare.
+Papermill injects the parameters and keeps the executed copies.
 """
 
-import difflib
+import logging
+import os
+import signal
 import sys
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import papermill
-import yaml
+from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
-from pydantic import BaseModel, ConfigDict, ValidationError
 
-from medsam_nb.errors import StudyError
-from medsam_nb.manifest.reading import load_manifest
 from medsam_nb.provenance import project_root
-from medsam_nb.workbook import kernels
+from medsam_nb.workbook.kernels import Kernel, kernel
+from medsam_nb.workbook.owner import owned
 from medsam_nb.workbook.report import NotebookRun, write_report
+from medsam_nb.workbook.resolve import require_ready, resolve_parameters
+from medsam_nb.workbook.study import declared_parameters, find_study, load_study, notebook_path, run_folder
+
+__all__ = ["Outcome", "declared_parameters", "load_study", "resolve_parameters", "run_notebook", "run_study"]
+
+STOPS = ("SIGINT", "SIGTERM", "SIGHUP")  # Ctrl-C; the end of a job; a closed terminal
+LOOK_S = 0.2
 
 
-class Study(BaseModel):
-    """The content of a study's YAML file.
+@dataclass(frozen=True)
+class Outcome:
+    """How a study ended.
 
     Attributes
     ----------
+    report : Path or None
+        The report, `runs/<name>/index.html`; None if the study was stopped before a notebook had ended.
+    runs : list of NotebookRun
+        The notebooks that were begun. One that fails is kept with its traceback and named in the report;
+        those after it still run, on what there is.
+    planned : list of str
+        All notebooks of the study.
+    stopped : signal.Signals or None
+        The signal that stopped it.
+    """
+
+    report: Path | None
+    runs: list[NotebookRun]
+    planned: list[str]
+    stopped: signal.Signals | None
+
+    @property
+    def exit_code(self) -> int:
+        """0 if all went well, 1 if a notebook failed, 128 + the signal's number if the study was stopped."""
+        if self.stopped is not None:
+            return 128 + self.stopped
+        return int(any(run.error for run in self.runs))
+
+
+class _Stop:
+    """Takes note of a signal that asks to stop, while it is entered; the first one counts.
+
+    Signals that the process was started to ignore (`nohup`, a job in the background) stay ignored.
+    """
+
+    def __init__(self) -> None:
+        self.signal: signal.Signals | None = None
+        self._before: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> "_Stop":
+        if threading.current_thread() is threading.main_thread():  # no other can have handlers
+            for number in (getattr(signal, name) for name in STOPS if hasattr(signal, name)):
+                if signal.getsignal(number) is not signal.SIG_IGN:
+                    self._before[number] = signal.signal(number, self._noted)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _noted(self, number: int, _: FrameType | None) -> None:
+        self.signal = self.signal or signal.Signals(number)
+
+    def watched(self, work: Callable[[], NotebookRun], place: Kernel) -> NotebookRun:
+        """Do work in a thread, so that this one hears signals; the first one ends the kernel."""
+        with ThreadPoolExecutor(1) as pool:
+            future = pool.submit(work)
+            ended = False
+            while not future.done():
+                wait([future], timeout=LOOK_S)
+                if self.signal and not ended:
+                    ended = True
+                    place.end()
+            return future.result()
+
+
+def run_notebook(
+    name: str, executed: Path, parameters: Mapping[str, Any], place: Kernel | None = None
+) -> NotebookRun:
+    """Execute one notebook and keep its copy, also if it fails (with the traceback in it).
+
+    Parameters
+    ----------
     name : str
-        Also the folder of its results, `runs/<name>`.
-    title, question : str
-        For the report.
-    caveats : list of str
-        What a reader must know before quoting a number; on top of the report.
-    parameters : dict
-        Given to every notebook that declares them.
-    notebooks : dict of str to dict
-        The notebooks to run, in order, with parameters of their own.
-    comparisons : list of dict
-        Declared statistical comparisons (`pooling.Comparison`); a notebook that has a parameter
-        `study_file` is given the study's path and reads them there.
+    executed : Path
+        Where the copy goes.
+    parameters : mapping
+    place : Kernel, optional
+        Where its kernel runs, for those who may want to end it.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    name: str
-    title: str
-    question: str
-    caveats: list[str] = []
-    parameters: dict[str, Any] = {}
-    notebooks: dict[str, dict[str, Any] | None]
-    comparisons: list[dict[str, Any]] = []
-
-
-def load_study(path: Path) -> Study:
-    """Read a study file.
-
-    Raises
-    ------
-    StudyError
-        If the file is missing, is not YAML, or has an unknown or missing field.
-    """
-    try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-        return Study.model_validate(content)
-    except FileNotFoundError as error:
-        raise StudyError(
-            path, "there is no such file.", "Give the path of a study, such as studies/demo.yaml."
-        ) from error
-    except OSError as error:
-        raise StudyError(
-            path, f"cannot be read: {error.strerror}.", "Check the path and its rights."
-        ) from error
-    except yaml.YAMLError as error:
-        raise StudyError(path, f"is not YAML: {error}.", "Mend the line that is named.") from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(map(str, first["loc"]))
-        raise StudyError(
-            path, f"field {field!r}: {first['msg']}.", f"Known fields: {', '.join(Study.model_fields)}."
-        ) from error
-
-
-def _notebook_path(name: str) -> Path:
-    folder = project_root() / "notebooks"
-    path = folder / f"{name}.ipynb"
-    if not path.is_file():
-        known = ", ".join(sorted(p.stem for p in folder.glob("*.ipynb")))
-        raise StudyError(name, "there is no such notebook.", f"Known: {known}.")
-    return path
-
-
-def declared_parameters(name: str) -> dict[str, Any]:
-    """Return the parameters that a notebook declares, with their help."""
-    return papermill.inspect_notebook(str(_notebook_path(name)))
-
-
-def _unknown(path: Path | str, where: str, given: set[str], known: set[str]) -> None:
-    for parameter in sorted(given - known):
-        near = difflib.get_close_matches(parameter, known, n=1)
-        hint = f"Did you mean {near[0]!r}? " if near else ""
-        raise StudyError(
-            path, f"{where} has no parameter {parameter!r}.", f"{hint}Known: {', '.join(sorted(known))}."
-        )
-
-
-def _check_rows(given: Mapping[str, Any]) -> None:
-    """Raise if a notebook is given a data set or model that its manifests do not name.
-
-    A study may run for hours: what can be known to be wrong is said before it begins.
-    """
-    extra = given.get("extra_manifest")
-    paths = [given.get("manifest", "data_manifest.yaml"), *([extra] if extra else [])]
-    rows = load_manifest(*(project_root() / path for path in paths))
-    for name in given.get("data_sets", []):
-        rows.data_set(name)
-    for name in given.get("models", []):
-        rows.checkpoint(name)
-
-
-def resolve_parameters(
-    study: Study, path: Path, overrides: Mapping[str, Any] = {}
-) -> dict[str, dict[str, Any]]:
-    """Return every notebook's parameters: the study's, then its own, then the overrides.
-
-    Raises
-    ------
-    StudyError
-        If a parameter is not declared by its notebook (or a common one by none); the message lists
-        the known ones.
-    ManifestError
-        If a data set or model is not in the manifests.
-    """
-    declared = {name: set(declared_parameters(name)) for name in study.notebooks}
-    everywhere = set().union(*declared.values())
-    _unknown(path, "The study", set(study.parameters), everywhere)
-    _unknown("--set", "The study", set(overrides), everywhere)
-    resolved = {}
-    for name, own in study.notebooks.items():
-        _unknown(path, f"Notebook {name}", set(own or {}), declared[name])
-        merged = {"study_file": str(path)} | study.parameters | (own or {}) | dict(overrides)
-        resolved[name] = {key: value for key, value in merged.items() if key in declared[name]}
-        if "manifest" in declared[name]:
-            _check_rows(resolved[name])
-    return resolved
-
-
-def run_notebook(name: str, executed: Path, parameters: Mapping[str, Any]) -> NotebookRun:
-    """Execute one notebook and keep its copy, also if it fails (with the traceback in it)."""
+    if place is None:
+        with kernel() as own:
+            return run_notebook(name, executed, parameters, own)
     executed.parent.mkdir(parents=True, exist_ok=True)
+    logging.getLogger("papermill").setLevel(logging.CRITICAL)  # what it would say is said below
     started = time.monotonic()
     error = None
     try:
         papermill.execute_notebook(
-            str(_notebook_path(name)),
-            str(executed),
+            _literal(notebook_path(name)),
+            _literal(executed),
             parameters=dict(parameters),
             cwd=str(project_root()),
             kernel_name="python3",
             progress_bar=False,
             stdout_file=sys.stdout,  # progress bars, while they move
             stderr_file=sys.stderr,
-            config=kernels.configuration(),
+            **place.options(),
         )
     except PapermillExecutionError as failure:
         error = f"{failure.ename}: {failure.evalue}"
+    except DeadKernelError:
+        error = "its kernel was ended"
+        if place.killed_by:
+            error += f" by {place.killed_by}"
+        if place.killed_by == "SIGKILL":
+            error += ", perhaps by the system for want of memory: try fewer `workers`"
+    except (RuntimeError, OSError) as failure:  # the kernel did not start, or the copy cannot be written
+        error = f"{type(failure).__name__}: {failure}"
     return NotebookRun(name, executed, round(time.monotonic() - started, 1), error)
 
 
-def run_study(path: Path, overrides: Mapping[str, Any] = {}) -> tuple[Path, list[NotebookRun]]:
+def _literal(path: Path) -> str:
+    """Return a path as papermill takes it, which reads `{name}` as a parameter."""
+    return str(path).replace("{", "{{").replace("}", "}}")
+
+
+def say(text: str) -> None:
+    """Print, if anyone is left to read: Ctrl-C also ends what the output is piped into."""
+    try:
+        print(text, flush=True)
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for all that follows, too
+
+
+def run_study(path: Path, overrides: Mapping[str, Any] | None = None) -> Outcome:
     """Run a study's notebooks in order and write its report.
+
+    Ctrl-C and SIGTERM end the notebook that is running with all its processes; the report of what is
+    finished is still written. A study that is stopped before any notebook is finished leaves the report of
+    an earlier run alone.
 
     Parameters
     ----------
@@ -179,20 +173,51 @@ def run_study(path: Path, overrides: Mapping[str, Any] = {}) -> tuple[Path, list
     overrides : mapping
         Parameters that replace those of the file.
 
-    Returns
-    -------
-    Path
-        The report, `runs/<name>/index.html`.
-    list of NotebookRun
-        A notebook that fails is kept with its traceback and named in the report; those after it
-        still run, on what there is.
+    Raises
+    ------
+    WorkbookError
+        If the study cannot be done as it is written (`resolve.resolve_parameters`), if weights are missing,
+        or if its folder belongs to another study or process (`owner.owned`): before the first notebook.
     """
+    path = find_study(path)
     study = load_study(path)
     parameters = resolve_parameters(study, path, overrides)
-    run_dir = project_root() / "runs" / study.name
-    runs = []
-    for name, given in parameters.items():
-        print(f"[{len(runs) + 1}/{len(parameters)}] {name}", flush=True)
-        runs.append(run_notebook(name, run_dir / "notebooks" / f"{name}.ipynb", given))
-        print(f"    {'failed: ' + runs[-1].error if runs[-1].error else 'done'} ({runs[-1].seconds:.0f} s)")
-    return write_report(study.model_dump(), runs, run_dir), runs
+    require_ready(parameters)
+    run_dir = run_folder(study)
+    runs: list[NotebookRun] = []
+    with _Stop() as stop, owned(run_dir, path) as remark:
+        if remark:
+            say(remark)
+        for number, (name, given) in enumerate(parameters.items(), 1):
+            if stop.signal:
+                break
+            say(f"[{number}/{len(parameters)}] {name}")
+            runs.append(_run_watched(stop, name, run_dir / "notebooks" / f"{name}.ipynb", given))
+            say(f"    {'failed: ' + runs[-1].error if runs[-1].error else 'done'} ({runs[-1].seconds:.0f} s)")
+        if stop.signal and all(run.error for run in runs):
+            report = None
+        else:
+            report = write_report(study.model_dump(), runs, run_dir)
+    return Outcome(report, runs, list(parameters), stop.signal)
+
+
+def _run_watched(stop: _Stop, name: str, executed: Path, given: Mapping[str, Any]) -> NotebookRun:
+    with kernel() as place:
+        run = stop.watched(lambda: run_notebook(name, executed, given, place), place)
+    if stop.signal and run.error:
+        return NotebookRun(name, executed, run.seconds, f"stopped by {stop.signal.name}")
+    return run
+
+
+def how_it_was_stopped(outcome: Outcome) -> str:
+    """Return in a sentence what of a stopped study is finished, and how to go on."""
+    done = [run.name for run in outcome.runs if not run.error]
+    finished = f"{len(done)} of {len(outcome.planned)} notebooks"
+    return (
+        f"stopped by {outcome.stopped.name}: {finished} {'is' if len(done) == 1 else 'are'} finished"
+        f"{_listed(done)}; run the same command again to go on, what is stored is not computed again."
+    )
+
+
+def _listed(names: Sequence[str]) -> str:
+    return f" ({', '.join(names)})" if names else ""

@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from medsam_nb.data import fetch as fetching
+from medsam_nb.data import downloads
 from medsam_nb.data.fetch import MIRROR_VARIABLE, fetch, fetch_checkpoint, unpack
 from medsam_nb.errors import CheckpointError, InputError
 from medsam_nb.manifest.rows import Checkpoint, DataSet
@@ -43,6 +43,8 @@ class Handler(BaseHTTPRequestHandler):
         start = int(asked.removeprefix("bytes=").rstrip("-")) if asked and self.server.ranges else 0
         self.send_response(206 if start else 200)
         self.send_header("Content-Length", str(len(data) - start))
+        if start:
+            self.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
         self.end_headers()
         end = self.server.cut or len(data)
         self.server.cut = 0
@@ -90,7 +92,8 @@ def test_file_is_fetched_once(server, tmp_path):
 def test_file_without_hash_is_called_unverified(server, tmp_path):
     server.files["image.bin"] = CONTENT
     rows = row([{"url": server.url("image.bin"), "path": "image.bin"}])
-    assert fetch(rows, tmp_path, progress=False) == ["image.bin: unverified (no known SHA-256)"]
+    (remark,) = fetch(rows, tmp_path, progress=False)
+    assert remark == f"image.bin: unverified (no known SHA-256; it had {sha(CONTENT)})"
 
 
 @pytest.mark.parametrize("ranges", [True, False])
@@ -125,7 +128,7 @@ def test_missing_file_and_silent_server(server, tmp_path):
 
 def test_no_space(server, tmp_path):
     server.files["image.bin"] = CONTENT
-    rows = row([{"url": server.url("image.bin"), "path": "image.bin", "size_bytes": 10**18}])
+    rows = row([{"url": server.url("image.bin"), "path": "image.bin", "size_bytes": 10**15}])
     with pytest.raises(InputError, match="GB are needed"):
         fetch(rows, tmp_path, progress=False)
     assert server.requests == []
@@ -232,7 +235,7 @@ def test_bad_archives_leave_nothing(tmp_path, name, data, words):
 
 def test_archive_that_would_fill_the_disk(tmp_path, monkeypatch):
     (tmp_path / "set.zip").write_bytes(zipped({"a.txt": b"x" * 1000}))
-    monkeypatch.setattr(fetching, "SPARE_BYTES", 10**18)
+    monkeypatch.setattr(downloads, "SPARE_BYTES", 10**18)
     with pytest.raises(InputError, match="GB are needed"):
         unpack(tmp_path / "set.zip", tmp_path)
 

@@ -52,7 +52,7 @@ def test_an_expression_finds_the_patient_in_the_name(tmp_path):
 def test_a_case_that_the_expression_does_not_cover_is_refused(tmp_path, pattern):
     table = prepared(tmp_path, patient=pattern)
     assert set(table.status) == {"failed"}
-    assert all("finds no patient in its name" in error for error in table.error)
+    assert all("no patient is found in the name" in error for error in table.error)
 
 
 @pytest.mark.parametrize(

@@ -90,7 +90,7 @@ def test_a_damaged_file_is_named(tmp_path):
     store.write(key(), rows(), {})
     path = tmp_path / f"{key().digest}.parquet"
     path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(InputError, match=f"{path.name}.*Delete it"):
+    with pytest.raises(InputError, match=f"{path.name}.*computed anew"):
         store.read([key()])
 
 

@@ -1,17 +1,23 @@
 """Units of work: failures are counted, finished ones are kept, workers and order change nothing."""
 
+import os
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from medsam_nb.data.prepare import case_folders, prepare
-from medsam_nb.errors import CheckpointError
+from medsam_nb.errors import CheckpointError, InputError, StudyError
 from medsam_nb.evaluation import units
 from medsam_nb.evaluation.store import Store
 from medsam_nb.manifest.reading import load_manifest
 from medsam_nb.models import features
+from medsam_nb.models.checkpoints import EMBEDDED_WEIGHTS
+from medsam_nb.models.state_dicts import read_weights
 
 ROOT = Path(__file__).parents[2]
 
@@ -129,3 +135,125 @@ def test_provenance_names_code_data_weights_and_packages(manifest, folders, tmp_
     assert len(record["code_sha256"][0]) == 64 and record["packages"]["sam2"] == "1.1.0"
     assert record["device"] == ["cpu"] and record["dtype"] == ["float32"]
     assert np.isfinite(record["seconds"])
+
+
+class Deadly:
+    """A parameter on whose arrival a worker process is killed by the system: always, or the first time."""
+
+    def __init__(self, mark=None):
+        self.mark = mark
+
+    def __reduce__(self):
+        code = "import os, signal\n"
+        code += f"if {self.mark is None} or not os.path.exists({str(self.mark)!r}):\n"
+        code += f"    open({str(self.mark or os.devnull)!r}, 'w').close()\n"
+        code += "    os.kill(os.getpid(), signal.SIGKILL)\n"
+        return eval, (f"exec({code!r}) or ['one_point']",)
+
+
+def test_a_unit_that_kills_its_worker_costs_no_other_unit(manifest, folders, tmp_path):
+    chosen, store = planned(manifest, folders), Store(tmp_path / "rows")
+    given = dict(chosen[0].parameters)
+    deadly, stumbling = (
+        tuple((given | {"prompts": Deadly(mark)}).items()) for mark in (None, tmp_path / "died")
+    )
+    first = units.run_units([replace(chosen[1], parameters=stumbling)], store, workers=2)
+    assert list(first.status) == ["computed"]
+    assert (tmp_path / "died").exists()
+    store.forget(chosen[1].key)
+    outcome = units.run_units([replace(chosen[0], parameters=deadly), *chosen[1:]], store, workers=2)
+    assert list(outcome.status) == ["failed", "computed", "computed"]
+    assert "killed twice" in outcome.error[0] and "out of memory" in outcome.error[0]
+    assert units.counts(outcome) == {"stored": 0, "computed": 2, "failed": 1}
+    keys = units.finished(chosen, store)
+    assert keys == [unit.key for unit in chosen[1:]]
+    record = units.provenance(store, keys, {}, outcome)
+    assert record["units"]["failed"] == 1
+    assert [line["case_id"] for line in record["failed_units"]] == [chosen[0].key.case_id]
+    plain = Store(tmp_path / "plain")
+    units.run_units(chosen[1:], plain, workers=0)
+    pd.testing.assert_frame_equal(store.read(keys), plain.read(keys))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_the_first_failed_write_stops_the_run(workers, manifest, folders, tmp_path):
+    chosen, store = planned(manifest, folders), Store(tmp_path / "rows")
+    (tmp_path / "rows" / f"{chosen[0].key.digest}.json").mkdir(parents=True)
+    with pytest.raises(StudyError, match="results cannot be written.*start again"):
+        units.run_units(chosen, store, workers=workers)
+    assert units.finished(chosen, store) == []
+    (tmp_path / "file").touch()
+    with pytest.raises(StudyError, match="results cannot be written"):
+        units.run_units(chosen, Store(tmp_path / "file"), workers=workers)
+
+
+def copied(folder, place):
+    return Path(shutil.copytree(folder, place / folder.name))
+
+
+def test_a_case_that_changed_since_the_plan_is_not_computed(manifest, folders, tmp_path):
+    place = copied(folders[0], tmp_path)
+    chosen = planned(manifest, [place])
+    for file in folders[1].iterdir():
+        shutil.copy(file, place)
+    outcome = units.run_units(chosen, Store(tmp_path / "rows"), workers=0)
+    assert "has changed since the study was planned" in outcome.error[0]
+
+
+@pytest.mark.parametrize(
+    "content", ["", "[]", "{}", '{"data_set": "a", "case_id": 3, "data_sha256": "b"}', "{"]
+)
+def test_a_damaged_record_of_a_case_is_named(content, manifest, folders, tmp_path):
+    place = copied(folders[0], tmp_path)
+    (place / "case.json").write_text(content, encoding="utf-8")
+    with pytest.raises(InputError, match="case.json"):
+        planned(manifest, [place])
+
+
+@pytest.fixture
+def own_weights(manifest, tmp_path):
+    """A row without a hash, and its file: the shipped weights."""
+    row = manifest.checkpoint("miniature_sam2")
+    changed = {"embedded": False, "sha256": None, "file": "own.pt", "url": "https://example.org/own.pt"}
+    shutil.copy(EMBEDDED_WEIGHTS / row.file, tmp_path / "own.pt")
+    return row.model_copy(update=changed)
+
+
+def test_weights_that_change_in_a_living_session_are_never_mixed(manifest, folders, own_weights, tmp_path):
+    def plan():
+        return units.plan_units(
+            "2d",
+            folders[:1],
+            [own_weights],
+            weights_dir=tmp_path,
+            seed=1,
+            device="cpu",
+            prompts=["one_point"],
+        )
+
+    first, store = plan(), Store(tmp_path / "rows")
+    units.run_units(first, store, workers=0)
+    state = read_weights(tmp_path / "own.pt")
+    state["sam_mask_decoder.iou_token.weight"] *= 1.5
+    torch.save(state, tmp_path / "own.pt")
+    outcome = units.run_units(first, Store(tmp_path / "other"), workers=0)
+    assert "own.pt: has changed since the study was planned" in outcome.error[0]
+    second = plan()
+    units.run_units(second, store, workers=0)
+    assert first[0].key.checkpoint_sha256 != second[0].key.checkpoint_sha256
+    assert not store.read([first[0].key]).score.equals(store.read([second[0].key]).score)
+    record = units.provenance(store, [second[0].key], {})
+    assert record["unverified_weights"] == ["miniature_sam2"]
+    assert record["checkpoints"] == {"miniature_sam2": second[0].key.checkpoint_sha256}
+
+
+def test_useless_weights_stop_before_any_case_and_never_give_a_score_of_zero(folders, own_weights, tmp_path):
+    state = read_weights(tmp_path / "own.pt")
+    plan = {"weights_dir": tmp_path, "seed": 1, "device": "cpu", "prompts": ["one_point"]}
+    torch.save({"model": {name: value * float("nan") for name, value in state.items()}}, tmp_path / "own.pt")
+    with pytest.raises(CheckpointError, match="NaN"):
+        units.plan_units("2d", folders, [own_weights], **plan)
+    torch.save({"model": {name: value.sign() * 1e8 for name, value in state.items()}}, tmp_path / "own.pt")
+    chosen = units.plan_units("2d", folders[:1], [own_weights], **plan)  # finite, but nothing comes of them
+    outcome = units.run_units(chosen, Store(tmp_path / "rows"), workers=0)
+    assert list(outcome.status) == ["failed"] and "gives NaN or infinity on slice 0" in outcome.error[0]

@@ -163,8 +163,10 @@ def test_name_given_twice_and_unknown_name(tmp_path):
 def test_missing_and_empty_files(tmp_path):
     with pytest.raises(ManifestError, match="cannot be read"):
         load_manifest(tmp_path / "none.yaml")
-    with pytest.raises(ManifestError, match="holds no rows"):
+    with pytest.raises(ManifestError, match="is empty"):
         load_manifest(write(tmp_path, ""))
+    with pytest.raises(ManifestError, match="holds no rows"):
+        load_manifest(write(tmp_path, "data_sets: {}"))
 
 
 def test_shipped_schema_is_that_of_the_models():

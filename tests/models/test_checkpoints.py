@@ -1,13 +1,16 @@
 """Loading weights: what is refused, and with which words."""
 
 import pickle
+from functools import cache
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from medsam_nb.errors import CheckpointError
 from medsam_nb.manifest.reading import load_manifest
+from medsam_nb.manifest.rows import Checkpoint
 from medsam_nb.models.checkpoints import (
     choose_device,
     choose_dtype,
@@ -17,8 +20,10 @@ from medsam_nb.models.checkpoints import (
     verified_sha256,
     weights_path,
 )
+from medsam_nb.models.features import SliceFeatures
 
 ROOT = Path(__file__).parents[2]
+ROWS = list(load_manifest(ROOT / "data_manifest.yaml").checkpoints)
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +84,58 @@ def test_weights_of_another_network_are_refused(manifest):
     row = manifest.checkpoint("miniature_sam2").model_copy(update={"family": "sam"})
     with pytest.raises(CheckpointError, match="do not fit sam miniature.*family"):
         load_model(row, ROOT, device="cpu")
+
+
+@cache
+def facts_of_network(family: str, config: str, image_size: int) -> dict[str, object]:
+    """Return what a network that is built for a row says of its own input size; rows that agree share it."""
+    row = Checkpoint(
+        name="built", family=family, config=config, file="built.pt", url="https://example.org/built.pt",
+        image_size=image_size, licence="", citation="",
+    )  # fmt: skip
+    model = load_model(row, ROOT, device="cpu", untrained_seed=0)
+    network, facts = model.network, {"model": model.image_size}
+    if family == "sam2":
+        facts["network"] = network.image_size
+        facts["prompts"] = network.sam_prompt_encoder.input_image_size[0]
+        for number, layer in enumerate(network.memory_attention.layers):
+            for name in ("self_attn", "cross_attn_image"):  # one frequency for every cell of their grid
+                cells = getattr(layer, name).freqs_cis.shape[0]
+                facts[f"memory attention, {name} {number}"] = cells**0.5 * 16
+    else:
+        facts["network"] = network.image_encoder.img_size
+        facts["prompts"] = network.prompt_encoder.input_image_size[0]
+        facts["positions"] = network.image_encoder.pos_embed.shape[1] * 16
+    return facts
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_the_input_size_of_every_row_is_obeyed(manifest, name):
+    row = manifest.checkpoint(name)
+    facts = facts_of_network(row.family, row.config, row.image_size)
+    assert set(facts.values()) == {row.image_size}, facts
+    if name.startswith("medsam2"):
+        assert row.image_size == 512
+
+
+def test_a_row_of_sam_with_another_input_size_is_refused_by_name(manifest):
+    for name in ("sam_vit_b", "medsam", "medicosam"):
+        row = manifest.checkpoint(name).model_copy(update={"image_size": 512})
+        with pytest.raises(
+            CheckpointError, match=f"{name}: image_size is 512.*vit_b.*1024.*image_size: 1024"
+        ):
+            load_model(row, ROOT, device="cpu", untrained_seed=0)
+
+
+def test_a_network_at_another_size_computes_and_has_no_weight_of_its_own(manifest):
+    """What MedSAM2's rows rely on: the weights of 1024 pixels fit at 512, and a slice is encoded at 512."""
+    large, small = (
+        load_model(manifest.checkpoint(name), ROOT, device="cpu", untrained_seed=0)
+        for name in ("sam2.1_hiera_tiny", "medsam2_latest")
+    )
+    small.network.load_state_dict(large.network.state_dict())
+    features = SliceFeatures(small, np.zeros((1, 40, 30), np.uint8))[0]
+    assert [tuple(level.shape[-2:]) for level in features] == [(128, 128), (64, 64), (32, 32)]
 
 
 def test_untrained_weights_are_called_so_and_follow_their_seed(manifest):

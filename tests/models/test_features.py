@@ -1,5 +1,7 @@
 """The feature cache: the same bits from memory, from disk and from the encoder, whatever happens to files."""
 
+import hashlib
+import io
 import os
 import subprocess
 import sys
@@ -10,8 +12,10 @@ import pytest
 import torch
 from helpers import networks
 from PIL import Image
+from sam2.utils.misc import load_video_frames
 
-from medsam_nb.models import features
+from medsam_nb.errors import StudyError
+from medsam_nb.models import feature_folder, features
 from medsam_nb.models.features import SliceFeatures, encoder_sha256
 
 SLICES = networks.textured_slices(5, 30, 36, seed=8)
@@ -143,11 +147,65 @@ def test_a_damaged_file_is_noticed_and_replaced(damage, model, tmp_path):
     assert path.read_bytes() == data
 
 
+def sealed(key: str, content: bytes) -> bytes:
+    """A file whose head says that all is well."""
+    digest = hashlib.sha256(content).digest()
+    return feature_folder.MAGIC + key.encode() + digest + content
+
+
+def saved(levels: object) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(levels, buffer)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("what", "content"),
+    {
+        "no tensors": lambda levels: saved([1, 2, 3]),
+        "a dictionary": lambda levels: saved(dict(enumerate(levels))),
+        "a tensor": lambda levels: saved(levels[0]),
+        "nothing": lambda levels: saved([]),
+        "a level less": lambda levels: saved(levels[:-1]),
+        "a level more": lambda levels: saved([*levels, levels[-1]]),
+        "levels turned round": lambda levels: saved(levels[::-1]),
+        "another size": lambda levels: saved([*levels[:-1], levels[-1][..., :-1].clone()]),
+        "another number of axes": lambda levels: saved([*levels[:-1], levels[-1][0]]),
+        "double precision": lambda levels: saved([level.double() for level in levels]),
+        "integers": lambda levels: saved([level.int() for level in levels]),
+        "sparse levels": lambda levels: saved([level.to_sparse() for level in levels]),
+        "NaN": lambda levels: saved([*levels[:-1], levels[-1] * float("nan")]),
+        "a text file": lambda levels: b"hello",
+        "an empty file": lambda levels: b"",
+        "a pickle that would call": lambda levels: b"\x80\x04cos\nsystem\n(S'touch ran'\ntR.",
+    }.items(),
+)
+@pytest.mark.filterwarnings("ignore:.*[Ss]parse")
+def test_content_that_no_slice_has_is_made_anew_under_whatever_name(what, content, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    model = networks.small_model()
+    first = SliceFeatures(model, SLICES, folder=tmp_path / "features")
+    levels = [level.clone() for level in first[0]]
+    (path,) = files(tmp_path / "features")
+    data = path.read_bytes()
+    path.write_bytes(sealed(path.stem, content(levels)))
+    again = SliceFeatures(model, SLICES, folder=tmp_path / "features")
+    with pytest.warns(UserWarning, match=path.stem):
+        assert same(again[0], levels)
+    assert again.encoded == 1 and path.read_bytes() == data
+    assert not (tmp_path / "ran").exists()
+
+
+def test_the_shapes_are_those_of_the_networks():
+    for made in (networks.small_model("bfloat16"), networks.small_model(version="2.0"), networks.small_sam()):
+        assert [level.shape for level in SliceFeatures(made, SLICES)[0]] == features.feature_shapes(made)
+
+
 def test_a_full_disk_is_said_once_and_the_run_goes_on(model, tmp_path, monkeypatch):
     def no_space(path, data):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(features, "write_atomically", no_space)
+    monkeypatch.setattr(feature_folder, "write_atomically", no_space)
     found = SliceFeatures(model, SLICES, folder=tmp_path)
     with pytest.warns(UserWarning, match="No space left") as caught:
         assert same(found[0], SliceFeatures(model, SLICES)[0])
@@ -235,3 +293,44 @@ def test_slices_that_are_no_uint8_volume_are_refused():
         SliceFeatures(networks.small_model(), SLICES.astype(np.float32))
     with pytest.raises(ValueError, match=r"\(5, 30, 36, 4\)"):
         SliceFeatures(networks.small_model(), np.repeat(SLICES[..., None], 4, axis=-1))
+
+
+def loaded_frames(folder: Path, slices: np.ndarray, image_size: int) -> torch.Tensor:
+    """Return slices as SAM 2's own loader of video folders reads them, shape (z, 3, image_size, image_size).
+
+    The loader takes files by the ending of JPEG only; their content may be of any kind, here lossless PNG.
+    """
+    for index, grey in enumerate(slices):
+        Image.fromarray(grey).save(folder / f"{index}.jpg", format="PNG")
+    frames, _, _ = load_video_frames(
+        str(folder), image_size, offload_video_to_cpu=True, compute_device=torch.device("cpu")
+    )
+    return frames
+
+
+@pytest.mark.parametrize(
+    ("shape", "image_size"), [((3, 30, 36), 64), ((2, 300, 170), 64), ((2, 64, 64), 64), ((1, 5, 90), 256)]
+)
+def test_video_frames_are_those_of_the_packages_loader_bit_for_bit(tmp_path, shape, image_size):
+    slices = networks.textured_slices(*shape, seed=2)
+    expected = loaded_frames(tmp_path, slices, image_size)
+    for grey, frame in zip(slices, expected, strict=True):
+        assert torch.equal(features.as_video_frame(grey, image_size), frame)
+
+
+def test_features_of_video_frames_are_the_packages_and_others_than_of_images(tmp_path):
+    model = networks.small_model()
+    (tmp_path / "frames").mkdir()
+    frames = loaded_frames(tmp_path / "frames", SLICES, model.image_size)
+    video = SliceFeatures(model, SLICES, frames="video", folder=tmp_path / "features")
+    with torch.inference_mode():
+        expected = model.network.forward_image(frames[2:3])
+    assert same(video.backbone(2)["backbone_fpn"], expected["backbone_fpn"])
+    image = SliceFeatures(model, SLICES, folder=tmp_path / "features")
+    assert not torch.allclose(image[2][-1], video[2][-1])
+    assert (image.encoded, video.encoded, len(files(tmp_path / "features"))) == (1, 1, 2)  # two keys
+
+
+def test_sam_has_one_way_to_resize():
+    with pytest.raises(StudyError, match="'video' is no known way to resize"):
+        SliceFeatures(networks.small_sam(), SLICES, frames="video")

@@ -1,5 +1,7 @@
 """The scoreboard's verdicts on tables whose truth is known, and on SAM's published results."""
 
+from itertools import combinations_with_replacement
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,7 +12,9 @@ from medsam_nb.errors import InputError
 from medsam_nb.protocol.designs import ALL_DESIGNS
 from medsam_nb.protocol.table import as_table
 from medsam_nb.statistics import claims, paired, published, rankings, released_scripts
-from medsam_nb.statistics.scoreboard import VERDICTS, _verdict, published_scoreboard, scoreboard
+from medsam_nb.statistics.inference import OTHERS, THESE
+from medsam_nb.statistics.pooling import check_table
+from medsam_nb.statistics.scoreboard import WITHIN, _verdict, published_scoreboard, scoreboard
 
 
 @pytest.fixture(scope="module")
@@ -20,30 +24,70 @@ def table():
 
 @pytest.fixture(scope="module")
 def board(table):
-    return scoreboard(table, resamples=300)
+    return scoreboard(table)
 
 
 def test_verdicts_follow_from_the_effects_that_were_built_in(board):
     verdict = board.groupby("claim")["verdict"].first()
-    # the largest slice was made better than the centre, and nothing reaches 0.8 reliably
-    assert verdict["H5b"] == "contradicted" and verdict["H5c"] == "supported"
+    # the largest slice was made better than the centre, and nothing reaches 0.8 reliably; with two data
+    # sets nothing is said of others
+    assert verdict["H5b"] == f"contradicted {WITHIN}" and verdict["H5c"] == f"supported {WITHIN}"
     for claim in ("H1", "H2", "H3", "H4", "H5a", "H5d", "H6", "H7", "H9", "H10", "H12"):
-        assert verdict[claim] == "supported", claim
-    assert verdict["H11"] == "supported in part"  # no 2D rows as far from the prompt
+        assert verdict[claim] == f"supported {WITHIN}", claim
+    assert verdict["H11"] == f"supported in part {WITHIN}"  # no 2D rows as far from the prompt
     assert verdict["H13"] == "inconclusive"
     assert verdict["H8"] == "not testable"
-    assert set(board["verdict"]) <= set(VERDICTS)
+    assert set(board.loc[(board["n"] > 0) & (board["claim"] != "H13"), "generalises_to"]) == {THESE}
+
+
+def test_with_many_data_sets_verdicts_speak_of_others_like_them():
+    table = made_up_table(tuple(f"set {k}" for k in range(14)), cases=1, designs=ALL_DESIGNS[:16])
+    board = scoreboard(table)
+    verdict = board.groupby("claim")["verdict"].first()
+    assert verdict["H2"] == verdict["H6"] == "supported"
+    assert set(board.loc[board["claim"] == "H2", "generalises_to"]) == {OTHERS}
+    assert board.loc[board["claim"] == "H2", "n_units"].eq(14).all()
+
+
+def test_a_certain_but_tiny_difference_is_of_no_practical_weight(table):
+    tiny = table["value"].astype(float).groupby(table["case_id"]).transform("mean")
+    tiny = (
+        tiny
+        + 0.004 * table["prompt"].eq("one_box").astype(float)
+        + 0.001 * np.arange(len(table)) / len(table)
+    )
+    board = scoreboard(table.assign(value=pd.array(tiny, "Float64")))
+    h6 = board[board["test"] == "one box against one point"].iloc[0]
+    assert h6["p_holm"] < 0.05 and h6["finding"] == "of no practical weight" and "smaller" in h6["note"]
+
+
+def test_a_mirrored_claim_is_one_test_counted_once(board):
+    one, other = (board[board["claim"] == claim].iloc[0] for claim in ("H5b", "H5c"))
+    assert one["p"] == other["p"] and one["difference"] == -other["difference"]
+    assert (one["holm_low"], one["holm_high"]) == (-other["holm_high"], -other["holm_low"])
+    claims_tested = board[(board["family"] == "claims") & board["p"].notna()]
+    assert board["n_tests"].iloc[0] == len(claims_tested) - 1
+
+
+def test_much_worse_needs_more_than_the_margin(table):
+    """3D loses 0.15 to 2D in the made-up table; with that given back, "much" is contradicted."""
+    for back, finding in ((0.0, "supported"), (0.3, "contradicted")):
+        moved = table["value"].astype(float) + back * table["task"].eq("3d").astype(float)
+        board = scoreboard(table.assign(value=pd.array(np.clip(moved, 0, 1), "Float64")))
+        assert board.loc[board["claim"] == "H9", "finding"].iloc[0] == finding
 
 
 def test_a_claim_of_which_a_part_cannot_be_tested_is_supported_in_part(table):
-    one = scoreboard(table[table["model"] == "miniature_sam2"], resamples=300)
+    one = scoreboard(table[table["model"] == "miniature_sam2"])
     h2 = one[one["claim"] == "H2"]
-    assert set(h2["verdict"]) == {"supported in part"}
+    assert set(h2["verdict"]) == {f"supported in part {WITHIN}"}
     assert h2["because"].iloc[0].startswith("2 of 4 tests supported; 2 of 4 tests not testable")
     assert "SAM: one box against one point" in h2["because"].iloc[0]
     flat = table[table["task"] == "3d"]
-    h11 = scoreboard(flat.assign(neighbour_iou=pd.NA), resamples=100).groupby("claim").first()
-    assert h11.loc["H11", "verdict"] == "supported in part" and "2D rows" in h11.loc["H11", "because"]
+    h11 = scoreboard(flat.assign(neighbour_iou=pd.NA)).groupby("claim").first()
+    assert (
+        h11.loc["H11", "verdict"].startswith("supported in part") and "2D rows" in h11.loc["H11", "because"]
+    )
     assert "neighbour_iou" in h11.loc["H12", "because"]
 
 
@@ -62,7 +106,6 @@ def test_the_loss_far_from_the_prompt_is_taken_net_of_2d_prompting():
     same = deep[deep["prompt"].isin(flat["prompt"])]
     same = same[(same["frame_choice"] == "first_slice") & (same["direction"] == "bidirectional")]
     twin = same.assign(task="2d", frame_choice=pd.NA, direction=pd.NA)
-    twin = twin.assign(mask_choice=twin["mask_choice"].str.removesuffix("_mask"))
     found = claims._far_loss_against_near(pd.concat([twin, same]), models)
     assert len(found) == 6 and (found["a"] - found["b"]).abs().max() < 1e-12
     level = pd.concat([twin.assign(value=0.5), same])
@@ -82,7 +125,7 @@ def test_likeness_of_neighbouring_slices_against_scipy(table):
 
 def test_the_objects_of_h13_are_a_holm_family_beside_that_of_the_claims(board):
     for name, family in board.groupby("family"):
-        tested = family["p"].notna()
+        tested = family["p"].notna() & family["claim"].ne("H5c")  # which is H5b the other way round
         assert family["claim"].eq("H13").all() == (name == "objects")
         assert family["n_tests"].eq(tested.sum()).all()
         assert family.loc[tested, "p_holm"].to_numpy() == pytest.approx(paired.holm(family.loc[tested, "p"]))
@@ -97,14 +140,14 @@ def test_the_opposite_effect_is_contradicted(table):
     swapped = table.assign(
         prompt=table["prompt"].replace({"one_box": "one_point", "one_point": "one_box"})
     ).astype({"prompt": "string"})
-    verdict = scoreboard(swapped, resamples=300).groupby("claim")["verdict"].first()
-    assert verdict["H6"] == "contradicted" and verdict["H2"] == "contradicted"
+    verdict = scoreboard(swapped).groupby("claim")["verdict"].first()
+    assert verdict["H6"] == verdict["H2"] == f"contradicted {WITHIN}"
 
 
 def test_no_effect_is_inconclusive_not_supported(table):
     rng = np.random.default_rng(0)
     noise = np.clip(0.5 + rng.normal(0, 0.1, len(table)), 0, 1)
-    found = scoreboard(table.assign(value=pd.array(noise, "Float64")), resamples=300)
+    found = scoreboard(table.assign(value=pd.array(noise, "Float64")))
     directed = found[found["relation"].isin([">", "<"]) & ~found["claim"].isin(["H8", "H10", "H13"])]
     assert (directed["finding"] == "inconclusive").mean() > 0.9
 
@@ -114,7 +157,7 @@ def test_too_little_is_said_to_be_too_little(table):
     assert set(nothing["verdict"]) == {"not testable"} and nothing["n_tests"].eq(0).all()
     one = scoreboard(table[table["case_id"] == "MRI-Heart_00"])
     assert set(one["verdict"]) == {"inconclusive", "not testable"} and one["p"].isna().all()
-    flat = scoreboard(table[table["task"] == "2d"], resamples=100)
+    flat = scoreboard(table[table["task"] == "2d"])
     assert set(flat.loc[flat["claim"].isin(["H4", "H5a", "H7", "H9", "H11"]), "verdict"]) == {"not testable"}
 
 
@@ -127,22 +170,32 @@ def test_a_broken_table_is_refused(table):
 
 
 def test_verdict_of_several_findings():
-    assert _verdict(["supported", "supported"]) == "supported"
-    assert _verdict(["supported", "inconclusive"]) == "inconclusive"
-    assert _verdict(["supported", "contradicted"]) == "contradicted"
-    assert _verdict(["supported", "not testable"]) == "supported in part"
-    assert _verdict(["inconclusive", "not testable"]) == "inconclusive"
-    assert _verdict(["not testable"]) == "not testable"
-    assert _verdict(["inconclusive", "supported"], any_is_enough=True) == "supported"
+    def verdict(*findings, level=OTHERS, **options):
+        tests = pd.DataFrame({"finding": findings, "generalises_to": level})
+        return _verdict(tests, **options)
+
+    assert verdict("supported", "supported") == "supported"
+    assert verdict("supported", "inconclusive") == "inconclusive"
+    assert verdict("supported", "contradicted") == "contradicted"
+    assert verdict("supported", "not testable") == "supported in part"
+    assert verdict("inconclusive", "not testable") == "inconclusive"
+    assert verdict("supported", "of no practical weight") == "of no practical weight"
+    assert verdict("not testable") == "not testable"
+    assert verdict("inconclusive", "supported", any_is_enough=True) == "supported"
+    assert verdict("supported", level=THESE) == f"supported {WITHIN}"
+    assert verdict("supported", "supported", level=[OTHERS, THESE]) == f"supported {WITHIN}"
 
 
-def test_the_best_design_is_chosen_on_other_cases():
-    """On noise the best design of the other cases is no better than the mean."""
+def test_the_best_design_is_chosen_on_other_patients():
+    """On noise the best design of other patients is no better than the mean."""
     table = made_up_table(cases=20, designs=ALL_DESIGNS[:8])
     rng = np.random.default_rng(1)
     table = table.assign(value=pd.array(np.clip(0.5 + rng.normal(0, 0.1, len(table)), 0, 1), "Float64"))
-    pairs = claims._best_design(table.assign(failed=False), {"sam2": "miniature_sam2"})
-    assert len(pairs) == 40 and abs((pairs["a"] - pairs["b"]).mean()) < 0.01
+    pairs = claims._best_design(check_table(table), {"sam2": "miniature_sam2"})
+    assert len(pairs) == 20 and abs((pairs["a"] - pairs["b"]).mean()) < 0.012
+    places = check_table(table)[["data_set", "patient_id"]].drop_duplicates()
+    choosing = claims.halves(places)
+    assert choosing.sum() == 20 and (claims.halves(places[::-1])[::-1] == choosing).all()
 
 
 def test_published_means_are_those_of_the_release():
@@ -161,12 +214,17 @@ def test_published_means_are_those_of_the_release():
 
 
 def test_published_comparisons():
-    found = published.compare_published(resamples=300).set_index("comparison")
+    found = published.compare_published().set_index("comparison")
     assert found["n"].eq(28).all() and found["n_tests"].eq(9).all()
     box = found.loc["one box against one point"]
-    assert box["median_difference"] == pytest.approx(0.1378, abs=1e-4) and box["p_holm"] < 1e-5
+    rows = published.sam_table().astype({"value": float})
+    wide = rows[rows["mask_choice"] == "first_mask"].pivot_table("value", ["data_set", "object"], "prompt")
+    of_sets = (wide["one_box"] - wide["one_point"]).groupby("data_set").mean().to_numpy()
+    walsh = [(x + y) / 2 for x, y in combinations_with_replacement(of_sets, 2)]
+    assert box["difference"] == pytest.approx(np.median(walsh), abs=1e-9)
+    assert box["n_units"] == len(of_sets) == 19 and box["p_holm"] < 1e-4
     assert found.loc["a point per component against one point", "p_holm"] > 0.5
-    assert published_scoreboard(resamples=100)["finding"].eq("supported").all()
+    assert published_scoreboard()["finding"].eq("supported").all()
 
 
 def test_measured_stands_beside_published_only_where_it_is_the_same_object():

@@ -32,7 +32,7 @@ def drawn_on(draw):
 
 DIRECTION = {"name": "d", "task": "3d", "vary": "direction", "a": "bidirectional", "b": "front_to_end"}
 ENTRIES = {
-    "compare": lambda t: paired.compare(t, [DIRECTION], resamples=50).drop(columns=["failed_a", "failed_b"]),
+    "compare": lambda t: paired.compare(t, [DIRECTION]).drop(columns=["failed_a", "failed_b"]),
     "case_means": lambda t: pooling.case_means(t, ["prompt"]).drop(columns="failed"),
     "rank_designs": lambda t: rankings.rank_designs(t).ranks,
     "mixed_model": lambda t: rankings.mixed_model(t, "prompt"),
@@ -304,7 +304,9 @@ def test_a_missing_design_is_matched_away():
     assert pairs.designs == 1 and len(pairs.values) == 6
     box = table[(table["prompt"] == "one_box") & (table["task"] == "3d")].astype({"value": float})
     means = box.groupby(["case_id", "direction"])["value"].mean().unstack()
-    assert pairs.values.set_index("case_id")["a"].to_dict() == pytest.approx(means["bidirectional"].to_dict())
+    assert pairs.values.set_index("patient_id")["a"].to_dict() == pytest.approx(
+        means["bidirectional"].to_dict()
+    )
 
 
 def test_a_table_of_another_program_needs_only_the_columns_that_matter():

@@ -22,7 +22,7 @@ from medsam_nb.protocol.prompts import Prompt, tight_box
 from training import appearance, batches, initialisation, label_volumes, run
 from training import samples as data
 from training.muon import build_optimisers, orthogonalise
-from training.plan import Stage, Study, fading, learning_rate, read_study
+from training.plan import Plan, Stage, fading, learning_rate, read_plan
 from training.weights import build
 
 
@@ -150,7 +150,7 @@ def test_a_warm_start_takes_over_what_fits():
     shipped = EMBEDDED_WEIGHTS / "miniature_sam2.pt"
     given = read_weights(shipped)
     for model, prefix in (("sam2", "sam_mask_decoder."), ("sam", "mask_decoder.")):
-        study = Study(model, (Stage("s", 1),), start_from=str(shipped))
+        study = Plan(model, (Stage("s", 1),), start_from=str(shipped))
         own = build(study, 256).state_dict()
         name = "transformer.layers.0.self_attn.q_proj.weight"
         assert torch.equal(own[prefix + name], given["sam_mask_decoder." + name])
@@ -191,16 +191,16 @@ def test_a_study_with_an_unknown_key_is_refused(tmp_path):
     path = tmp_path / "study.yaml"
     path.write_text("model: sam2\nstages:\n  - {name: a, minutes: 1, learning: 3}\n", encoding="utf-8")
     with pytest.raises(StudyError, match="study.yaml.*'a'.*learning"):
-        read_study(path)
+        read_plan(path)
     path.write_text(
         "model: sam2\nstages:\n  - {name: b, minutes: 1, samples: {rules: 1}, rules: {thick: 3}}\n",
         encoding="utf-8",
     )
     with pytest.raises(StudyError, match=r"'b'.*\['rules', 'thick'\]"):
-        read_study(path)
+        read_plan(path)
     path.write_text("model: unet\nstages: []\n", encoding="utf-8")
     with pytest.raises(StudyError, match="unknown model 'unet'"):
-        read_study(path)
+        read_plan(path)
 
 
 @pytest.mark.parametrize("build_model", [miniature.build_sam2, miniature.build_sam])
@@ -231,7 +231,7 @@ def test_sequences_train_the_encoder_only_where_a_stage_says_so(pool, tmp_path, 
     study = {"model": "sam2", "ranks": 1, "volumes": 4, "pool": str(pool.parent), "stages": []}
     path = tmp_path / "study.yaml"
     path.write_text(yaml.safe_dump(study), encoding="utf-8")
-    trainer = run.Trainer(read_study(path), tmp_path, "cpu", 0, 1)
+    trainer = run.Trainer(read_plan(path), tmp_path, "cpu", 0, 1)
     model = miniature.build_sam2(128).train()
     batch = batches.video_batch(data.open_pool(pool), np.random.default_rng(3), data.SampleOptions(**samples))
     loss, _ = trainer.loss(model, None, batch, stage, seed=0)
@@ -312,7 +312,7 @@ def test_a_trained_memory_is_not_initialised_again(pool, tmp_path, weights, read
     study["start_from"] = str(EMBEDDED_WEIGHTS / f"{weights}.pt")
     path = tmp_path / "study.yaml"
     path.write_text(yaml.safe_dump(study), encoding="utf-8")
-    trainer = run.Trainer(read_study(path), tmp_path, "cpu", 0, 1)
+    trainer = run.Trainer(read_plan(path), tmp_path, "cpu", 0, 1)
     assert trainer.state["memory_ready"] is ready
 
 

@@ -73,8 +73,7 @@ def test_records_of_real_runs_are_read(tmp_path):
             weights_dir=tmp_path, seed=1, device="cpu", objects=["organ"], **parameters,
         )  # fmt: skip
         assert set(units.run_units(planned, store, workers=0).status) == {"computed"}
-        plain = {name: units._plain(value) for name, value in planned[0].parameters}
-        return units.provenance(store, [unit.key for unit in planned], plain)
+        return units.provenance(store, [unit.key for unit in planned], planned[0].plain_parameters)
 
     flat = differences_from_sam2(record("2d", prompts=["one_box"]))
     assert len(flat) == 2 and "the predictor's own transform" in flat[0]

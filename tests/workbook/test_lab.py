@@ -168,7 +168,7 @@ def check_slider(page: Page) -> None:
         """() => {
           const notebook = window.jupyterapp.shell.currentWidget.content;
           const index = notebook.widgets.findIndex(
-            cell => cell.model.sharedModel.source.includes('viewer.browse('));
+            cell => cell.model.sharedModel.source.includes('explorer.browse('));
           notebook.activeCellIndex = index;
           return notebook.scrollToItem(index, 'center');
         }"""

@@ -1,12 +1,18 @@
 """The report: what a reader sees of numbers, figures, long tables and failures."""
 
+import csv
+import json
+import re
+from html.parser import HTMLParser
+
 import nbformat
 import numpy as np
 import pandas as pd
 import pytest
 
+from medsam_nb.errors import InputError, StudyError, printable
 from medsam_nb.figures import style
-from medsam_nb.workbook import report
+from medsam_nb.workbook import manuscript, report
 
 STUDY = {"title": "A study", "question": "Which prompt?", "caveats": ["Miniature models."]}
 
@@ -85,3 +91,158 @@ def test_pictures_of_cases_are_folded_under_their_heading(run_dir):
     assert "<summary>liver (1 case)</summary>" in folded
     assert '<img src="figures/mosaics/liver/one.png"' in folded
     assert "<figcaption>liver is &lt;tiny&gt;</figcaption>" in folded
+
+
+# Names as they may come from a manifest, a study, a file or an error.
+NAMES = [
+    "<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "' onmouseover='alert(1)", "&lt;b&gt;",
+    "</pre></details><script>alert(1)</script>", "{{ 7 * 7 }}", "{% raw %}", "javascript:alert(1)",
+    "=1+1", "+SUM(A1)", "-2+3+cmd|' /C calc'!A0", "@SUM(A1)", "\t=1+1", " =1+1", "\uff1d1+1", "\r=1",
+    "a_b & 50 % #1 $x$ {y} ~ ^ \\input{/etc/passwd}", "}\\end{table}\\input{x}", "[2cm] row", "*row",
+    "two\n\nparts", "\x1b[31mred", "turned \u202e text",
+]  # fmt: skip
+
+
+class Tags(HTMLParser):
+    """Collects the elements and the attributes that act."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.found, self.acting = [], []
+        self.feed(page)
+
+    def handle_starttag(self, tag, attributes):
+        self.found.append(tag)
+        self.acting += [name for name, value in attributes if name.startswith("on")]
+        links = [value or "" for name, value in attributes if name in ("href", "src")]
+        self.acting += [link for link in links if link.strip().startswith("javascript:")]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_name_that_tries_is_only_shown(name, run_dir):
+    report.save_table(pd.DataFrame({name: [1], "error": [name], "p": [name]}), run_dir, "comparisons")
+    report.add_provenance(run_dir, "04_test_statistics", {"parameters": {name: name}})
+    plain = Tags(written(run_dir)).found
+    tried = {"figures": {"small": name}, "tables": {"comparisons": name}, "facts": {name: name}}
+    report.add_section(
+        run_dir,
+        "04_test_statistics",
+        name,
+        name,
+        **tried,
+        in_short=name,
+        galleries={name: [("a/b.png", name)]},
+    )
+    copy = run_dir / "notebooks" / "04_test_statistics.ipynb"
+    study = {"title": name, "question": name, "caveats": [name]}
+    page = report.write_report(study, [report.NotebookRun("04_test_statistics", copy, 3.0, None)], run_dir)
+    tags = Tags(page.read_text(encoding="utf-8"))
+    assert set(tags.found) <= {*plain, "details", "summary", "dl", "div", "dt", "dd", "figure", "img"}
+    assert "script" not in tags.found and tags.acting == []
+    assert ">49<" not in page.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_spreadsheet_runs_no_name(name, tmp_path):
+    path = report.save_table(pd.DataFrame({name: [1.5], "name": [name], "n": [-3]}), tmp_path, "names")
+    with path.open(encoding="utf-8", newline="") as file:
+        header, row = csv.reader(file)
+    for cell in (header[0], row[1]):
+        assert not re.match(r"\s*[=+@\uff1d]|\s*-\D|[\t\r\n]", cell) and cell[:8] != "-2+3+cmd"
+        assert cell in (printable(name), f"'{printable(name)}")
+    assert row[2] == "-3"  # a number stays one
+    assert (
+        pd.read_parquet(path.with_suffix(".parquet"))["name"][0] == name
+    )  # the data themselves are as they were
+
+
+def test_printed_numbers_stay_as_they_are(tmp_path):
+    cells = ["-0.138 (-0.202 to 0.011) [90 % CI]", "-0.138", "+3", "-", "-1e-05", "0.5"]
+    path = report.save_table(pd.DataFrame({"printed": cells}), tmp_path, "numbers")
+    assert path.read_text(encoding="utf-8").split("\n")[1:-1] == cells
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_latex_sets_a_name_and_does_nothing_else(name):
+    text = manuscript.latex(pd.DataFrame({"claim": [name], name: ["x"]}), name, name)
+    assert re.search(r"\\label\{tab:[A-Za-z0-9:._-]*\}", text)
+    body = text.replace(r"\textbackslash{}", "")
+    commands = set(re.findall(r"\\[a-z]+", body))
+    assert commands <= {
+        r"\begin", r"\end", r"\centering", r"\caption", r"\label", r"\toprule", r"\midrule", r"\bottomrule",
+        r"\linewidth", r"\textasciitilde", r"\textasciicircum",
+    }  # fmt: skip
+    assert not re.search(r"\\\\\s*[\[*]", body)  # an argument of a line break
+    assert body.count(r"\end{table}") == 1 and "\n\n" not in text and "\x1b" not in text
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def changed(**fields):
+    return lambda path: path.write_text(json.dumps(json.loads(path.read_text()) | fields), encoding="utf-8")
+
+
+SECTION = {
+    "empty": lambda path: path.write_bytes(b""),
+    "cut": cut,
+    "a list": lambda path: path.write_bytes(b"[]"),
+    "null": lambda path: path.write_bytes(b"null"),
+    "binary": lambda path: path.write_bytes(bytes(range(256))),
+    "deep": lambda path: path.write_bytes(b'{"text":' * 50_000),
+    "no text": changed(text=None),
+    "a number as heading": changed(heading=3),
+    "another notebook's": changed(notebook="02_evaluate_2d"),
+    "an unknown field": changed(more=1),
+    "a figure elsewhere": changed(figures={"../../secret": "x"}),
+    "a table elsewhere": changed(tables={"/etc/passwd": "x"}),
+    "a picture of another kind": changed(galleries={"x": [["javascript:alert(1)", "x"]]}),
+    "a picture elsewhere": changed(galleries={"x": [["../../../etc/passwd", "x"]]}),
+    "a gallery without captions": changed(galleries={"x": ["a.png"]}),
+}
+
+
+@pytest.mark.parametrize("name", SECTION)
+def test_a_damaged_section_is_named_on_the_page_and_written_anew(name, run_dir):
+    path = run_dir / "sections" / "04_test_statistics.json"
+    whole = json.loads(path.read_text(encoding="utf-8"))
+    SECTION[name](path)
+    page = written(run_dir)
+    line = page.split("Left out of this page: ")[1].split("</p>")[0]
+    assert str(path) in line and "A box wins." not in page
+    with pytest.raises(InputError, match="04_test_statistics.json"):
+        report.read_section(run_dir, "04_test_statistics")
+    fields = {key: whole[key] for key in ("figures", "tables", "facts", "in_short", "galleries")}
+    report.add_section(run_dir, "04_test_statistics", whole["heading"], whole["text"], **fields)
+    assert json.loads(path.read_text(encoding="utf-8")) == whole
+    assert "Left out" not in written(run_dir)
+
+
+@pytest.mark.parametrize("data", [b"", b"{", b"[]", b"null", b'{"02": 3}', bytes(range(256)), b'{"a": NaN}'])
+def test_a_damaged_record_of_provenance_is_named_and_begun_anew(data, run_dir):
+    report.add_provenance(run_dir, "02_evaluate_2d", {"seed": [1]})
+    path = run_dir / "provenance.json"
+    path.write_bytes(data)
+    page = written(run_dir)
+    assert str(path) in page.split("Left out of this page: ")[1].split("</p>")[0]
+    with pytest.warns(UserWarning, match="provenance.json.*begun anew; run all notebooks again"):
+        report.add_provenance(run_dir, "03_propagate_3d", {"seed": [2]})
+    assert report.read_provenance(run_dir) == {"03_propagate_3d": {"seed": [2]}}
+
+
+@pytest.mark.parametrize("what", ["tables/comparisons.parquet", "figures/small.png"])
+def test_a_damaged_table_or_figure_costs_nothing_else(what, run_dir):
+    cut(run_dir / what)
+    if what.endswith("png"):
+        (run_dir / what).write_bytes(b"no picture")
+    page = written(run_dir)
+    assert str(run_dir / what) in page.split("Left out of this page: ")[1].split("</p>")[0]
+    assert "A box wins." in page and "Cases." in page
+
+
+def test_damaged_results_are_named(tmp_path):
+    report.save_table(pd.DataFrame({"value": [1.0]}), tmp_path, "results_2d")
+    cut(tmp_path / "tables" / "results_2d.parquet")
+    with pytest.raises(StudyError, match="results_2d.parquet: cannot be read.*again"):
+        report.read_results(tmp_path)

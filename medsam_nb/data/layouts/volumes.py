@@ -4,12 +4,12 @@ Each function looks below the data set's folder, at any depth: archives differ i
 folder. Nothing is read but lists of names.
 """
 
-import json
 import re
 from pathlib import Path
 
 from medsam_nb.data.sources import Source, clean_name, visible
 from medsam_nb.errors import InputError
+from medsam_nb.files import read_json
 from medsam_nb.manifest.rows import DataSet
 
 
@@ -20,8 +20,8 @@ def find_msd(folder: Path, row: DataSet) -> list[Source]:
         raise InputError(
             folder, f"holds {len(lists)} files dataset.json.", "Put one task's unpacked archive there."
         )
+    described = read_json(lists[0])
     try:
-        described = json.loads(lists[0].read_text(encoding="utf-8"))
         pairs = [
             (lists[0].parent / item["image"], lists[0].parent / item["label"])
             for item in described["training"]

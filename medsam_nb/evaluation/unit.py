@@ -1,0 +1,192 @@
+"""One unit of work: one task on one case with one model; planned, proven and computed."""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import lru_cache
+from pathlib import Path
+
+from medsam_nb.data.prepare import load_case
+from medsam_nb.errors import CheckpointError, InputError
+from medsam_nb.evaluation.rows import evaluate_2d, evaluate_3d
+from medsam_nb.files import read_json
+from medsam_nb.manifest.rows import Checkpoint
+from medsam_nb.models.checkpoints import (
+    Model,
+    choose_device,
+    choose_dtype,
+    device_facts,
+    has_cuda_extension,
+    is_verified,
+    load_model,
+    usable_sha256,
+    verified_sha256,
+    weights_path,
+)
+from medsam_nb.models.features import SliceFeatures, device_name, one_thread
+from medsam_nb.protocol.designs import Design
+from medsam_nb.protocol.options import PropagationOptions
+from medsam_nb.protocol.table import RunKey
+from medsam_nb.protocol.volume import Case
+from medsam_nb.provenance import COMPUTING_PACKAGES, ROWS, as_json, code_sha256, git_commit, package_versions
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One task on one case with one model: everything a worker process needs.
+
+    Attributes
+    ----------
+    task : {"2d", "3d"}
+    case_folder : Path
+        Of the prepared case.
+    checkpoint : Checkpoint
+    weights_dir : Path
+    parameters : tuple of (str, value)
+        Keyword arguments of `rows.evaluate_2d` or `rows.evaluate_3d`.
+    key : RunKey
+    features : (Path, int) or None
+        Folder where encoded slices are kept for later units, and how many bytes it may hold.
+    """
+
+    task: str
+    case_folder: Path
+    checkpoint: Checkpoint
+    weights_dir: Path
+    parameters: tuple[tuple[str, object], ...]
+    key: RunKey
+    features: tuple[Path, int] | None = None
+
+    @property
+    def plain_parameters(self) -> dict[str, object]:
+        """The task's parameters as plain values, as they stand in the key."""
+        return {name: _plain(value) for name, value in self.parameters}
+
+
+def plan_units(
+    task: str,
+    case_folders: Sequence[Path],
+    checkpoints: Sequence[Checkpoint],
+    *,
+    weights_dir: Path,
+    seed: int,
+    device: str = "auto",
+    dtype: str = "auto",
+    features: tuple[Path, float] | None = None,
+    **parameters: object,
+) -> list[Unit]:
+    """Return the units of a task: every case with every model.
+
+    With `features`, a folder and how many GB it may hold, units on a CPU keep encoded slices in that folder
+    and find them there: 3D after 2D, or other designs later, encode nothing again. Results are bit for
+    bit the same, so neither is a part of the key. On a GPU an encode is taken to be as fast as a read.
+
+    Raises
+    ------
+    CheckpointError
+        If the weights of a model are missing, not what the manifest says, or of no use.
+    InputError
+        If the record of a case is damaged.
+    """
+    place = choose_device(device)
+    units = []
+    keeps = features is not None and features[1] > 0 and place.type == "cpu"
+    kept = (features[0], int(features[1] * 1e9)) if keeps else None
+    for checkpoint in checkpoints:
+        weights_sha256 = usable_sha256(checkpoint, weights_dir)
+        for folder in case_folders:
+            case = _case_names(folder)
+            key = RunKey(
+                task=task,
+                data_set=case["data_set"],
+                case_id=case["case_id"],
+                patient_id=case["patient_id"],
+                data_sha256=case["data_sha256"],
+                model=checkpoint.name,
+                checkpoint_sha256=weights_sha256,
+                network=as_json(checkpoint.model_dump(include={"family", "config", "image_size"})),
+                device=place.type,
+                dtype=str(choose_dtype(place, dtype)).removeprefix("torch."),
+                device_facts=as_json(device_facts(place)),
+                seed=seed,
+                parameters=as_json({name: _plain(value) for name, value in parameters.items()}),
+                code_sha256=code_sha256(*ROWS),
+                packages=as_json(package_versions(COMPUTING_PACKAGES)),
+            )
+            values = tuple(parameters.items())
+            units.append(Unit(task, folder, checkpoint, weights_dir, values, key, kept))
+    return units
+
+
+def _case_names(folder: Path) -> dict[str, str]:
+    """Return the names and the hash of a prepared case."""
+    record = read_json(folder / "case.json")
+    names = {field: record.get(field) for field in ("data_set", "case_id", "data_sha256")}
+    names["patient_id"] = record.get("patient_id", names["case_id"])
+    if not all(isinstance(value, str) and value for value in names.values()):
+        raise InputError(folder / "case.json", "is no record of a case.", "Prepare the data set again.")
+    return names
+
+
+def _plain(value: object) -> object:
+    """Return a parameter of a task as plain values, as it stands in the key."""
+    if isinstance(value, PropagationOptions):
+        return value.as_dict()
+    if isinstance(value, Design):
+        return value.name
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+@lru_cache(maxsize=2)
+def _loaded(checkpoint: Checkpoint, weights_dir: Path, device: str, dtype: str, sha256: str) -> Model:
+    model = load_model(checkpoint, weights_dir, device=device, dtype=dtype)
+    if model.checkpoint_sha256 != sha256:
+        path = weights_path(checkpoint, weights_dir)
+        raise CheckpointError(path, "it changed while it was read.", "Start again.")
+    return model
+
+
+def loaded_model(
+    checkpoint: Checkpoint, weights_dir: Path, device: str = "auto", dtype: str = "auto"
+) -> Model:
+    """Return a model, loaded once per process and anew if its file was replaced; see `load_model`."""
+    sha256 = verified_sha256(weights_path(checkpoint, weights_dir), checkpoint.sha256, checkpoint.name)
+    return _loaded(checkpoint, Path(weights_dir), device, dtype, sha256)
+
+
+def _inputs(unit: Unit) -> tuple[Case, Model]:
+    """Return the case and the model of a unit, proven to be those that its key names."""
+    case, key = load_case(unit.case_folder), unit.key
+    if (case.data_set, case.case_id, case.sha256()) != (key.data_set, key.case_id, key.data_sha256):
+        raise InputError(unit.case_folder, "has changed since the study was planned.", "Start again.")
+    model = loaded_model(unit.checkpoint, unit.weights_dir, key.device, key.dtype)
+    if model.checkpoint_sha256 != key.checkpoint_sha256:
+        path = weights_path(unit.checkpoint, unit.weights_dir)
+        raise CheckpointError(path, "has changed since the study was planned.", "Start again.")
+    return case, model
+
+
+def run_unit(unit: Unit) -> tuple[list[dict], dict]:
+    """Compute one unit; return its rows and its provenance."""
+    started = datetime.now(UTC)
+    case, model = _inputs(unit)
+    arguments = dict(unit.parameters) | {"seed": unit.key.seed}
+    with one_thread():
+        if unit.features is not None:
+            place, limit = unit.features
+            frames = arguments["options"].frames if "options" in arguments else "image"
+            arguments["features"] = SliceFeatures(
+                model, case.slices_uint8(), frames=frames, folder=place, folder_bytes=limit
+            )
+        rows = {"2d": evaluate_2d, "3d": evaluate_3d}[unit.task](model, case, **arguments)
+    provenance = {
+        "git_commit": git_commit(),
+        "python": sys.version.split()[0],
+        "started": started.isoformat(timespec="seconds"),
+        "seconds": round((datetime.now(UTC) - started).total_seconds(), 2),
+        "device_name": device_name(model.device),
+        "hole_filling": has_cuda_extension(),
+        "weights_verified": is_verified(unit.checkpoint),
+    }
+    return rows, provenance

@@ -1,0 +1,159 @@
+"""What was found, in sentences: computed from tables, for notebooks and the top of the report."""
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from medsam_nb.figures.words import counted, label
+from medsam_nb.protocol.designs import DESIGN_FACTORS
+
+FEW_CASES = 6
+
+
+def usable_cases(cases: pd.DataFrame) -> str:
+    """Return how many cases of a case table can be used, and what became of the others."""
+    states = cases["status"].value_counts()
+    usable, failed, healthy = (int(states.get(state, 0)) for state in ("ok", "failed", "no_object"))
+    formats = int((~cases["accuracy"] & (cases["status"] == "ok")).sum())
+    text = f"{usable} of {counted(len(cases), 'case')} can be used"
+    text += f"; {failed} could not be read or do not fit their row" if failed else ""
+    text += f"; {healthy} hold no object" if healthy else ""
+    text += f"; {formats} only show a format and are not measured" if formats else ""
+    return text + "."
+
+
+def best_prompts(means: pd.DataFrame) -> str:
+    """Return, for every model, the 2D prompt with the highest mean IoU and what the runner-up loses to it.
+
+    Parameters
+    ----------
+    means : DataFrame
+        Columns `model`, `data_set`, `case_id`, `prompt`, `value`: one value per case and prompt.
+    """
+    parts = []
+    for model, group in means.groupby("model"):
+        ranked = _equal(group, "prompt").sort_values(ascending=False)
+        best = f"{label(model)}: {label(ranked.index[0])} is best with a mean IoU of {ranked.iloc[0]:.2f}"
+        if len(ranked) > 1:
+            best += f", before {label(ranked.index[1])} with {ranked.iloc[1]:.2f}"
+            best += (
+                f"; the last, {label(ranked.index[-1])}, has {ranked.iloc[-1]:.2f}" if len(ranked) > 2 else ""
+            )
+        parts.append(best)
+    return f"{'. '.join(parts)} ({_cases(means)})."
+
+
+def cost_of_not_knowing(means: pd.DataFrame) -> str:
+    """Return how much IoU is lost by keeping the first or the most confident mask instead of the best one.
+
+    Parameters
+    ----------
+    means : DataFrame
+        Columns `model`, `mask_choice`, `value`.
+    """
+    parts = []
+    for model, group in means.groupby("model"):
+        kept = _equal(group, "mask_choice")
+        if not {"first_mask", "most_confident_mask", "oracle_mask"} <= set(kept.index):
+            continue
+        losses = [
+            f"{kept['oracle_mask'] - kept[f'{which}_mask']:.2f}" for which in ("first", "most_confident")
+        ]
+        parts.append(
+            f"{label(model)} loses {losses[0]} IoU with the first mask, {losses[1]} with the most confident"
+        )
+    return f"Against the best of the three candidates, {'; '.join(parts)}." if parts else ""
+
+
+def best_designs(ranked: pd.DataFrame, model: str) -> str:
+    """Return the best design of a model in 3D, the best that needs no mask, and the worst.
+
+    Parameters
+    ----------
+    ranked : DataFrame
+        Columns of the four factors, `model`, "mean IoU" and "patients", best first.
+    """
+    of_model = ranked[ranked["model"] == model]
+    best, worst = of_model.iloc[0], of_model.iloc[-1]
+    text = f"{label(model)}, {counted(len(of_model), 'design')}: best is {design_words(best)} "
+    text += f"with a mean IoU of {best['mean IoU']:.2f}"
+    drawn = of_model[of_model["prompt"] != "mask"]
+    if best["prompt"] == "mask" and len(drawn):
+        other = drawn.iloc[0]
+        text += f"; with points or boxes only, {design_words(other)}, {other['mean IoU']:.2f}"
+    last = f"Last is {design_words(worst)} with {worst['mean IoU']:.2f}"
+    return f"{text}. {last} ({counted(int(best['patients']), 'case')})."
+
+
+def design_words(row: pd.Series) -> str:
+    """Return a design as it is said: prompt, slice, direction, mask."""
+    frame, prompt, direction, mask = (label(row[factor]) for factor in DESIGN_FACTORS)
+    return f"{prompt} on {'the ' if not frame.startswith('three') else ''}{frame}, {direction}, {mask}"
+
+
+def decay(drawn: pd.DataFrame) -> str:
+    """Return how the IoU changes from the prompted slice to the farthest distance drawn, by direction.
+
+    Parameters
+    ----------
+    drawn : DataFrame
+        Of `distance.iou_by_distance`: `direction`, `distance_slices`, `mean`, `n_cases`.
+    """
+    if drawn.empty:
+        return "No slice lies away from a prompted one."
+    parts = []
+    for direction, line in drawn.groupby("direction"):
+        line = line.assign(reach=line["distance_slices"].abs()).sort_values("reach")
+        near, far = line[line["reach"] == line["reach"].min()], line[line["reach"] == line["reach"].max()]
+        where = f"{counted(int(far['reach'].max()), 'slice')} away"
+        parts.append(
+            f"{label(direction)} from {near['mean'].mean():.2f} at the prompt to {far['mean'].mean():.2f} "
+            f"{where} ({counted(int(far['n_cases'].max()), 'case')} there)"
+        )
+    return f"The mean IoU goes, {'; '.join(parts)}."
+
+
+def verdicts(board: pd.DataFrame) -> str:
+    """Return how many of the claims of a scoreboard got which verdict."""
+    counts = board.drop_duplicates("claim")["verdict"].value_counts()
+    return ", ".join(f"{n} {verdict}" for verdict, n in counts.items())
+
+
+def comparisons_made(result: pd.DataFrame, names: Sequence[str] = ()) -> str:
+    """Return which declared comparisons show a difference after correction, and in which direction."""
+    tested = result[result["p_holm"].notna()]
+    clear = tested[tested["p_holm"] < 0.05]
+    text = f"{len(tested)} of {counted(len(result), 'comparison')} could be tested; "
+    if clear.empty:
+        return f"{text}after correction none shows a difference."
+    said = [
+        f"{row.comparison}{f' ({label(row.level)})' if row.level else ''} {row.difference:+.2f}"
+        for row in clear.itertuples()
+    ]
+    return f"{text}after correction {len(clear)} show one (paired difference of IoU): {'; '.join(said)}."
+
+
+def reach_of(result: pd.DataFrame) -> str:
+    """Return what comparisons or claims generalise to, in a sentence."""
+    levels = set(result.loc[result["n"] > 0, "generalises_to"])
+    if levels <= {"data sets like these"} and levels:
+        return "Data sets are the units: what is found holds for data sets like these."
+    if "these data sets" in levels:
+        return "With fewer than six data sets, what is found holds within these data sets, not for others."
+    return "There are too few units for any test."
+
+
+def few_cases(n_cases: int) -> str:
+    """Return a warning where a table rests on few cases, else nothing."""
+    if n_cases >= FEW_CASES:
+        return ""
+    return f"With {counted(n_cases, 'case')} nothing can be said of others like them."
+
+
+def _cases(means: pd.DataFrame) -> str:
+    return counted(means.groupby(["data_set", "case_id"]).ngroups, "case")
+
+
+def _equal(means: pd.DataFrame, by: str) -> pd.Series:
+    """Return the mean of every level with data sets of equal weight."""
+    return means.groupby([by, "data_set"])["value"].mean().groupby(by).mean()

@@ -1,0 +1,297 @@
+"""The values of a study's parameters: each is checked before the first notebook starts.
+
+What a value may be is known elsewhere, and asked there: the type by the notebook's default, names by the
+module that uses them, data sets and models by the manifest.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from medsam_nb.errors import StudyError, WorkbookError, require_known
+from medsam_nb.manifest.rows import Manifest
+from medsam_nb.protocol.designs import chosen_designs, parse_design
+from medsam_nb.protocol.options import MemoryWindow, PropagationOptions
+from medsam_nb.protocol.prompts import PROMPTS_2D
+from medsam_nb.provenance import project_root
+
+MAY_BE_EMPTY = ("objects",)  # lists; empty for all
+RANGES = {
+    "workers": (0, 256),
+    "seed": (0, 2**63 - 1),
+    "resamples": (100, 1_000_000),
+    "features_gb": (0, None),
+    "failed_below": (0, 1),
+}
+WRITTEN_AS = {  # how a value of a type is written in YAML
+    bool: "true or false",
+    int: "a whole number, such as 4",
+    float: "a number, such as 0.5",
+    str: "a word; in quotation marks where YAML would read it otherwise",
+    list: "a list, such as [one, two]",
+    dict: "names and values, such as {name: value}",
+}
+
+
+def check_type(value: object, default: object) -> None:
+    """Raise StudyError if a value has not the type of the notebook's default, or none that can be used."""
+    kind = type(default)
+    if kind is bool or kind is str or kind is dict:
+        right = type(value) is kind
+    elif kind is int or kind is float:
+        right = type(value) in ((int,) if kind is int else (int, float))
+    elif kind is list:
+        right = isinstance(value, list)
+    else:
+        return
+    if not right:
+        remedy = f"Write {WRITTEN_AS[kind]}."
+        if kind is list and isinstance(value, str):
+            remedy = f"Write a list: [{value}]."
+        raise StudyError(
+            "", f"is {_shown(value)}, not {WRITTEN_AS[kind].split(',')[0].split(';')[0]}.", remedy
+        )
+    if kind in (int, float) and not math.isfinite(value):
+        raise StudyError("", f"is {value}.", "Write a number.")
+    if kind is str and default and not value.strip():
+        raise StudyError("", "is empty.", f"Write {WRITTEN_AS[str]}.")
+    if kind is str and any(ord(letter) < 32 or ord(letter) == 127 for letter in value):
+        raise StudyError("", f"{value!r} holds control characters.", "Remove them.")
+    if kind is list:
+        _check_items(value, default)
+
+
+def _check_items(values: list, default: list) -> None:
+    kind = type(default[0]) if default else str
+    for value in values:
+        if type(value) is not kind or (kind is str and not value.strip()):
+            raise StudyError(
+                "", f"holds {_shown(value)}.", f"Write {WRITTEN_AS.get(kind, kind.__name__)} for every item."
+            )
+    twice = [value for number, value in enumerate(values) if value in values[:number]]
+    if twice:
+        raise StudyError("", f"holds {twice[0]!r} twice.", "Name it once.")
+
+
+def _shown(value: object) -> str:
+    """Return a value in words, short enough for a message."""
+    if value is None:
+        return "empty"
+    if isinstance(value, bool):
+        return str(value).lower()
+    text = repr(value)
+    text = text if len(text) <= 60 else f"{text[:57]}..."
+    return f"the word {text}" if isinstance(value, str) else text
+
+
+@dataclass(frozen=True)
+class Given:
+    """The parameters of one notebook, as it will see them, and what they are checked against.
+
+    Attributes
+    ----------
+    values : mapping
+        All parameters of the notebook: those that the study gives, and the defaults of the others.
+    rows : Manifest
+        The manifests that these parameters name.
+    evaluated : frozenset of str
+        Models that the study evaluates; empty if it evaluates none.
+    prompts, designs : frozenset of str
+        Prompts in 2D and names of designs that the study evaluates; empty if none.
+    """
+
+    values: Mapping[str, object]
+    rows: Manifest
+    evaluated: frozenset[str] = frozenset()
+    prompts: frozenset[str] = frozenset()
+    designs: frozenset[str] = frozenset()
+
+    @property
+    def propagates(self) -> bool:
+        """Whether the notebook propagates through volumes."""
+        return "designs" in self.values
+
+
+def _check_range(name: str, value: float) -> None:
+    low, high = RANGES[name]
+    if value < low or (high is not None and value > high):
+        raise StudyError(
+            "", f"is {value}.", f"Use {low} to {high}." if high is not None else f"Use {low} or more."
+        )
+
+
+def _check_designs(value: object, given: Given) -> None:
+    if isinstance(value, Mapping):
+        lists = [one if isinstance(one, list) else [one] for one in value.values()]
+        words = [*value, *(level for one in lists for level in one)]
+    else:
+        words = value if isinstance(value, list) else [value]
+    if not words or any(not isinstance(word, str) for word in words):
+        raise StudyError(
+            "",
+            f"is {_shown(value)}.",
+            "Write all, paper_v1, a list of designs, or levels: {prompt: one_box, direction: [...]}.",
+        )
+    if not chosen_designs(value):
+        raise StudyError("", f"{_shown(value)} leaves no design.", "Name at least one level of each factor.")
+
+
+def _check_data_sets(names: list[str], given: Given) -> None:
+    for name in names:
+        row = given.rows.data_set(name)
+        if given.propagates and row.dimension != 3:
+            raise StudyError(
+                "", f"{name} holds single images.", "Propagate through volumes only: leave it out."
+            )
+
+
+def _check_models(names: list[str], given: Given) -> None:
+    for name in names:
+        row = given.rows.checkpoint(name)
+        if given.propagates and row.family != "sam2":
+            raise StudyError(
+                "", f"{name} is of the family {row.family}, which has no memory.", "Name models of sam2."
+            )
+
+
+def _check_objects(names: list[str], given: Given) -> None:
+    chosen = [given.rows.data_set(name) for name in given.values.get("data_sets", [])]
+    rows = [row for row in chosen if row.accuracy]  # format examples are not measured
+    known = dict.fromkeys(name for row in rows for name in row.objects)
+    for name in names:
+        require_known("", name, known, what="object of these data sets")
+    for row in rows:
+        if names and not set(names) & set(row.objects):
+            raise StudyError(
+                "",
+                f"none of them is an object of {row.name}, which has {', '.join(row.objects)}.",
+                "Add one, or leave the data set out.",
+            )
+
+
+def _check_role(name: str, given: Given) -> None:
+    if given.evaluated:
+        require_known("", name, sorted(given.evaluated), what="model that this study evaluates")
+    else:
+        given.rows.checkpoint(name)
+
+
+def _check_shown_prompt(name: str, given: Given) -> None:
+    require_known("", name, PROMPTS_2D, what="prompt in 2D")
+    if given.prompts:
+        require_known("", name, sorted(given.prompts), what="prompt that this study evaluates")
+
+
+def _check_shown_design(name: str, given: Given) -> None:
+    parse_design(name)
+    if given.designs:
+        require_known("", name, sorted(given.designs), what="design that this study evaluates")
+
+
+def _check_prompts(names: list[str], given: Given) -> None:
+    for name in names:
+        require_known("", name, PROMPTS_2D, what="prompt in 2D")
+
+
+def _check_volume_metrics(name: str, given: Given) -> None:
+    from medsam_nb.evaluation.rows import VOLUME_METRICS  # imports torch, so only where it is asked for
+
+    require_known("", name, VOLUME_METRICS, what="choice of volume metrics")
+
+
+def _check_device(name: str, given: Given) -> None:
+    from medsam_nb.models.checkpoints import DEVICES
+
+    kind, colon, number = name.partition(":")
+    require_known("", kind, DEVICES, what="device")
+    if colon and not (number.isdigit() and kind == "cuda"):
+        raise StudyError("", f"{name!r} is no device.", "Write cuda, or cuda:0 with a number.")
+
+
+def _check_dtype(name: str, given: Given) -> None:
+    from medsam_nb.models.checkpoints import DTYPES
+
+    require_known("", name, DTYPES, what="arithmetic")
+
+
+def _check_path(text: str, given: Given) -> None:
+    """A path that leaves the workbook's folder has to say so: it is absolute, not relative with '..'."""
+    if ".." in Path(text).parts:
+        raise StudyError(
+            "", f"{text!r} leaves the workbook's folder.", "Give the absolute path of another place."
+        )
+
+
+def _check_prepared_dir(text: str, given: Given) -> None:
+    """Prepared cases are replaced and removed by the program, so they must not lie among the downloads."""
+    _check_path(text, given)
+    if "raw_dir" not in given.values:
+        return
+    prepared, raw = ((project_root() / place).resolve() for place in (text, given.values["raw_dir"]))
+    if prepared == raw or prepared in raw.parents or raw in prepared.parents:
+        raise StudyError(
+            "", f"{text!r} and raw_dir lie in one another.", "Prepared cases need a folder of their own."
+        )
+
+
+def _check_option(name: str) -> Callable[[object, Given], None]:
+    """Return the check of an option of propagation: the object that takes it knows what it may be."""
+    holder = PropagationOptions if name in _names(PropagationOptions) else MemoryWindow
+
+    def check(value: object, given: Given) -> None:
+        for one in value if isinstance(value, list) else [value]:
+            holder(**{name: one})
+
+    return check
+
+
+def _check_window(value: Mapping, given: Given) -> None:
+    for name in value:
+        require_known("", name, _names(MemoryWindow), what="field of a memory window")
+    MemoryWindow(**value)
+
+
+def _names(holder: type) -> list[str]:
+    return [field.name for field in fields(holder)]
+
+
+ROLES = ("sam2", "sam", "model", "rival")  # parameters that name one evaluated model
+CHECKS: dict[str, Callable[..., None]] = {
+    **{name: _check_option(name) for name in (*_names(PropagationOptions), *_names(MemoryWindow))},
+    **dict.fromkeys(ROLES, _check_role),
+    **dict.fromkeys(("manifest", "extra_manifest", "raw_dir", "weights_dir", "run_dir"), _check_path),
+    "prepared_dir": _check_prepared_dir,
+    "window": _check_window,
+    "data_sets": _check_data_sets,
+    "models": _check_models,
+    "objects": _check_objects,
+    "prompts": _check_prompts,
+    "designs": _check_designs,
+    "shown_prompt": _check_shown_prompt,
+    "shown_design": _check_shown_design,
+    "volume_metrics": _check_volume_metrics,
+    "device": _check_device,
+    "dtype": _check_dtype,
+}
+
+
+def check_form(name: str, value: object, default: object) -> None:
+    """Raise StudyError if a parameter's value has the wrong type, or a number is out of its range."""
+    if name != "designs":  # a word, a list or a mapping; see its own check
+        check_type(value, default)
+    if name in RANGES and isinstance(value, int | float):
+        _check_range(name, value)
+    if isinstance(value, list) and not value and name not in MAY_BE_EMPTY:
+        raise StudyError("", "is an empty list.", "Name at least one.")
+
+
+def check_meaning(name: str, given: Given) -> None:
+    """Raise WorkbookError if a parameter's value is unknown where it is used, or does not go with others."""
+    if name in CHECKS:
+        CHECKS[name](given.values[name], given)
+
+
+def named(where: str, error: WorkbookError) -> WorkbookError:
+    """Return an error that says whose value is wrong: the checks themselves know only the value."""
+    return type(error)(where, error.problem, error.remedy)

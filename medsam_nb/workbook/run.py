@@ -1,0 +1,297 @@
+"""A notebook's side of a run: where its results go, what it shows, and what it leaves for the report.
+
+A notebook opens its run once. What it shows through the run (tables, figures, pictures) is saved with the
+numbers behind it, shown in the notebook, and stands in the report under the caption that is written where it
+is made. What needs PyTorch is imported where it is used: notebooks of statistics open without it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from IPython import get_ipython
+from IPython.display import display
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from medsam_nb.data.prepare import case_folders, load_case
+from medsam_nb.errors import StudyError
+from medsam_nb.evaluation.store import Store
+from medsam_nb.figures import slices, style
+from medsam_nb.manifest.reading import load_manifest
+from medsam_nb.manifest.rows import Manifest
+from medsam_nb.protocol.volume import Case
+from medsam_nb.provenance import project_root
+from medsam_nb.workbook import report
+
+if TYPE_CHECKING:
+    from medsam_nb.models.checkpoints import Model
+
+ROWS_SHOWN = 12  # of a table in a notebook; the report and the CSV hold more
+
+
+class Run:
+    """What a notebook works with; made by `open_run`.
+
+    Attributes
+    ----------
+    notebook : str
+        Its name, such as "02_evaluate_2d".
+    root, folder : Path
+        Of the project, and of the run's results.
+    manifest : Manifest
+    store : Store
+        Finished units of work.
+    outcome : DataFrame
+        How every unit ended, after `evaluate`.
+    """
+
+    def __init__(self, notebook: str, root: Path, folder: Path, manifest: Manifest) -> None:
+        self.notebook, self.root, self.folder, self.manifest = notebook, root, folder, manifest
+        self.store = Store(folder / "rows")
+        self.outcome = pd.DataFrame(columns=["data_set", "case_id", "model", "task", "status", "error"])
+        self._figures: dict[str, str] = {}
+        self._tables: dict[str, str] = {}
+        self._galleries: dict[str, list[tuple[str, str]]] = {}
+        self._plotted: tuple[pd.DataFrame, str] | None = None
+
+    def read(self, name: str) -> pd.DataFrame:
+        """Return a table that this run has, by its name.
+
+        Raises
+        ------
+        StudyError
+            If no notebook has written it yet.
+        """
+        path = self.folder / "tables" / f"{name}.parquet"
+        if not path.is_file():
+            raise StudyError(path, "there is no such table yet.", "Run the notebook that writes it first.")
+        return pd.read_parquet(path)
+
+    def results(self) -> pd.DataFrame:
+        """Return the tidy tables of 2D and 3D that the run has, one below the other."""
+        return report.read_results(self.folder)
+
+    def case_folders(self, data_sets: Sequence[str], prepared_dir: str | Path) -> list[Path]:
+        """Return the folders of the prepared cases of data sets that count for accuracy."""
+        names = self.manifest.measured(data_sets)
+        return [folder for name in names for folder in case_folders(self.root / prepared_dir, name)]
+
+    def first_cases(self, data_sets: Sequence[str], prepared_dir: str | Path) -> list[Case]:
+        """Return the first prepared case of every data set that counts for accuracy."""
+        folders = [self.case_folders([name], prepared_dir)[:1] for name in data_sets]
+        return [load_case(folder) for first in folders for folder in first]
+
+    def model(self, name: str, weights_dir: str | Path, device: str, dtype: str) -> Model:
+        """Return a model of the manifest, loaded once."""
+        from medsam_nb.evaluation import units
+
+        return units.loaded_model(self.manifest.checkpoint(name), self.root / weights_dir, device, dtype)
+
+    def evaluate(
+        self,
+        task: str,
+        data_sets: Sequence[str],
+        models: Sequence[str],
+        *,
+        prepared_dir: str | Path,
+        weights_dir: str | Path,
+        workers: int,
+        features_gb: float,
+        **parameters: object,
+    ) -> pd.DataFrame:
+        """Compute what is not stored yet, and return the tidy table of a task; keep it as `results_<task>`.
+
+        Parameters
+        ----------
+        task : {"2d", "3d"}
+        data_sets, models : sequence of str
+            Rows of the manifest; format examples are left out.
+        prepared_dir, weights_dir : str or Path
+            Below the project, or absolute.
+        workers : int
+            See `units.run_units`.
+        features_gb : float
+            Disk for encoded slices; 0 for none.
+        **parameters
+            Of `units.plan_units` and of the task.
+
+        Raises
+        ------
+        StudyError
+            If there is no prepared case, or all units failed.
+        """
+        from medsam_nb.evaluation import units
+
+        planned = units.plan_units(
+            task,
+            self.case_folders(data_sets, prepared_dir),
+            [self.manifest.checkpoint(name) for name in models],
+            weights_dir=self.root / weights_dir,
+            features=(self.folder / "features", features_gb),
+            **parameters,
+        )
+        self.outcome = units.run_units(planned, self.store, workers=workers, label=task.upper())
+        report.save_table(self.outcome, self.folder, f"units_{task}")
+        units.require_results(self.outcome)
+        keys = units.finished(planned, self.store)
+        table = self.store.read(keys)
+        report.save_table(table, self.folder, f"results_{task}")
+        record = units.provenance(self.store, keys, planned[0].plain_parameters)
+        report.add_provenance(self.folder, self.notebook, record)
+        return table
+
+    def provenance(self) -> pd.DataFrame:
+        """Return where this notebook's numbers come from, a line per fact."""
+        record = report.read_provenance(self.folder).get(self.notebook, {})
+        names = ("git_commit", "code_sha256", "device", "dtype", "seed", "hole_filling", "seconds")
+        facts = {name.replace("_", " "): record[name] for name in names if name in record}
+        facts |= {f"weights of {name}": sha for name, sha in record.get("checkpoints", {}).items()}
+        lines = {name: ", ".join(map(str, v)) if isinstance(v, list) else str(v) for name, v in facts.items()}
+        return pd.Series(lines, name="value").to_frame()
+
+    def table(self, name: str, table: pd.DataFrame, caption: str = "", *, shown: int = ROWS_SHOWN) -> None:
+        """Save a table, show its first rows, and register it for the report if it has a caption.
+
+        Parameters
+        ----------
+        name : str
+            Of the files `tables/<name>.csv` and `.parquet`.
+        table : DataFrame
+        caption : str
+            Without one the table is saved and shown, but does not stand in the report.
+        shown : int
+            Rows shown in the notebook; 0 for none.
+        """
+        report.save_table(table, self.folder, name)
+        if caption:
+            self._tables[name] = caption
+        if shown and get_ipython() is not None:
+            numbers = dict.fromkeys(table.select_dtypes("number"), 3)
+            with pd.option_context("display.max_colwidth", 200, "display.max_rows", None):
+                display(table.head(shown).round(numbers))
+                if len(table) > shown:
+                    print(f"{shown} of {len(table)} rows; all are in tables/{name}.csv")
+
+    @contextmanager
+    def figure(
+        self, name: str, *, width_mm: float = style.COLUMN_MM, height_mm: float = 62, **options
+    ) -> Iterator[Axes | np.ndarray]:
+        """Make a figure; what was drawn is said with `plotted`, then it is saved and shown.
+
+        Parameters
+        ----------
+        name : str
+            Of the files `figures/<name>.pdf`, `.png` and `.csv`.
+        width_mm, height_mm : float
+            Printed size.
+        **options
+            Of `style.canvas`, such as `columns`.
+
+        Yields
+        ------
+        Axes or ndarray of Axes
+        """
+        with style.style():
+            figure, axes = style.canvas(width_mm, height_mm, **options)
+            yield axes
+            if self._plotted is None:
+                raise ValueError(f"{name}: say what was drawn with run.plotted(table, caption)")
+            self._keep_figure(name, figure, *self._plotted)
+            self._plotted = None
+
+    def plotted(self, table: pd.DataFrame, caption: str) -> None:
+        """Say, within `figure`, what was drawn, and its caption."""
+        self._plotted = table, caption
+
+    def pictures(
+        self,
+        name: str,
+        panels: Sequence[slices.Panel | None],
+        caption: str,
+        *,
+        columns: int = 4,
+        width_mm: float = style.PAGE_MM,
+    ) -> None:
+        """Draw panels in a grid, save and show it."""
+        with style.style():
+            figure, plotted = slices.grid(panels, columns=columns, width_mm=width_mm)
+            self._keep_figure(name, figure, plotted, caption)
+
+    def _keep_figure(self, name: str, figure: Figure, plotted: pd.DataFrame, caption: str) -> None:
+        style.save(figure, self.folder / "figures", name, plotted)
+        self._figures[name] = caption
+        if get_ipython() is not None:
+            display(figure)
+
+    def gallery(self, heading: str, pictures: Sequence[tuple[str, str]]) -> None:
+        """Register pictures that already lie below the run's folder, folded under a heading."""
+        self._galleries[heading] = list(pictures)
+
+    def section(
+        self, heading: str, text: str, *, in_short: str = "", facts: Mapping[str, object] | None = None
+    ) -> str:
+        """Leave this notebook's section for the report; return a sentence that says where.
+
+        Parameters
+        ----------
+        heading, text : str
+            What the section is about, and what was found; an empty line divides paragraphs.
+        in_short : str
+            The finding in a sentence, for the top of the report.
+        facts : mapping
+            Name and value of what should stand in plain sight.
+
+        Raises
+        ------
+        FileNotFoundError
+            If something that was registered is not there.
+        """
+        files = [self.folder / "figures" / f"{name}.png" for name in self._figures]
+        files += [self.folder / "tables" / f"{name}.parquet" for name in self._tables]
+        if missing := [path for path in files if not path.is_file()]:
+            raise FileNotFoundError(f"{', '.join(map(str, missing))}: shown, but not written")
+        path = report.add_section(
+            self.folder,
+            self.notebook,
+            heading,
+            text,
+            figures=self._figures,
+            tables=self._tables,
+            facts=facts,
+            in_short=in_short,
+            galleries=self._galleries,
+        )
+        counted = f"{len(self._figures)} figures and {len(self._tables)} tables"
+        return f"{counted} for the report; {path}"
+
+
+def open_run(
+    notebook: str,
+    run_dir: str | Path,
+    manifest: str | Path = "data_manifest.yaml",
+    extra_manifest: str | Path = "",
+) -> Run:
+    """Open a run for a notebook.
+
+    Parameters
+    ----------
+    notebook : str
+        Its name, such as "02_evaluate_2d".
+    run_dir : str or Path
+        Folder of results, below the project or absolute.
+    manifest, extra_manifest : str or Path
+        Files that describe data sets and checkpoints; the second is your own, if not empty.
+
+    Returns
+    -------
+    Run
+    """
+    root = project_root()
+    rows = load_manifest(root / manifest, *([root / extra_manifest] if extra_manifest else []))
+    return Run(notebook, root, root / run_dir, rows)

@@ -1,0 +1,96 @@
+"""Processes that the system ends: their items are tried once more alone, all others are computed."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import closing
+from pathlib import Path
+
+import psutil
+import pytest
+
+from medsam_nb.data.workers import ProcessKilled, run_each
+
+ROOT = Path(__file__).parents[1]
+
+
+def work(item):
+    """Square a number; or do what a text says: die always, die the first time, raise, wait."""
+    if not isinstance(item, tuple):
+        return item * item
+    what, place = item
+    if what == "raise":
+        raise ValueError("no")
+    if what == "sleep":
+        Path(place, f"pid {os.getpid()}").touch()
+        time.sleep(60)
+    if what == "die" or not (mark := Path(place) / "died").exists():
+        if what == "die once":
+            mark.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return what
+
+
+def outcomes(items, workers):
+    found = {}
+    for item, future in run_each(work, items, workers):
+        assert item not in found
+        found[item] = future.exception() or future.result()
+    return found
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_a_killed_process_costs_its_item_only(workers, tmp_path):
+    items = [1, ("die", tmp_path), 2, 3, ("raise", tmp_path), 4]
+    found = outcomes(items, workers)
+    assert sorted(map(str, found)) == sorted(map(str, items))
+    assert [found[number] for number in (1, 2, 3, 4)] == [1, 4, 9, 16]
+    assert isinstance(found["die", tmp_path], ProcessKilled)
+    assert isinstance(found["raise", tmp_path], ValueError)
+    assert outcomes([("die once", tmp_path)], workers) == {("die once", tmp_path): "die once"}
+
+
+def children():
+    return [one for one in psutil.Process().children() if "spawn_main" in " ".join(one.cmdline())]
+
+
+@pytest.mark.parametrize("way", ["close", "interrupt"])
+def test_leaving_ends_the_processes(way, tmp_path):
+    if way == "close":
+        with closing(run_each(work, [1, ("sleep", tmp_path), ("sleep", tmp_path)], 2)) as running:
+            assert next(running)[1].result() == 1
+    else:
+        signal.signal(signal.SIGALRM, lambda *_: signal.raise_signal(signal.SIGINT))
+        signal.alarm(2)
+        started = time.monotonic()
+        with pytest.raises(KeyboardInterrupt):
+            list(run_each(work, [("sleep", tmp_path)] * 2, 2))
+        assert time.monotonic() - started < 20
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    assert children() == []
+
+
+PROGRAM = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from test_workers import run_each, work
+if __name__ == "__main__":
+    list(run_each(work, [("sleep", sys.argv[2])] * 2, 2))
+"""
+
+
+def test_a_killed_parent_leaves_no_process_behind(tmp_path):
+    (tmp_path / "program.py").write_text(PROGRAM, encoding="utf-8")
+    command = [sys.executable, tmp_path / "program.py", Path(__file__).parent, tmp_path]
+    parent = subprocess.Popen(command, env=os.environ | {"PYTHONPATH": str(ROOT)})
+    deadline = time.monotonic() + 60
+    while len(pids := [int(path.name[4:]) for path in tmp_path.glob("pid *")]) < 2:
+        assert time.monotonic() < deadline and parent.poll() is None
+        time.sleep(0.1)
+    parent.kill()
+    parent.wait()
+    while any(psutil.pid_exists(pid) and psutil.Process(pid).status() != "zombie" for pid in pids):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
