@@ -90,6 +90,8 @@ class DataSet(Row):
     group : the study's rows, embedded, further public, real samples, format examples, or your own.
     objects : label values (of the original release) that make up each object.
     ignored_labels : values that may occur and are no object.
+    intensity : how stored values become 8 bits for the models; `policy: stored` for pictures that have 8 bits
+        already (PNG, JPEG), `window` in Hounsfield units for CT, `percentile` else.
     mask_threshold : masks are 1 where their value reaches it (grey, soft or coloured masks).
     mask_geometry : "ignore" where the masks' headers are known to be wrong.
     may_be_empty : whether cases without any object belong to the data set (healthy patients).

@@ -15,6 +15,7 @@ __getattr__, __dir__, __all__ = lazy.attach(
         "options",
         "prompts",
         "seeds",
+        "splits",
         "table",
         "tracks",
         "volume",
@@ -24,6 +25,7 @@ __getattr__, __dir__, __all__ = lazy.attach(
         "options": ["MemoryWindow", "PropagationOptions"],
         "prompts": ["Prompt", "prompt_3d", "prompts_2d"],
         "metrics": ["iou"],
+        "splits": ["folds_by_patient", "split_by_patient"],
         "volume": ["Case", "Volume"],
     },
 )
