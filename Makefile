@@ -47,8 +47,9 @@ model-report: $(READY)  ## measure the miniature models; writes runs/miniature/r
 bench: $(READY)  ## compare the sweep engine with the study's own loop; writes runs/bench/results.json
 	$(BIN)/python -m benchmarks.bench_engine
 
-schema: $(READY)  ## write data_manifest.schema.json, with which editors check a manifest
+schema: $(READY)  ## write the schemas with which editors check a manifest and a file of prompts
 	$(BIN)/medsam-nb schema > data_manifest.schema.json
+	$(BIN)/medsam-nb schema --prompts > data_prompts.schema.json
 
 lock: $(READY)  ## pin the newest versions that pyproject.toml allows into requirements.txt
 	$(BIN)/uv pip compile pyproject.toml --extra test --universal --python-version 3.11 --generate-hashes --no-header -o requirements.txt

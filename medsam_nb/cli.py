@@ -90,9 +90,14 @@ def data_sets() -> None:
 
 
 @app.command()
-def schema() -> None:
+def schema(
+    prompts: Annotated[bool, typer.Option(help="That of a file of prompts.")] = False,
+) -> None:
     """Print the manifest's JSON schema, which editors use; `make schema` writes it to its file."""
-    from medsam_nb.manifest.schema import schema_text
+    if prompts:
+        from medsam_nb.protocol.prompts_file import schema_text
+    else:
+        from medsam_nb.manifest.schema import schema_text
 
     print(schema_text(), end="")
 

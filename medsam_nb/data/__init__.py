@@ -5,6 +5,7 @@ import lazy_loader as lazy
 __getattr__, __dir__, __all__ = lazy.attach(
     __name__,
     submodules=[
+        "export",
         "fetch",
         "formats",
         "layouts",
@@ -17,6 +18,7 @@ __getattr__, __dir__, __all__ = lazy.attach(
         "sources",
     ],
     submod_attrs={
+        "export": ["write_dicom_segmentation", "write_masks"],
         "prepare": [
             "case_folders",
             "load_case",

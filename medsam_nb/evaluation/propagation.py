@@ -187,10 +187,6 @@ class Steps:
 Answered = tuple[str, Kept, list[Design]]  # an object, what was kept on a slice, and by which designs
 
 
-def _content(prompt: Prompt) -> tuple:
-    return prompt.points, prompt.box, None if prompt.mask is None else prompt.mask.tobytes()
-
-
 def _masks(steps: Steps, index: int, prompted: bool, answered: list[Answered]) -> Iterator[SliceMask]:
     """Yield the predictions of one slice."""
     for name, kept, designs in answered:
@@ -227,6 +223,7 @@ def sweep(
     options: PropagationOptions = PropagationOptions(),
     *,
     features: SliceFeatures | None = None,
+    given: Mapping[str, Sequence[int]] | None = None,
 ) -> Iterator[SliceMask]:
     """Predict every design of every object of a volume, each distinct step once.
 
@@ -243,6 +240,8 @@ def sweep(
     options : PropagationOptions
     features : SliceFeatures, optional
         Of these slices and this model, to share them with other runs.
+    given : mapping of str to sequence of int, optional
+        Prompted slices by object, in place of the designs' frame choices; see `tracks.plan`.
 
     Yields
     ------
@@ -250,7 +249,7 @@ def sweep(
         Each wanted slice of each design of each object once: prompted slices first, then slice by slice
         forward, then backward.
     """
-    tracks = plan(objects, designs, options.protocol, options.until)
+    tracks = plan(objects, designs, options.protocol, options.until, given)
     if not tracks:
         return
     features = features or SliceFeatures(model, slices, frames=options.frames)
@@ -264,7 +263,7 @@ def sweep(
     for track in tracks:
         for index in track.prompted:
             prompt = prompt_of(track.object_name, index, track.design.prompt)
-            asked[index][track.object_name, _content(prompt)].append(track)
+            asked[index][track.object_name, prompt.content].append(track)
     kept: dict[tuple[Track, int], Kept] = {}
     for index in sorted(asked):
         answered: list[Answered] = []

@@ -81,6 +81,7 @@ def sweep(
     designs: Sequence[Design],
     prompt_of: Callable[[str, int, str], Prompt],
     options: PropagationOptions = PropagationOptions(),
+    given: Mapping[str, Sequence[int]] | None = None,
 ) -> Iterator[SliceMask]:
     """Predict every design of every object of a volume, one after the other.
 
@@ -95,6 +96,8 @@ def sweep(
     prompt_of : callable (object_name, slice_index, kind) -> Prompt
     options : PropagationOptions
         With the released memory window, exact attention and frames of the image predictor.
+    given : mapping of str to sequence of int, optional
+        Prompted slices by object, in place of the designs' frame choices.
 
     Yields
     ------
@@ -114,7 +117,7 @@ def sweep(
         if options.mask_scope == "all_with_boxes":
             network.multimask_max_pt_num = 2
         with torch.inference_mode(), model.precision():
-            tracks = plan(objects, designs, options.protocol, options.until)
+            tracks = plan(objects, designs, options.protocol, options.until, given)
             state = video_state(model, slices) if tracks else {}
             found = [
                 one
@@ -135,11 +138,11 @@ def _one_pass(network, state, decoded: _Decoded, track: Track, one_pass: Pass, p
         decoded.score = float("nan")  # a mask as a prompt is returned without decoding anything
         if prompt.mask is not None:
             network.add_new_mask(state, index, 1, prompt.mask)
-        elif prompt.box is not None:
+        elif not prompt.points:
             network.add_new_points_or_box(state, index, 1, box=prompt.box)
         else:
-            points = [list(point) for point in prompt.points]
-            network.add_new_points_or_box(state, index, 1, points=points, labels=[1] * len(points))
+            points, labels = [list(point) for point in prompt.points], list(prompt.point_labels)
+            network.add_new_points_or_box(state, index, 1, points=points, labels=labels, box=prompt.box)
         scores[index] = decoded.score if prompt.mask is None else float("nan")
     decoded.first_wins = track.design.mask_choice == "first_mask" and mask_scope != "prompted"
     length = abs(one_pass.last - one_pass.first)

@@ -1,7 +1,7 @@
 """One model on one case: rows of the tidy table, in 2D (every slice prompted) and 3D (propagated)."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
 from itertools import product
 
@@ -13,9 +13,10 @@ from medsam_nb.evaluation.single_slices import candidates
 from medsam_nb.models.checkpoints import Model
 from medsam_nb.models.features import SliceFeatures
 from medsam_nb.protocol import metrics
-from medsam_nb.protocol.designs import Design, prompted_slices
+from medsam_nb.protocol.designs import DESIGN_FACTORS, Design, prompted_slices
 from medsam_nb.protocol.metrics import iou
 from medsam_nb.protocol.options import PropagationOptions
+from medsam_nb.protocol.prompt_sources import GIVEN, PromptSource, parse_source
 from medsam_nb.protocol.prompts import Prompt, largest_components, prompt_3d, prompt_seed, prompts_2d
 from medsam_nb.protocol.tracks import SliceMask
 from medsam_nb.protocol.volume import Case
@@ -82,6 +83,7 @@ def evaluate_2d(
     protocol: str = "corrected",
     objects: Sequence[str] = (),
     features: SliceFeatures | None = None,
+    prompt_source: str | PromptSource = "truth",
 ) -> list[dict]:
     """Prompt every slice that holds an object, each object on its own, and score the masks.
 
@@ -97,6 +99,9 @@ def evaluate_2d(
         Evaluate only these of the case's objects; all if empty.
     features : SliceFeatures, optional
         Of the case's slices and this model, to share them between 2D and 3D.
+    prompt_source : str or PromptSource
+        Where prompts come from; see `prompt_sources.parse_source`. Those of a file have the prompt
+        "given", whatever `prompts` says, and only slices that it prompts and that hold the object count.
 
     Returns
     -------
@@ -107,12 +112,19 @@ def evaluate_2d(
     """
     truth = _chosen_masks(case, objects)
     facts = {name: _slice_facts(case, name) for name in truth}
+    source = parse_source(prompt_source)
     calls: dict[tuple, tuple[int, Prompt]] = {}
+    if source.kind == "file":
+        for (name, index), prompt in source.given(case).items():
+            if index in facts.get(name, ()):
+                calls[name, index, GIVEN, 0] = index, _without_mask(prompt, f"{source.path}, slice {index}")
+        prompts = ()
     for name in truth:
         for index in facts[name]:
             for mode in prompts:
-                drawn = prompts_2d(truth[name][index], mode, prompt_seed(seed, case, name, index))
-                for number, prompt in enumerate(drawn):
+                mask, parts = truth[name][index], prompt_seed(seed, case, name, index)
+                for number, prompt in enumerate(prompts_2d(mask, mode, parts)):
+                    prompt = source.displaced(prompt, mask, (*parts, mode, number))
                     calls[name, index, mode, number] = index, prompt
 
     found: dict[tuple, list[tuple[np.ndarray, np.ndarray]]] = defaultdict(list)
@@ -122,7 +134,7 @@ def evaluate_2d(
         _require_numbers(scores, model, case, index)
         found[name, index, mode].append((masks, scores))
 
-    common = _case_facts(case, model, "2d", protocol) | {"metric": "iou"}
+    common = _case_facts(case, model, "2d", protocol) | {"metric": "iou", "prompt_source": source.name}
     return [
         common
         | facts[name][index]
@@ -168,6 +180,12 @@ def chosen_masks(
     }
 
 
+def _without_mask(prompt: Prompt, item: str) -> Prompt:
+    if prompt.mask is not None:
+        raise InputError(item, "a mask is no prompt in 2D.", "Give points or a box, or evaluate in 3D.")
+    return prompt
+
+
 class _Volumes:
     """Predicted masks of a sweep, bit-packed; a mask that several designs share is kept once."""
 
@@ -194,6 +212,14 @@ class _Volumes:
             yield name, designs, mask
 
 
+def _distinct_when_given(designs: Sequence[Design]) -> tuple[Design, ...]:
+    """Return one design for each direction and mask choice: given prompts leave nothing else to differ."""
+    first: dict[tuple[str, str], Design] = {}
+    for design in designs:
+        first.setdefault((design.direction, design.mask_choice), design)
+    return tuple(first.values())
+
+
 def evaluate_3d(
     model: Model,
     case: Case,
@@ -204,6 +230,8 @@ def evaluate_3d(
     volume_metrics: str = "none",
     objects: Sequence[str] = (),
     features: SliceFeatures | None = None,
+    prompt_source: str | PromptSource = "truth",
+    keep: Callable[[str, Design, str, np.ndarray], None] | None = None,
 ) -> list[dict]:
     """Propagate prompts through the volume under every design and score the masks.
 
@@ -222,6 +250,12 @@ def evaluate_3d(
         beyond the object counts; "all" adds surface distances, which take about a second each.
     features : SliceFeatures, optional
         As for `evaluate_2d`.
+    prompt_source : str or PromptSource
+        As for `evaluate_2d`. Prompts of a file have the prompt and the frame choice "given"; of the
+        designs then only direction and mask choice count.
+    keep : callable (object, design, name, mask), optional
+        Given the predicted mask, bool (z, y, x), of every object and design; the name is what the rows say
+        of the design. Propagation then goes to the ends of the volume, as for `volume_metrics`.
 
     Returns
     -------
@@ -232,23 +266,37 @@ def evaluate_3d(
         the nearest prompted slice; missing on prompted slices.
     """
     require_known("volume_metrics", volume_metrics, VOLUME_METRICS, what="choice of volume metrics")
+    source = parse_source(prompt_source)
     truth = _chosen_masks(case, objects)
     facts = {name: _slice_facts(case, name) for name in truth}
-    if volume_metrics != "none":
+    whole = volume_metrics != "none" or keep is not None
+    if whole:
         options = replace(options, until="volume_end")
     common = _case_facts(case, model, "3d", options.protocol) | {
         "mask_scope": options.mask_scope,
         "frames": options.frames,
+        "prompt_source": source.name,
     }
+    given = source.given(case) if source.kind == "file" else {}
+    slices_of: dict[str, tuple[int, ...]] | None = None
+    if given:
+        truth = {name: mask for name, mask in truth.items() if any(of == name for of, _ in given)}
+        slices_of = {name: tuple(sorted(index for of, index in given if of == name)) for name in truth}
+        designs = _distinct_when_given(designs)
     frames = {design.frame_choice for design in designs}
     chosen = {
-        (name, frame): prompted_slices(mask.sum((1, 2)), frame, options.protocol)
+        (name, frame): slices_of[name]
+        if given
+        else prompted_slices(mask.sum((1, 2)), frame, options.protocol)
         for name, mask in truth.items()
         for frame in frames
     }
 
     def prompt_of(name: str, index: int, kind: str) -> Prompt:
-        return prompt_3d(truth[name][index], kind, prompt_seed(seed, case, name, index))
+        if given:
+            return given[name, index]
+        mask, parts = truth[name][index], prompt_seed(seed, case, name, index)
+        return source.displaced(prompt_3d(mask, kind, parts), mask, (*parts, kind, 0))
 
     likeness = {name: metrics.adjacent_iou(mask) for name, mask in truth.items()}
 
@@ -261,11 +309,13 @@ def evaluate_3d(
 
     def design_facts(name: str, design: Design) -> dict:
         prompted = ";".join(map(str, chosen[name, design.frame_choice]))
-        return common | asdict(design) | {"object": name, "prompted_slices": prompted}
+        factors = asdict(design) | ({"prompt": GIVEN, "frame_choice": GIVEN} if given else {})
+        return common | factors | {"object": name, "prompted_slices": prompted}
 
     rows, volumes = [], _Volumes(case.labels.shape)
-    whole = volume_metrics != "none"
-    for found in sweep(model, case.slices_uint8(), truth, designs, prompt_of, options, features=features):
+    for found in sweep(
+        model, case.slices_uint8(), truth, designs, prompt_of, options, features=features, given=slices_of
+    ):
         name, index = found.object_name, found.slice_index
         _require_numbers(found.logits, model, case, index)
         if whole:
@@ -279,6 +329,12 @@ def evaluate_3d(
             where = facts[name][index] | place_facts(name, index, design)
             rows.append(design_facts(name, design) | where | scored)
     for name, alike, mask in volumes.distinct():
+        if keep is not None:
+            for design in alike:
+                said = design_facts(name, design)
+                keep(name, design, "/".join(said[factor] for factor in DESIGN_FACTORS), mask)
+        if volume_metrics == "none":
+            continue
         size = {"truth_px": int(truth[name].sum())}
         spacing = case.image.spacing_mm
         measured = [(metrics.volume_overlap(truth[name], mask, spacing), None)]

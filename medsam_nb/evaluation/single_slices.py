@@ -43,10 +43,10 @@ def _show_to_sam(predictor: SamPredictor, features: SliceFeatures, index: int) -
 
 
 def _decode_sam2(predictor: SAM2ImagePredictor, prompt: Prompt) -> tuple[np.ndarray, np.ndarray]:
-    if prompt.box is not None:
-        masks, scores, _ = predictor.predict(box=np.array(prompt.box))
-    else:
-        masks, scores, _ = predictor.predict(np.array(prompt.points), np.ones(len(prompt.points)))
+    points = np.array(prompt.points) if prompt.points else None
+    labels = np.array(prompt.point_labels, float) if prompt.points else None
+    box = None if prompt.box is None else np.array(prompt.box)
+    masks, scores, _ = predictor.predict(points, labels, box)
     return masks > 0, scores
 
 
@@ -56,10 +56,10 @@ def _decode_sam(predictor: SamPredictor, prompt: Prompt) -> tuple[np.ndarray, np
     if prompt.box is not None:
         moved = predictor.transform.apply_boxes(np.array(prompt.box), predictor.original_size)
         box = torch.as_tensor(moved, dtype=torch.float, device=predictor.device)
-    else:
+    if prompt.points:
         moved = predictor.transform.apply_coords(np.array(prompt.points), predictor.original_size)
         points = torch.as_tensor(moved, dtype=torch.float, device=predictor.device)[None]
-        labels = torch.ones(points.shape[:2], dtype=torch.int, device=predictor.device)
+        labels = torch.as_tensor([prompt.point_labels], dtype=torch.int, device=predictor.device)
     masks, scores, _ = predictor.predict_torch(points, labels, box)
     return masks[0].cpu().numpy(), scores[0].float().cpu().numpy()
 
@@ -105,7 +105,7 @@ def candidates(
         Of family "sam2" or "sam".
     slices : ndarray of uint8, shape (z, y, x) or, in colour, (z, y, x, 3)
     prompts : mapping of key to (slice_index, Prompt)
-        Points or a box; the same prompt on the same slice is decoded once, whatever its keys.
+        Points, a box, or both; the same prompt on the same slice is decoded once, whatever its keys.
     features : SliceFeatures, optional
         Of these slices and this model, to share them with other runs.
 
@@ -121,18 +121,17 @@ def candidates(
     predictor, is_sam2 = _predictor(model), model.family == "sam2"
     show, decode = (_show_to_sam2, _decode_sam2) if is_sam2 else (_show_to_sam, _decode_sam)
     constants: Answers = {}
-    by_slice: dict[int, dict[tuple, list[Hashable]]] = {}
+    by_slice: dict[int, dict[tuple, tuple[Prompt, list[Hashable]]]] = {}
     for key, (index, prompt) in prompts.items():
         if prompt.mask is not None:
             raise ValueError(f"{key}: a mask is no prompt in 2D; give points or a box")
-        by_slice.setdefault(index, {}).setdefault((prompt.points, prompt.box), []).append(key)
+        if not prompt.points and prompt.box is None:
+            raise ValueError(f"{key}: the prompt is empty; give points or a box")
+        by_slice.setdefault(index, {}).setdefault(prompt.content, (prompt, []))[1].append(key)
     for index in sorted(by_slice):
         with torch.inference_mode(), model.precision(), _sharing(model, constants, {}):
             show(predictor, features, index)
-            decoded = [
-                (keys, *decode(predictor, Prompt(points=points, box=box)))
-                for (points, box), keys in by_slice[index].items()
-            ]
+            decoded = [(keys, *decode(predictor, prompt)) for prompt, keys in by_slice[index].values()]
         for keys, masks, scores in decoded:
             for key in keys:
                 yield key, masks, scores

@@ -7,8 +7,11 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
 
+import numpy as np
+
 from medsam_nb.data.prepare import load_case
 from medsam_nb.errors import CheckpointError, InputError
+from medsam_nb.evaluation.masks import MaskStore
 from medsam_nb.evaluation.rows import evaluate_2d, evaluate_3d
 from medsam_nb.files import read_json
 from medsam_nb.manifest.rows import Checkpoint
@@ -27,6 +30,7 @@ from medsam_nb.models.checkpoints import (
 from medsam_nb.models.features import SliceFeatures, device_name, one_thread
 from medsam_nb.protocol.designs import Design
 from medsam_nb.protocol.options import PropagationOptions
+from medsam_nb.protocol.prompt_sources import PromptSource, parse_source
 from medsam_nb.protocol.table import RunKey
 from medsam_nb.protocol.volume import Case
 from medsam_nb.provenance import COMPUTING_PACKAGES, ROWS, as_json, code_sha256, git_commit, package_versions
@@ -48,6 +52,8 @@ class Unit:
     key : RunKey
     features : (Path, int) or None
         Folder where encoded slices are kept for later units, and how many bytes it may hold.
+    masks : (Path, tuple of str) or None
+        Folder where predicted masks are kept, and the names of the designs whose masks are.
     """
 
     task: str
@@ -57,6 +63,7 @@ class Unit:
     parameters: tuple[tuple[str, object], ...]
     key: RunKey
     features: tuple[Path, int] | None = None
+    masks: tuple[Path, tuple[str, ...]] | None = None
 
     @property
     def plain_parameters(self) -> dict[str, object]:
@@ -74,6 +81,7 @@ def plan_units(
     device: str = "auto",
     dtype: str = "auto",
     features: tuple[Path, float] | None = None,
+    masks: tuple[Path, Sequence[str]] | None = None,
     **parameters: object,
 ) -> list[Unit]:
     """Return the units of a task: every case with every model.
@@ -81,6 +89,10 @@ def plan_units(
     With `features`, a folder and how many GB it may hold, units on a CPU keep encoded slices in that folder
     and find them there: 3D after 2D, or other designs later, encode nothing again. Results are bit for
     bit the same, so neither is a part of the key. On a GPU an encode is taken to be as fast as a read.
+
+    With `masks`, a folder and names of designs, units of 3D also keep the masks of these designs there
+    (`masks.MaskStore`, by run key, object and design). Their names are a part of the key, so that a unit
+    that is stored has its masks.
 
     Raises
     ------
@@ -90,6 +102,9 @@ def plan_units(
         If the record of a case is damaged.
     """
     place = choose_device(device)
+    if "prompt_source" in parameters:  # what a file holds belongs to the key, not where it lies
+        parameters["prompt_source"] = parse_source(parameters["prompt_source"])
+    kept_designs = tuple(masks[1]) if masks is not None and task == "3d" else ()
     units = []
     keeps = features is not None and features[1] > 0 and place.type == "cpu"
     kept = (features[0], int(features[1] * 1e9)) if keeps else None
@@ -110,12 +125,16 @@ def plan_units(
                 dtype=str(choose_dtype(place, dtype)).removeprefix("torch."),
                 device_facts=as_json(device_facts(place)),
                 seed=seed,
-                parameters=as_json({name: _plain(value) for name, value in parameters.items()}),
+                parameters=as_json(
+                    {name: _plain(value) for name, value in parameters.items()}
+                    | ({"masks": sorted(kept_designs)} if kept_designs else {})
+                ),
                 code_sha256=code_sha256(*ROWS),
                 packages=as_json(package_versions(COMPUTING_PACKAGES)),
             )
             values = tuple(parameters.items())
-            units.append(Unit(task, folder, checkpoint, weights_dir, values, key, kept))
+            place_of_masks = (Path(masks[0]), kept_designs) if kept_designs else None
+            units.append(Unit(task, folder, checkpoint, weights_dir, values, key, kept, place_of_masks))
     return units
 
 
@@ -133,8 +152,8 @@ def _plain(value: object) -> object:
     """Return a parameter of a task as plain values, as it stands in the key."""
     if isinstance(value, PropagationOptions):
         return value.as_dict()
-    if isinstance(value, Design):
-        return value.name
+    if isinstance(value, Design | PromptSource):
+        return f"{value.name}:{value.sha256}" if getattr(value, "sha256", "") else value.name
     return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
 
 
@@ -179,6 +198,14 @@ def run_unit(unit: Unit) -> tuple[list[dict], dict]:
             arguments["features"] = SliceFeatures(
                 model, case.slices_uint8(), frames=frames, folder=place, folder_bytes=limit
             )
+        if unit.masks is not None:
+            store, wanted = MaskStore(unit.masks[0]), unit.masks[1]
+
+            def keep(name: str, design: Design, said: str, mask: np.ndarray) -> None:
+                if design.name in wanted:
+                    store.write(mask, run_key=unit.key.digest, object=name, design=said)
+
+            arguments["keep"] = keep
         rows = {"2d": evaluate_2d, "3d": evaluate_3d}[unit.task](model, case, **arguments)
     provenance = {
         "git_commit": git_commit(),

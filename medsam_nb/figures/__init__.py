@@ -4,7 +4,17 @@ import lazy_loader as lazy
 
 __getattr__, __dir__, __all__ = lazy.attach(
     __name__,
-    submodules=["claims", "designs", "distance", "models", "prompts", "slices", "style", "words"],
+    submodules=[
+        "claims",
+        "designs",
+        "distance",
+        "models",
+        "prompts",
+        "robustness",
+        "slices",
+        "style",
+        "words",
+    ],
     submod_attrs={
         "style": ["PAGE_MM"],
         "words": ["label"],
@@ -13,5 +23,6 @@ __getattr__, __dir__, __all__ = lazy.attach(
         "distance": ["depth_and_spacing", "iou_by_distance", "retention_by_distance"],
         "models": ["sam2_against_sam", "sam2_minus_sam"],
         "claims": ["claims_forest"],
+        "robustness": ["iou_by_share"],
     },
 )

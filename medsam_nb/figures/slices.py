@@ -15,6 +15,7 @@ from matplotlib.patheffects import withStroke
 from medsam_nb.protocol.prompts import Prompt
 
 TRUTH, PREDICTION, PROMPT = "#56B4E9", "#E69F00", "#F0E442"
+NEGATIVE = "#CC79A7"  # points outside the object
 # A dark rim keeps thin lines visible on light and on dark tissue.
 RIM = [withStroke(linewidth=1.6, foreground="black", alpha=0.6)]
 
@@ -29,7 +30,8 @@ class Panel:
         Of 8 bits it is shown as the models see it: 0 is black and 255 white, whatever it holds.
     truth, prediction : ndarray of bool, shape (y, x), or None
     prompt : Prompt, None, or a sequence of Prompt
-        Drawn as crosses (points), dashed rectangles (boxes) or a dotted outline (masks).
+        Drawn as crosses (points; turned where negative), dashed rectangles (boxes) or a dotted outline
+        (masks).
     iou : float or None
         Printed in the panel.
     title : str
@@ -54,31 +56,31 @@ def outline(ax: Axes, mask: np.ndarray | None, colour: str, style: str = "solid"
         ax.contour(x, y, padded, levels=[0.5], colors=colour, linewidths=width, linestyles=style)
 
 
-def _prompt(ax: Axes, prompt: Prompt) -> None:
-    for x, y in prompt.points:
-        ax.plot(x, y, "P", color=PROMPT, mec="black", mew=0.5, ms=5)
+def _prompt(ax: Axes, prompt: Prompt, scale: float) -> None:
+    for (x, y), positive in zip(prompt.points, prompt.point_labels, strict=True):
+        marker, colour = ("P", PROMPT) if positive else ("X", NEGATIVE)
+        ax.plot(x, y, marker, color=colour, mec="black", mew=0.5 * scale, ms=5 * scale)
     if prompt.box is not None:
         x0, y0, x1, y1 = prompt.box
         # the box is inclusive: its drawn edge runs around the last row and column
-        box = Rectangle(
-            (x0 - 0.5, y0 - 0.5), x1 - x0 + 1, y1 - y0 + 1, fill=False, ec=PROMPT, lw=0.9, ls="--"
-        )
+        box = Rectangle((x0 - 0.5, y0 - 0.5), x1 - x0 + 1, y1 - y0 + 1, fill=False, ec=PROMPT, ls="--")
+        box.set_linewidth(0.9 * scale)
         box.set_path_effects(RIM)
         ax.add_patch(box)
-    outline(ax, prompt.mask, PROMPT, "dotted")
+    outline(ax, prompt.mask, PROMPT, "dotted", 0.8 * scale)
 
 
-def draw(ax: Axes, panel: Panel) -> None:
-    """Draw one panel on the axes."""
+def draw(ax: Axes, panel: Panel, scale: float = 1.0) -> None:
+    """Draw one panel on the axes; `scale` makes lines and marks larger, for a screen."""
     height, width = panel.image.shape[:2]
     aspect = panel.spacing_mm[0] / panel.spacing_mm[1]
     levels = {"vmin": 0, "vmax": 255} if panel.image.dtype == np.uint8 else {}
     ax.imshow(panel.image, cmap="gray", aspect=aspect, interpolation="nearest", **levels)
-    outline(ax, panel.truth, TRUTH, width=1.7)  # wider: seen also where both agree
-    outline(ax, panel.prediction, PREDICTION)
+    outline(ax, panel.truth, TRUTH, width=1.7 * scale)  # wider: seen also where both agree
+    outline(ax, panel.prediction, PREDICTION, width=0.8 * scale)
     prompts = [panel.prompt] if isinstance(panel.prompt, Prompt) else (panel.prompt or [])
     for prompt in prompts:
-        _prompt(ax, prompt)
+        _prompt(ax, prompt, scale)
     if panel.iou is not None:
         text = f"IoU {panel.iou:.2f}" if panel.iou == panel.iou else "no IoU"
         written = ax.text(0.03, 0.03, text, transform=ax.transAxes, color="white", fontsize=6.5)

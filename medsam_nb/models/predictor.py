@@ -105,10 +105,10 @@ def candidates_of(network: SAM2VideoPredictor, mask_scope: str) -> Iterator[None
 
 
 def add_prompt(network: SAM2VideoPredictor, state: dict, index: int, prompt: Prompt) -> None:
-    """Give a prompt on one slice, as points, a box, or a mask."""
+    """Give a prompt on one slice, as points, a box, both, or a mask."""
     if prompt.mask is not None:
         network.add_new_mask(state, index, OBJECT_ID, prompt.mask)
         return
     points = np.array(prompt.points, np.float32) if prompt.points else None
-    labels = np.ones(len(prompt.points), np.int32) if prompt.points else None
+    labels = np.array(prompt.point_labels, np.int32) if prompt.points else None
     network.add_new_points_or_box(state, index, OBJECT_ID, points=points, labels=labels, box=prompt.box)

@@ -13,7 +13,9 @@ __getattr__, __dir__, __all__ = lazy.attach(
         "intensity",
         "metrics",
         "options",
+        "prompt_sources",
         "prompts",
+        "prompts_file",
         "seeds",
         "splits",
         "table",
@@ -23,6 +25,7 @@ __getattr__, __dir__, __all__ = lazy.attach(
     submod_attrs={
         "designs": ["ALL_DESIGNS", "Design", "chosen_designs"],
         "options": ["MemoryWindow", "PropagationOptions"],
+        "prompt_sources": ["PromptSource", "parse_source"],
         "prompts": ["Prompt", "prompt_3d", "prompts_2d"],
         "metrics": ["iou"],
         "splits": ["folds_by_patient", "split_by_patient"],

@@ -22,20 +22,49 @@ MAX_COMPONENTS = 3
 
 @dataclass(frozen=True, eq=False)
 class Prompt:
-    """What is given to the model in one call: points, or one box, or a mask.
+    """What is given to the model in one call: points, a box, both; or a mask.
 
     Attributes
     ----------
     points : tuple of (x, y)
-        Positive points, column and row of the slice, pixels.
+        Column and row of the slice, pixels; whole numbers are the centres of pixels.
     box : (x0, y0, x1, y1) or None
         First and last column and row that belong to the object (inclusive), pixels.
     mask : ndarray of bool, shape (y, x), or None
+        In place of points and box, not beside them.
+    labels : tuple of {0, 1}
+        1 for each point in the object (positive), 0 for each point outside (negative); empty if all
+        are positive.
+
+    Raises
+    ------
+    ValueError
+        If labels and points differ in number, a label is neither 0 nor 1, or a mask has company.
     """
 
-    points: tuple[tuple[int, int], ...] = ()
-    box: tuple[int, int, int, int] | None = None
+    points: tuple[tuple[float, float], ...] = ()
+    box: tuple[float, float, float, float] | None = None
     mask: np.ndarray | None = None
+    labels: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.labels and len(self.labels) != len(self.points):
+            raise ValueError(f"{len(self.points)} points with {len(self.labels)} labels")
+        if not set(self.labels) <= {0, 1}:
+            raise ValueError(f"labels are 0 or 1, not {self.labels}")
+        if self.mask is not None and (self.points or self.box is not None):
+            raise ValueError("a mask is a prompt of its own; give no points or box beside it")
+
+    @property
+    def point_labels(self) -> tuple[int, ...]:
+        """One label per point: 1 in the object, 0 outside."""
+        return self.labels or (1,) * len(self.points)
+
+    @property
+    def content(self) -> tuple:
+        """What tells prompts apart: equal contents ask the model the same question."""
+        mask = None if self.mask is None else (self.mask.shape, self.mask.tobytes())
+        return self.points, self.point_labels, self.box, mask
 
 
 def largest_components(mask: np.ndarray, most: int = MAX_COMPONENTS) -> list[np.ndarray]:
@@ -136,3 +165,59 @@ def prompt_3d(mask: np.ndarray, kind: str, seed_parts: Sequence[object]) -> Prom
         return Prompt(mask=mask)
     require_known("prompts", kind, PROMPTS_3D, what="prompt in 3D")
     return prompts_2d(mask, kind, seed_parts)[0]
+
+
+def inscribed_radius(mask: np.ndarray, point: tuple[float, float]) -> float:
+    """Return how far a point (x, y) of a mask, bool (y, x), lies from the nearest pixel outside, pixels.
+
+    The same distance as in `central_point`; the image's edge counts as a border.
+    """
+    distance = cv2.distanceTransform(np.pad(mask.astype(np.uint8), 1), cv2.DIST_L2, 5)[1:-1, 1:-1]
+    return float(distance[round(point[1]), round(point[0])])
+
+
+def jittered(prompt: Prompt, mask: np.ndarray, share: float, *seed_parts: object) -> Prompt:
+    """Return a prompt drawn from the truth as an imperfect hand would give it.
+
+    Both coordinates of a box's two corners move by `share` of that side's length, each inwards or
+    outwards, as far as the image reaches. Points move by `share` of the radius of the circle around them
+    that fits into the object, in any direction, and so stay in the object.
+
+    Parameters
+    ----------
+    prompt : Prompt
+        Points in the object and boxes; not a mask.
+    mask : ndarray of bool, shape (y, x)
+        The object on this slice.
+    share : float
+        0 returns the prompt itself; less than 0.5 keeps boxes from turning inside out.
+    *seed_parts : object
+        What identifies prompt and repeat: see `prompt_seed`.
+
+    Raises
+    ------
+    ValueError
+        If the prompt is a mask, or the share is not in [0, 0.5).
+    """
+    if not 0 <= share < 0.5:
+        raise ValueError(f"a share is in [0, 0.5), not {share}")
+    if prompt.mask is not None:
+        raise ValueError("a mask as a prompt has no corner or centre to displace")
+    if share == 0:
+        return prompt
+    draw = generator("jitter", *seed_parts)
+    height, width = mask.shape
+    points = []
+    for x, y in prompt.points:
+        length, angle = share * inscribed_radius(mask, (x, y)), draw.uniform(0, 2 * np.pi)
+        moved = x + length * np.cos(angle), y + length * np.sin(angle)
+        points.append((float(np.clip(moved[0], 0, width - 1)), float(np.clip(moved[1], 0, height - 1))))
+    box = prompt.box
+    if box is not None:
+        x0, y0, x1, y1 = box
+        sides = np.array([x1 - x0 + 1, y1 - y0 + 1] * 2)
+        moved = np.array(box) + share * sides * draw.choice([-1.0, 1.0], size=4)
+        moved = np.clip(moved, 0, np.array([width - 1, height - 1] * 2))
+        (x0, x1), (y0, y1) = sorted(moved[[0, 2]]), sorted(moved[[1, 3]])
+        box = float(x0), float(y0), float(x1), float(y1)
+    return Prompt(tuple(points), box, labels=prompt.labels)

@@ -28,6 +28,7 @@ COLUMNS = {
     "direction": "string",  # 3D only
     "mask_scope": "string",  # 3D only: options.MASK_SCOPES, where the mask choice applies
     "protocol": "string",  # "corrected" or "released"
+    "prompt_source": "string",  # "truth", "jittered:SHARE:REPEAT" or "file:NAME:HASH" (prompt_sources)
     "frames": "string",  # options.FRAMES: how slices were resized for the network
     "slice_index": "Int64",
     "prompted_slices": "string",  # 3D only: ascending, joined by ";"
@@ -48,12 +49,22 @@ COLUMNS = {
 # What tells one cell of the experiment from another, beside data set, case, object and slice.
 FACTORS = (
     *("task", "model", "prompt", "mask_choice", "frame_choice", "direction", "mask_scope", "protocol"),
-    "frames",
+    *("frames", "prompt_source"),
 )
 # What tells rows apart; the rest of the columns describe or measure.
 KEY_COLUMNS = [
     *("task", "data_set", "modality", "case_id", "object", "model", "prompt", "mask_choice", "frame_choice"),
-    *("direction", "mask_scope", "protocol", "frames", "slice_index", "prompted_slices", "metric", "run_key"),
+    *(
+        "direction",
+        "mask_scope",
+        "protocol",
+        "frames",
+        "prompt_source",
+        "slice_index",
+        "prompted_slices",
+        "metric",
+        "run_key",
+    ),
 ]
 
 
@@ -126,7 +137,10 @@ def as_table(rows: list[Mapping] | pd.DataFrame) -> pd.DataFrame:
             "results table", f"unknown columns {', '.join(unknown)}.", f"Known: {', '.join(COLUMNS)}."
         )
     table = table.reindex(columns=list(COLUMNS)).astype(COLUMNS)
-    return table.assign(patient_id=table["patient_id"].fillna(table["case_id"]))
+    return table.assign(
+        patient_id=table["patient_id"].fillna(table["case_id"]),
+        prompt_source=table["prompt_source"].fillna("truth"),  # what tables had before
+    )
 
 
 def sort_table(table: pd.DataFrame) -> pd.DataFrame:

@@ -108,7 +108,11 @@ def passes(direction: str, start: int, lowest: int, highest: int) -> tuple[Pass,
 
 
 def plan(
-    objects: Mapping[str, np.ndarray], designs: Sequence[Design], protocol: str, until: str
+    objects: Mapping[str, np.ndarray],
+    designs: Sequence[Design],
+    protocol: str,
+    until: str,
+    given: Mapping[str, Sequence[int]] | None = None,
 ) -> list[Track]:
     """Resolve designs to slices, for every object that has a voxel.
 
@@ -122,19 +126,25 @@ def plan(
     until : {"last_object_slice", "volume_end"}
         Predict the slices that hold the object, and stop after the last of them in each direction;
         or predict every slice.
+    given : mapping of str to sequence of int, optional
+        Slices to prompt, by object, where a person chose them; the designs' frame choices then do not
+        count. An object may be without a voxel if its slices are given and `until` is "volume_end".
     """
     require_known("until", until, ENDS, what="end of a run")
     tracks = []
     for name, mask in objects.items():
         areas = np.count_nonzero(mask, axis=(1, 2))
         filled = np.flatnonzero(areas)
-        if len(filled) == 0:
-            continue
+        chosen = None if given is None else tuple(sorted({int(index) for index in given.get(name, ())}))
         whole = until == "volume_end"
+        if chosen == () or (len(filled) == 0 and (chosen is None or not whole)):
+            continue
         lowest, highest = (0, len(areas) - 1) if whole else (int(filled[0]), int(filled[-1]))
+        if chosen:  # a prompt may lie beyond the object; its slice is passed, though not asked for
+            lowest, highest = min(lowest, chosen[0]), max(highest, chosen[-1])
         wanted = frozenset(range(len(areas)) if whole else map(int, filled))
         for design in dict.fromkeys(designs):
-            prompted = prompted_slices(areas, design.frame_choice, protocol)
+            prompted = chosen or prompted_slices(areas, design.frame_choice, protocol)
             runs = passes(design.direction, start_slice(prompted), lowest, highest)
             tracks.append(Track(name, design, prompted, runs, wanted))
     return tracks

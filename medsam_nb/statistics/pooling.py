@@ -20,7 +20,7 @@ from medsam_nb.protocol.table import COLUMNS, FACTORS, KEY_COLUMNS, as_table
 # Metrics between 0 and 1 in which a failed mask is a 0.
 OVERLAPS = ("iou", "volume_iou", "volume_dice", "dice", "nsd")
 # Averaging over these by accident would mix experiments: a selection has to name them if they vary.
-NEVER_MIXED = ("task", "model", "mask_scope", "protocol", "frames")
+NEVER_MIXED = ("task", "model", "mask_scope", "protocol", "frames", "prompt_source")
 UNITS = {
     "patient": ["data_set", "patient_id"],
     "case": ["data_set", "case_id"],

@@ -7,8 +7,6 @@ import pandas as pd
 from medsam_nb.figures.words import counted, label
 from medsam_nb.protocol.designs import DESIGN_FACTORS
 
-FEW_CASES = 6
-
 
 def usable_cases(cases: pd.DataFrame) -> str:
     """Return how many cases of a case table can be used, and what became of the others."""
@@ -141,13 +139,6 @@ def reach_of(result: pd.DataFrame) -> str:
     if "these data sets" in levels:
         return "With fewer than six data sets, what is found holds within these data sets, not for others."
     return "There are too few units for any test."
-
-
-def few_cases(n_cases: int) -> str:
-    """Return a warning where a table rests on few cases, else nothing."""
-    if n_cases >= FEW_CASES:
-        return ""
-    return f"With {counted(n_cases, 'case')} nothing can be said of others like them."
 
 
 def _cases(means: pd.DataFrame) -> str:

@@ -22,6 +22,7 @@ from medsam_nb.models.features import one_thread
 from medsam_nb.protocol.designs import Design, prompted_slices
 from medsam_nb.protocol.metrics import iou
 from medsam_nb.protocol.options import PropagationOptions
+from medsam_nb.protocol.prompt_sources import PromptSource, parse_source
 from medsam_nb.protocol.prompts import (
     MAX_COMPONENTS,
     PROMPTS_3D,
@@ -70,7 +71,14 @@ def panel_of_truth(case: Case) -> Panel:
 
 
 def predict_2d(
-    model: Model, case: Case, object_name: str, slice_index: int, mode: str, *, seed: int
+    model: Model,
+    case: Case,
+    object_name: str,
+    slice_index: int,
+    mode: str,
+    *,
+    seed: int,
+    source: PromptSource = PromptSource(),  # noqa: B008 (frozen)
 ) -> tuple[np.ndarray, tuple[Prompt, ...]]:
     """Return the first mask of one slice under one prompt mode, and the prompts of its calls.
 
@@ -80,7 +88,11 @@ def predict_2d(
     prompts : tuple of Prompt
     """
     parts = prompt_seed(seed, case, object_name, slice_index)
-    prompts = prompts_2d(case.mask(object_name)[slice_index], mode, parts)
+    truth = case.mask(object_name)[slice_index]
+    prompts = tuple(
+        source.displaced(prompt, truth, (*parts, mode, number))
+        for number, prompt in enumerate(prompts_2d(truth, mode, parts))
+    )
     calls = {number: (slice_index, prompt) for number, prompt in enumerate(prompts)}
     with one_thread():
         masks = [masks[0] for _, masks, _ in candidates(model, case.slices_uint8(), calls)]
@@ -212,6 +224,15 @@ def panels_of_prompts_3d(
     return panels
 
 
+def _source_of(row: pd.Series) -> PromptSource:
+    """Return where a row's prompts came from; tables of before have those of the truth."""
+    name = row.get("prompt_source")
+    name = "truth" if name is None or pd.isna(name) else str(name)
+    if name.startswith("file:"):
+        raise StudyError("picture", f"the prompts came from {name}.", "Open the file in 10_explore_prompts.")
+    return parse_source(name)
+
+
 def panels_of_row(
     model: Model, case: Case, row: pd.Series, *, seed: int, heading: str = "", remark: str = ""
 ) -> list[Panel]:
@@ -226,13 +247,13 @@ def panels_of_row(
     remark : str
         Last words of the title of the row's own slice.
     """
-    name, index = row["object"], int(row["slice_index"])
+    name, index, source = row["object"], int(row["slice_index"]), _source_of(row)
     truth, grey, spacing = case.mask(name), case.slices_uint8(), case.image.spacing_mm[1:]
     title = f"{heading}{case.data_set} {case.case_id}: {name}"
     if row["task"] == "2d":
         if row["mask_choice"] != "first_mask":
             raise StudyError("picture", f"of 2D masks by {row['mask_choice']!r}.", "Choose first masks.")
-        mask, prompts = predict_2d(model, case, name, index, row["prompt"], seed=seed)
+        mask, prompts = predict_2d(model, case, name, index, row["prompt"], seed=seed, source=source)
         shown = [(index, mask, prompts, f", {row['prompt']}")]
     else:
         design = Design(row["frame_choice"], row["prompt"], row["direction"], row["mask_choice"])
@@ -240,7 +261,8 @@ def panels_of_row(
         near = index - distance
 
         def prompt_of(name: str, index: int, kind: str) -> Prompt:
-            return prompt_3d(truth[index], kind, prompt_seed(seed, case, name, index))
+            parts = prompt_seed(seed, case, name, index)
+            return source.displaced(prompt_3d(truth[index], kind, parts), truth[index], (*parts, kind, 0))
 
         options = PropagationOptions(protocol=row["protocol"], mask_scope=row["mask_scope"])
         masks = {}

@@ -19,12 +19,17 @@ from IPython.display import display
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from medsam_nb.data.export import write_masks
 from medsam_nb.data.prepare import case_folders, load_case
 from medsam_nb.errors import StudyError
+from medsam_nb.evaluation import masks as label_maps
+from medsam_nb.evaluation.masks import MaskStore
 from medsam_nb.evaluation.store import Store
 from medsam_nb.figures import slices, style
 from medsam_nb.manifest.reading import load_manifest
 from medsam_nb.manifest.rows import Manifest
+from medsam_nb.protocol.designs import DESIGN_FACTORS
+from medsam_nb.protocol.table import as_table
 from medsam_nb.protocol.volume import Case
 from medsam_nb.provenance import project_root
 from medsam_nb.workbook import report
@@ -103,6 +108,7 @@ class Run:
         weights_dir: str | Path,
         workers: int,
         features_gb: float,
+        masks: Sequence[str] = (),
         **parameters: object,
     ) -> pd.DataFrame:
         """Compute what is not stored yet, and return the tidy table of a task; keep it as `results_<task>`.
@@ -118,6 +124,8 @@ class Run:
             See `units.run_units`.
         features_gb : float
             Disk for encoded slices; 0 for none.
+        masks : sequence of str
+            Names of designs whose masks are kept in 3D; see `export_masks`.
         **parameters
             Of `units.plan_units` and of the task.
 
@@ -134,6 +142,7 @@ class Run:
             [self.manifest.checkpoint(name) for name in models],
             weights_dir=self.root / weights_dir,
             features=(self.folder / "features", features_gb),
+            masks=(self.folder / "masks", masks) if masks else None,
             **parameters,
         )
         self.outcome = units.run_units(planned, self.store, workers=workers, label=task.upper())
@@ -145,6 +154,58 @@ class Run:
         record = units.provenance(self.store, keys, planned[0].plain_parameters)
         report.add_provenance(self.folder, self.notebook, record)
         return table
+
+    def score_label_maps(
+        self,
+        folder: str | Path,
+        data_sets: Sequence[str],
+        *,
+        prepared_dir: str | Path,
+        task: str = "3d",
+        volume_metrics: str = "none",
+        objects: Sequence[str] = (),
+    ) -> pd.DataFrame:
+        """Return the rows of a folder of label maps from elsewhere, as of a model with the folder's name.
+
+        Parameters
+        ----------
+        folder : str or Path
+            Holds `<data set>/<case>.nii.gz` on the grid of the source images; see `masks.score_label_map`.
+
+        Raises
+        ------
+        InputError
+            If a case has no label map, or one that does not lie on its image.
+        """
+        rows = []
+        for case_folder in self.case_folders(data_sets, prepared_dir):
+            case, maps = load_case(case_folder), self.root / folder
+            found = label_maps.score_label_map(
+                maps / case.data_set, case, task=task, volume_metrics=volume_metrics, objects=objects
+            )
+            rows += [row | {"model": maps.name} for row in found]
+        return as_table(rows)
+
+    def export_masks(self, table: pd.DataFrame, prepared_dir: str | Path) -> list[Path]:
+        """Write the kept masks of a 3D table as NIfTI on the grid of the source images.
+
+        Returns
+        -------
+        list of Path
+            Below `derivatives/<model>` of the run's folder, named as `export.write_masks` does.
+        """
+        store, paths = MaskStore(self.folder / "masks"), []
+        whole = table[table["task"] == "3d"]
+        columns = ["run_key", "model", "data_set", "case_id", "object", *DESIGN_FACTORS]
+        for row in whole[columns].drop_duplicates().itertuples(index=False):
+            design = "/".join(getattr(row, factor) for factor in DESIGN_FACTORS)
+            mask = store.read(run_key=row.run_key, object=row.object, design=design)
+            if mask is not None:
+                folder = self.root / prepared_dir / row.data_set / row.case_id
+                record = {"Model": row.model, "Design": design, "RunKey": row.run_key}
+                target = self.folder / "derivatives" / row.model / row.data_set
+                paths += write_masks(target, {row.object: mask}, folder, design, record)
+        return paths
 
     def provenance(self) -> pd.DataFrame:
         """Return where this notebook's numbers come from, a line per fact."""

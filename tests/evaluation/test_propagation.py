@@ -3,6 +3,7 @@
 import dataclasses
 from collections import Counter
 from contextlib import contextmanager
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +20,9 @@ from medsam_nb.manifest.reading import load_manifest
 from medsam_nb.models.checkpoints import load_model
 from medsam_nb.models.features import SliceFeatures
 from medsam_nb.models.memory import looking_back, temporal_rows
-from medsam_nb.protocol.designs import ALL_DESIGNS, PAPER_V1_DESIGNS, Design
+from medsam_nb.protocol.designs import ALL_DESIGNS, DIRECTIONS, MASK_CHOICES_3D, PAPER_V1_DESIGNS, Design
 from medsam_nb.protocol.options import MemoryWindow, PropagationOptions
+from medsam_nb.protocol.prompts import Prompt
 
 ROOT = Path(__file__).parents[2]
 HEIGHT, WIDTH = 40, 52
@@ -43,6 +45,11 @@ def blob(depth: int, filled: list[int], seed: int) -> np.ndarray:
         if draw.random() < 0.5:
             mask[index, 32:37, 40 : 40 + draw.integers(4, 10)] = True
     return mask
+
+
+def shipped(dtype: str = "float32"):
+    checkpoint = load_manifest(ROOT / "data_manifest.yaml").checkpoint("miniature_sam2")
+    return load_model(checkpoint, ROOT / "weights", device="cpu", dtype=dtype)
 
 
 def windowed(**window):
@@ -134,8 +141,7 @@ def test_cases_that_are_easily_wrong(depth, filled, dtype):
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_the_shipped_weights(dtype):
-    checkpoint = load_manifest(ROOT / "data_manifest.yaml").checkpoint("miniature_sam2")
-    model = load_model(checkpoint, ROOT / "weights", device="cpu", dtype=dtype)
+    model = shipped(dtype)
     simulated = anatomy.simulate_case("ct", 3, shape=(8, 64, 64))
     low, high = np.percentile(simulated.image, (1, 99))
     slices = (np.clip((simulated.image - low) / (high - low), 0, 1) * 255).astype(np.uint8)
@@ -160,6 +166,39 @@ def test_a_volume_in_colour(dtype):
     colour = networks.predictions(propagation.sweep, model, slices, objects, designs, prompt_of)
     grey = networks.predictions(propagation.sweep, model, slices[..., 0], objects, designs, prompt_of)
     assert any(not np.array_equal(colour[key][0], grey[key][0]) for key in grey)
+
+
+RICH = {
+    3: Prompt(((20, 11), (30.5, 25.25), (5, 5)), labels=(1, 0, 0)),
+    7: Prompt(((20, 11), (12, 28)), (10, 5, 33, 30), labels=(1, 0)),
+    8: Prompt(((20, 11),), labels=(0,)),
+}
+
+
+@pytest.mark.parametrize("mask_scope", ["all", "all_with_boxes"])
+@pytest.mark.parametrize("name", ["small", "miniature"])
+def test_richer_prompts_on_given_slices_of_an_object_without_truth(name, mask_scope):
+    """Negative points, box and points together, slices chosen by hand; nothing is known of the object."""
+    depth = 6 if name == "miniature" else 12
+    model = networks.small_model() if name == "small" else shipped()
+    slices = networks.textured_slices(depth, HEIGHT, WIDTH, 4)
+    given = {"organ": [index for index in RICH if index < depth]}
+    designs = [
+        dataclasses.replace(POINT, direction=d, mask_choice=m)
+        for d, m in product(DIRECTIONS, MASK_CHOICES_3D)
+    ]
+    options = PropagationOptions(mask_scope=mask_scope, until="volume_end")
+    arguments = model, slices, {"organ": np.zeros(slices.shape, bool)}, designs
+    asked = lambda _name, index, _kind: RICH[index]  # noqa: E731
+    expected = networks.predictions(reference.sweep, *arguments, asked, options, given)
+    found = networks.predictions(propagation.sweep, *arguments, asked, options, given=given)
+    assert found.keys() == expected.keys() and len(found) == depth * len(designs)
+    for key, (logits, score, prompted) in expected.items():
+        np.testing.assert_array_equal(found[key][0], logits, err_msg=str(key))
+        assert found[key][1:] == (score, prompted)
+    as_positive = lambda _name, index, _kind: dataclasses.replace(RICH[index], labels=())  # noqa: E731
+    other = networks.predictions(propagation.sweep, *arguments, as_positive, options, given=given)
+    assert any((other[key][0] != found[key][0]).any() for key in found)
 
 
 def test_all_designs_to_the_ends_of_the_volume():

@@ -17,7 +17,9 @@ from medsam_nb.models.checkpoints import load_model
 from medsam_nb.protocol.designs import MASK_CHOICES_2D, Design
 from medsam_nb.protocol.intensity import Intensity
 from medsam_nb.protocol.metrics import iou
-from medsam_nb.protocol.prompts import PROMPTS_2D, central_point, largest_components, tight_box
+from medsam_nb.protocol.prompt_sources import GIVEN
+from medsam_nb.protocol.prompts import PROMPTS_2D, central_point, largest_components, prompts_2d, tight_box
+from medsam_nb.protocol.prompts_file import lines_of, write_prompts
 from medsam_nb.protocol.table import as_table
 from medsam_nb.protocol.volume import Case, Volume
 
@@ -222,3 +224,60 @@ def test_a_choice_of_objects_that_the_case_lacks_is_named(models, case):
     assert {row["object"] for row in rows} == {"bar"}
     with pytest.raises(InputError, match="none of the chosen objects liver.*discs, bar"):
         evaluate_2d(models["miniature_sam2"], case, ["one_box"], seed=SEED, objects=["liver"])
+
+
+POINT_AND_BOX = [
+    Design(frame, prompt, "bidirectional", choice)
+    for frame in ("centre_slice", "largest_slice")
+    for prompt in ("one_point", "one_box")
+    for choice in ("first_mask", "most_confident_mask")
+]
+
+
+def without(rows, *columns):
+    return [{key: value for key, value in row.items() if key not in columns} for row in rows]
+
+
+def test_jitter_of_share_zero_is_the_truth_and_another_changes_values(models, case):
+    model = models["miniature_sam2"]
+    for rows_of in (
+        lambda source: evaluate_2d(model, case, PROMPTS_2D, seed=SEED, prompt_source=source),
+        lambda source: evaluate_3d(model, case, POINT_AND_BOX, seed=SEED, prompt_source=source),
+    ):
+        truth, still, moved, again = map(
+            rows_of, ("truth", "jittered:0:1", "jittered:0.2:1", "jittered:0.2:1")
+        )
+        assert without(truth, "prompt_source") == without(still, "prompt_source")
+        assert moved == again and without(moved, "prompt_source") != without(truth, "prompt_source")
+        assert {row["prompt_source"] for row in truth + moved} == {"truth", "jittered:0.2:1"}
+    masks = [Design("centre_slice", "mask", "bidirectional", "first_mask")]
+    with pytest.raises(InputError, match="a mask cannot be jittered"):
+        evaluate_3d(model, case, masks, seed=SEED, prompt_source="jittered:0.1:0")
+
+
+def test_prompts_written_to_a_file_and_read_from_it_give_the_values_of_the_truth(models, case, tmp_path):
+    """What hand, simulation and replay share: the file of the truth's prompts is the truth."""
+    model, path, lines = models["miniature_sam2"], tmp_path / "prompts.jsonl", []
+    for name in case.objects:
+        for index in np.flatnonzero(case.mask(name).any((1, 2))):
+            (prompt,) = prompts_2d(case.mask(name)[index], "one_box", (1,))
+            lines += lines_of(case, name, index, prompt, order=len(lines))
+    write_prompts(path, lines)
+    drawn = evaluate_2d(model, case, ["one_box"], seed=SEED)
+    given = evaluate_2d(model, case, ["one_point", "one_box"], seed=SEED, prompt_source=str(path))
+    assert without(given, "prompt_source", "prompt") == without(drawn, "prompt_source", "prompt")
+    assert {row["prompt"] for row in given} == {GIVEN}
+    discs = int(case.mask("discs").sum((1, 2)).argmax())
+    write_prompts(path, [line for line in lines if (line.object, line.slice_index) == ("discs", discs)])
+    drawn = evaluate_3d(
+        model,
+        case,
+        [Design("largest_slice", "one_box", "bidirectional", "first_mask")],
+        seed=SEED,
+        objects=["discs"],
+    )
+    designs = [design for design in POINT_AND_BOX if design.mask_choice == "first_mask"]
+    given = evaluate_3d(model, case, designs, seed=SEED, prompt_source=path)
+    changed = "prompt_source", "prompt", "frame_choice"
+    assert without(given, *changed) == without(drawn, *changed)
+    assert {row["frame_choice"] for row in given} == {GIVEN} and len(given) == 3

@@ -19,6 +19,9 @@ PROMPTS = {
     ("organ", 2, "one_box"): (2, Prompt(box=(10, 5, 33, 30))),
     ("tumour", 2, "one_point"): (2, Prompt(points=((20, 11),))),
     ("organ", 0, "one_box"): (0, Prompt(box=(0, 0, 51, 39))),
+    ("organ", 2, "corrected"): (2, Prompt(points=((20, 11), (30, 25), (5, 5)), labels=(1, 0, 0))),
+    ("organ", 2, "negative"): (2, Prompt(points=((20, 11),), labels=(0,))),
+    ("organ", 2, "box and points"): (2, Prompt(((20, 11), (12.5, 28.25)), (10, 5, 33, 30), labels=(1, 0))),
 }
 
 
@@ -41,7 +44,7 @@ def test_sam2_equals_the_official_predictor(dtype, version, slices):
         with torch.inference_mode(), model.precision():
             predictor.set_image(as_shown(slices[index]))
             points = np.array(prompt.points) if prompt.points else None
-            labels = np.ones(len(prompt.points)) if prompt.points else None
+            labels = np.array(prompt.labels or [1] * len(prompt.points), float) if prompt.points else None
             box = None if prompt.box is None else np.array(prompt.box)
             masks, scores, _ = predictor.predict(points, labels, box)
         np.testing.assert_array_equal(found[key][0], masks.astype(bool))
@@ -59,22 +62,36 @@ def test_sam_equals_the_official_predictor(dtype, slices):
         predictor = SamPredictor(model.network)
         with torch.inference_mode(), model.precision():
             predictor.set_image(as_shown(slices[index]))
+            arguments = [None, None, None]
             if prompt.box is not None:
                 moved = predictor.transform.apply_boxes(np.array(prompt.box), (40, 52))
-                arguments = None, None, torch.as_tensor(moved, dtype=torch.float)
-            else:
+                arguments[2] = torch.as_tensor(moved, dtype=torch.float)
+            if prompt.points:
                 moved = predictor.transform.apply_coords(np.array(prompt.points), (40, 52))
-                arguments = torch.as_tensor(moved, dtype=torch.float)[None], torch.ones(1, len(moved)), None
+                arguments[0] = torch.as_tensor(moved, dtype=torch.float)[None]
+                arguments[1] = torch.tensor([prompt.labels or [1] * len(moved)])
             masks, scores, _ = predictor.predict_torch(*arguments)
         np.testing.assert_array_equal(found[key][0], masks[0].numpy())
         np.testing.assert_array_equal(found[key][1], scores[0].float().numpy())
         if dtype == "float32":
             points = np.array(prompt.points) if prompt.points else None
-            labels = np.ones(len(prompt.points)) if prompt.points else None
+            labels = np.array(prompt.labels or [1] * len(prompt.points), float) if prompt.points else None
             box = None if prompt.box is None else np.array(prompt.box)
             masks, scores, _ = predictor.predict(points, labels, box)
             np.testing.assert_array_equal(found[key][0], masks)
             np.testing.assert_array_equal(found[key][1], scores)
+
+
+def test_a_negative_point_changes_the_answer():
+    model = networks.small_model()
+    point, negative = PROMPTS["organ", 2, "one_point"], PROMPTS["organ", 2, "negative"]
+    found = {key: masks for key, masks, _ in candidates(model, SLICES, {"+": point, "-": negative})}
+    assert (found["+"] != found["-"]).any()
+
+
+def test_an_empty_prompt_is_refused():
+    with pytest.raises(ValueError, match="organ: the prompt is empty"):
+        next(candidates(networks.small_model(), SLICES, {"organ": (0, Prompt())}))
 
 
 def test_a_mask_is_refused():

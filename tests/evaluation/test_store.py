@@ -115,3 +115,11 @@ def test_a_row_without_a_patient_is_of_its_own():
 def test_an_unknown_column_is_refused():
     with pytest.raises(InputError, match="colour"):
         as_table([{"colour": 1}])
+
+
+def test_tables_of_before_have_the_prompts_of_the_truth():
+    assert "prompt_source" not in rows()[0]
+    assert list(as_table(rows()).prompt_source) == ["truth", "truth"]
+    assert list(as_table([rows()[0] | {"prompt_source": "jittered:0.1:0"}]).prompt_source) == [
+        "jittered:0.1:0"
+    ]

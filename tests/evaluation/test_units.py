@@ -91,8 +91,10 @@ def test_what_decides_a_result_is_in_the_key(manifest, folders):
         planned(manifest, folders, protocol="released")[0].key,
         planned(manifest, folders, dtype="bfloat16")[0].key,
         planned(manifest, folders[1:])[0].key,
+        planned(manifest, folders, prompt_source="jittered:0.1:0")[0].key,
+        planned(manifest, folders, prompt_source="jittered:0.1:1")[0].key,
     ]
-    assert len({key.digest for key in [base, *others]}) == 6
+    assert len({key.digest for key in [base, *others]}) == 8
     assert planned(manifest, folders)[0].key == base
 
 

@@ -4,7 +4,16 @@ import numpy as np
 import pytest
 
 from medsam_nb.errors import StudyError
-from medsam_nb.protocol.prompts import central_point, largest_components, prompt_3d, prompts_2d, tight_box
+from medsam_nb.protocol.prompts import (
+    Prompt,
+    central_point,
+    inscribed_radius,
+    jittered,
+    largest_components,
+    prompt_3d,
+    prompts_2d,
+    tight_box,
+)
 
 
 def disc(shape, centre, radius):
@@ -86,3 +95,58 @@ def test_an_empty_mask_and_an_unknown_mode_are_refused():
         prompts_2d(np.zeros((4, 4), bool), "one_box", ())
     with pytest.raises(StudyError, match="one_point"):
         prompts_2d(np.ones((4, 4), bool), "two_points", ())
+
+
+def test_a_prompt_is_whole_or_refused():
+    assert Prompt(((1, 2), (3, 4))).point_labels == (1, 1)
+    assert Prompt(((1, 2),)).content == Prompt(((1, 2),), labels=(1,)).content
+    assert Prompt(((1, 2),)).content != Prompt(((1, 2),), labels=(0,)).content
+    for wrong in (
+        {"points": ((1, 2),), "labels": (1, 0)},
+        {"points": ((1, 2),), "labels": (2,)},
+        {"points": ((1, 2),), "mask": np.ones((4, 4), bool)},
+        {"box": (0, 0, 1, 1), "mask": np.ones((4, 4), bool)},
+    ):
+        with pytest.raises(ValueError):
+            Prompt(**wrong)
+
+
+def test_a_jittered_box_moves_each_corner_by_the_share_of_its_side():
+    mask = np.zeros((100, 120), bool)
+    mask[30:50, 40:80] = True  # 40 wide, 20 high
+    truth = Prompt(box=tight_box(mask))
+    moved = [jittered(truth, mask, 0.1, "case", k).box for k in range(20)]
+    steps = np.array(moved) - np.array(truth.box)
+    np.testing.assert_allclose(np.abs(steps), np.tile([4.0, 2.0, 4.0, 2.0], (20, 1)))
+    assert len(set(moved)) > 8
+    assert moved == [jittered(truth, mask, 0.1, "case", k).box for k in range(20)]
+
+
+def test_a_jittered_point_moves_by_the_share_of_the_radius_and_stays_inside():
+    mask = disc((60, 60), (30, 25), 12)
+    truth = prompts_2d(mask, "one_point", (1,))[0]
+    radius = inscribed_radius(mask, truth.points[0])
+    assert radius == pytest.approx(12.5, abs=0.6)
+    for k in range(30):
+        ((x, y),) = jittered(truth, mask, 0.4, "case", k).points
+        assert np.hypot(x - 25, y - 30) == pytest.approx(0.4 * radius)
+        assert mask[round(y), round(x)]
+
+
+def test_a_share_of_zero_is_the_truth_itself_and_boxes_stay_in_the_image():
+    mask = np.zeros((20, 20), bool)
+    mask[:, :12] = True
+    for mode in ("one_point", "one_box"):
+        (truth,) = prompts_2d(mask, mode, (1,))
+        assert jittered(truth, mask, 0.0, 1) is truth
+    for k in range(30):
+        x0, y0, x1, y1 = jittered(Prompt(box=tight_box(mask)), mask, 0.2, k).box
+        assert 0 <= x0 < x1 <= 19 and 0 <= y0 < y1 <= 19
+
+
+def test_what_has_no_corner_cannot_be_jittered():
+    mask = np.ones((9, 9), bool)
+    with pytest.raises(ValueError, match="mask"):
+        jittered(Prompt(mask=mask), mask, 0.1, 1)
+    with pytest.raises(ValueError, match="share"):
+        jittered(Prompt(box=(0, 0, 8, 8)), mask, 0.5, 1)

@@ -1,0 +1,59 @@
+"""How much a hand may shake: IoU against the displacement of jittered prompts."""
+
+import pandas as pd
+from matplotlib.axes import Axes
+
+from medsam_nb.figures.style import PROMPT_COLOURS, iou_axis, legend, mark, nothing
+from medsam_nb.figures.words import label
+from medsam_nb.statistics.paired import summarise
+from medsam_nb.statistics.pooling import case_means
+
+
+def share_of(prompt_source: str) -> float:
+    """Return the share by which prompts were displaced: 0 for the truth, NaN for those of a file.
+
+    Examples
+    --------
+    >>> share_of("truth"), share_of("jittered:0.05:3")
+    (0.0, 0.05)
+    """
+    if prompt_source == "truth":
+        return 0.0
+    return float(prompt_source.split(":")[1]) if prompt_source.startswith("jittered:") else float("nan")
+
+
+def iou_by_share(table: pd.DataFrame, ax: Axes, mask_choice: str = "first_mask") -> pd.DataFrame:
+    """Draw the mean IoU against the share by which prompts were displaced, a curve per prompt.
+
+    Repeats of a share are averaged within a case first; the unit is the case.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Rows of one model and one task under several prompt sources.
+    ax : Axes
+    mask_choice : str
+
+    Returns
+    -------
+    DataFrame
+        What is drawn: `prompt`, `share`, `mean`, `ci_low`, `ci_high`, `n_cases`, `n_data_sets`.
+    """
+    rows = table[(table["metric"] == "iou") & (table["mask_choice"] == mask_choice)]
+    if rows.empty:
+        return nothing(ax, f"no rows with mask choice {label(mask_choice)}")
+    cases = case_means(rows, ["prompt", "prompt_source"])
+    cases["share"] = cases["prompt_source"].map(share_of).astype(float)
+    cases = cases.dropna(subset=["share"])
+    cases = cases.groupby(["data_set", "case_id", "prompt", "share"])["value"].mean().reset_index()
+    drawn = summarise(cases, ["prompt", "share"]).sort_values(["prompt", "share"], ignore_index=True)
+    for prompt, curve in drawn.groupby("prompt", sort=False):
+        colour = PROMPT_COLOURS[prompt]
+        ax.plot(curve["share"] * 100, curve["mean"], marker="o", ms=3, color=colour)
+        ax.fill_between(
+            curve["share"] * 100, curve["ci_low"], curve["ci_high"], color=colour, alpha=0.15, lw=0
+        )
+    ax.set_xlabel("displacement, % of side or radius")
+    iou_axis(ax, "mean IoU", "y")
+    legend(ax, [mark(PROMPT_COLOURS[prompt], label(prompt)) for prompt in drawn["prompt"].unique()])
+    return drawn

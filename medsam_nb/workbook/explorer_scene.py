@@ -1,0 +1,89 @@
+"""What is prompted by hand: a prepared case, or any image file, with a truth or without."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from medsam_nb.data.export import write_masks
+from medsam_nb.data.formats import luminance, read_volume, write_on_source_grid
+from medsam_nb.data.prepare import load_case
+from medsam_nb.protocol.intensity import Intensity, to_uint8
+from medsam_nb.protocol.prompts_file import image_sha256
+from medsam_nb.protocol.volume import Volume, canonical
+
+
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """An image to prompt, with a truth or without.
+
+    Attributes
+    ----------
+    data_set, case_id : str
+    image : Volume
+    slices : ndarray of uint8, shape (z, y, x) or, in colour, (z, y, x, 3)
+    truth : mapping of str to ndarray of bool, shape (z, y, x)
+        By object; empty where nothing is known.
+    digest : str
+        Of the case, or of the image where there is no case.
+    folder : Path or None
+        Of the prepared case.
+    source : Volume or None
+        The image as it was read from its file, where there is no prepared case.
+    """
+
+    data_set: str
+    case_id: str
+    image: Volume
+    slices: np.ndarray
+    truth: Mapping[str, np.ndarray]
+    digest: str
+    folder: Path | None = None
+    source: Volume | None = None
+
+    def sha256(self) -> str:
+        """Return what prompts are tied to."""
+        return self.digest
+
+    def write(
+        self, folder: Path, masks: Mapping[str, np.ndarray], description: str, record: Mapping[str, object]
+    ) -> list[Path]:
+        """Write masks as NIfTI on the grid of the image's source; see `export.write_masks`."""
+        if self.folder is not None:
+            return write_masks(folder, masks, self.folder, description, record)
+        paths = []
+        for name, mask in masks.items():
+            paths.append(Path(folder) / f"{self.case_id}_{name}_mask.nii.gz")
+            volume = Volume(mask.astype(np.uint8), self.image.affine)
+            write_on_source_grid(paths[-1], volume, self.source.array.shape, self.source.affine)
+        return paths
+
+
+def scene_of_case(folder: Path) -> Scene:
+    """Return a prepared case as a scene, by its folder."""
+    case = load_case(folder)
+    truth = {name: case.mask(name) for name in case.objects}
+    grey = case.slices_uint8()
+    return Scene(case.data_set, case.case_id, case.image, grey, truth, case.sha256(), Path(folder))
+
+
+def scene_of_file(
+    path: Path,
+    *,
+    slice_axis: str = "thickest",
+    intensity: Intensity = Intensity(),  # noqa: B008 (frozen)
+) -> Scene:
+    """Return an image file, or a folder with one DICOM series, as a scene without a truth.
+
+    Pictures that have colours are shown to the model in colour.
+    """
+    read = read_volume(Path(path), colour=True)
+    shown = canonical(read, slice_axis).array
+    source = read if read.array.ndim == 3 else Volume(luminance(read.array), read.affine)
+    image = canonical(source, slice_axis)
+    image = Volume(np.ascontiguousarray(image.array, np.float32), image.affine)
+    name = Path(path).name.split(".")[0]
+    slices = to_uint8(shown, intensity, name, limits_of=image.array)
+    digest = image_sha256(image)  # in the name too: many files are called "image"
+    return Scene("files", f"{name}_{digest[:6]}", image, slices, {}, digest, source=source)

@@ -1,0 +1,159 @@
+"""Exported masks lie on the original, to the voxel, for readers that know nothing of this package."""
+
+import json
+
+import nibabel as nib
+import numpy as np
+import pydicom
+import pytest
+import SimpleITK as sitk
+
+from medsam_nb.data.export import bids_label, write_dicom_segmentation, write_masks
+from medsam_nb.data.prepare import load_case, prepare
+from medsam_nb.data.segments import read_segments
+from medsam_nb.errors import InputError
+from medsam_nb.manifest.rows import DataSet
+
+SHAPE = (6, 20, 24)
+ROW = {
+    "name": "oblique", "title": "", "modality": "MR", "dimension": 3, "objects": {"bright": [1]},
+    "intensity": {"policy": "min_max"}, "folder": "raw",
+    "layout": {"name": "listed", "cases": [{"case_id": "one", "image": "series", "mask": "mask.nii.gz"}]},
+}  # fmt: skip
+
+
+def sagittal_oblique_series(folder):
+    """Write a DICOM series whose slices are sagittal and tilted; return its array (slice, row, column)."""
+    a = np.deg2rad(14)
+    row = np.array([0, np.cos(a), -np.sin(a)])  # along columns: to the back and down
+    column = np.array([0, -np.sin(a), -np.cos(a)])  # along rows: to the feet
+    b = np.deg2rad(9)
+    turn = np.array([[np.cos(b), -np.sin(b), 0], [np.sin(b), np.cos(b), 0], [0, 0, 1]])
+    row, column = turn @ row, turn @ column
+    normal = np.cross(row, column)
+    array = np.random.default_rng(3).integers(0, 400, SHAPE).astype(np.int16)
+    array[2:5, 6:13, 9:17] += 1000
+    folder.mkdir(parents=True)
+    writer = sitk.ImageFileWriter()
+    writer.KeepOriginalImageUIDOn()
+    for z, plane in enumerate(array):
+        image = sitk.GetImageFromArray(plane[None])
+        image.SetSpacing((0.9, 1.2, 4.0))
+        position = np.array([20.0, -30.0, 45.0]) + 4.0 * z * normal
+        tags = {
+            "0008|0060": "MR", "0008|0016": "1.2.840.10008.5.1.4.1.1.4", "0010|0020": "P1",
+            "0010|0010": "A^B",
+            "0020|000d": "1.2.3.4", "0020|000e": "1.2.3.4.77", "0020|0052": "1.2.3.4.9",
+            "0008|0018": f"1.2.3.4.5.{z}",
+            "0020|0013": str(z), "0020|0032": "\\".join(f"{v:.6f}" for v in position), 
+            "0018|0050": "4",
+            "0020|0037": "\\".join(f"{v:.8f}" for v in (*row, *column)),
+            "0008|0020": "20260101", "0008|0030": "120000",
+        }  # fmt: skip
+        for tag, value in tags.items():
+            image.SetMetaData(tag, value)
+        writer.SetFileName(str(folder / f"{9 - z}.dcm"))  # names in another order than places
+        writer.Execute(image)
+
+
+def series_image(folder):
+    reader = sitk.ImageSeriesReader()
+    reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(folder)))
+    return reader.Execute()
+
+
+@pytest.fixture(scope="module", params=["thickest", "axial"])
+def prepared(request, tmp_path_factory):
+    """A sagittal oblique series, prepared as it was acquired and cut in another plane."""
+    root = tmp_path_factory.mktemp("oblique")
+    sagittal_oblique_series(root / "raw" / "series")
+    original = series_image(root / "raw" / "series")
+    truth = sitk.Cast(original > 900, sitk.sitkUInt8)
+    sitk.WriteImage(truth, str(root / "raw" / "mask.nii.gz"))
+    row = DataSet.model_validate(ROW | {"slice_axis": request.param})
+    table = prepare(row, root, root / "prepared", progress=False)
+    assert list(table.error) == [""]
+    return root / "prepared" / "oblique" / "one", root / "raw" / "series", original
+
+
+def assert_on_the_original(mask, original):
+    """The bright voxels of the original, and only they, in SimpleITK's own geometry."""
+    assert mask.GetSize() == original.GetSize()
+    for get in ("GetOrigin", "GetSpacing", "GetDirection"):
+        np.testing.assert_allclose(getattr(mask, get)(), getattr(original, get)(), atol=1e-4)
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(mask) > 0, sitk.GetArrayFromImage(original) > 900)
+
+
+def test_nifti_masks_lie_on_the_series_for_simpleitk(prepared, tmp_path):
+    folder, _, original = prepared
+    case = load_case(folder)
+    (path,) = write_masks(tmp_path, {"bright": case.mask("bright")}, folder, "one_box", {"Model": "m"})
+    assert_on_the_original(sitk.ReadImage(str(path)), original)
+    assert (
+        path.relative_to(tmp_path).as_posix() == "sub-one/anat/sub-one_label-bright_desc-oneBox_mask.nii.gz"
+    )
+    record = json.loads(path.with_name(path.name.replace(".nii.gz", ".json")).read_text())
+    assert record["Model"] == "m" and record["Object"] == "bright"
+    description = json.loads((tmp_path / "dataset_description.json").read_text())
+    assert description["DatasetType"] == "derivative" and description["GeneratedBy"][0]["Name"] == "medsam-nb"
+    assert nib.load(path).header.get_xyzt_units()[0] == "mm"
+
+
+def test_a_dicom_segmentation_lies_on_the_series(prepared, tmp_path):
+    folder, series, original = prepared
+    case = load_case(folder)
+    other = np.zeros_like(case.mask("bright"))
+    other[0, 0, 0] = True
+    path = tmp_path / "seg.dcm"
+    masks = {"bright": case.mask("bright"), "corner": other, "nothing": np.zeros_like(other)}
+    write_dicom_segmentation(path, masks, folder, series, made_by="miniature_sam2")
+    file = pydicom.dcmread(path)
+    assert [segment.SegmentLabel for segment in file.SegmentSequence] == ["bright", "corner"]
+    # Frame by frame with pydicom and SimpleITK alone: where a frame says it lies, the original is bright.
+    array = sitk.GetArrayFromImage(original)
+    found = np.zeros(array.shape, bool)
+    for frame, groups in zip(file.pixel_array, file.PerFrameFunctionalGroupsSequence, strict=True):
+        if groups.SegmentIdentificationSequence[0].ReferencedSegmentNumber == 1:
+            position = [float(v) for v in groups.PlanePositionSequence[0].ImagePositionPatient]
+            x, y, z = original.TransformPhysicalPointToIndex(position)
+            assert (x, y) == (0, 0)
+            found[z] = frame > 0
+    np.testing.assert_array_equal(found, array > 900)
+    read = sitk.ReadImage(str(path))
+    assert read.GetSize()[:2] == original.GetSize()[:2]
+    shared = file.SharedFunctionalGroupsSequence[0]
+    cosines = shared.PlaneOrientationSequence[0].ImageOrientationPatient
+    np.testing.assert_allclose(
+        cosines, np.array(original.GetDirection()).reshape(3, 3)[:, :2].T.ravel(), atol=1e-5
+    )
+
+
+def test_the_own_reader_takes_it_back(prepared, tmp_path):
+    folder, series, original = prepared
+    case = load_case(folder)
+    path = tmp_path / "seg.dcm"
+    write_dicom_segmentation(path, {"bright": case.mask("bright")}, folder, series, made_by="m")
+    found = read_segments(path, case.image)
+    np.testing.assert_array_equal(found["bright"], case.mask("bright"))
+
+
+def test_another_series_and_empty_masks_are_refused(prepared, tmp_path):
+    folder, _, _ = prepared
+    case = load_case(folder)
+    with pytest.raises(InputError, match="every mask is empty"):
+        empty = {"bright": np.zeros_like(case.mask("bright"))}
+        write_dicom_segmentation(tmp_path / "a.dcm", empty, folder, tmp_path, made_by="m")
+    sagittal_oblique_series(tmp_path / "series")
+    for file in (tmp_path / "series").iterdir():
+        header = pydicom.dcmread(file)
+        header.ImagePositionPatient[0] += 5
+        header.save_as(file)
+    with pytest.raises(InputError, match="not the series"):
+        write_dicom_segmentation(
+            tmp_path / "a.dcm", {"b": case.mask("bright")}, folder, tmp_path / "series", made_by="m"
+        )
+
+
+def test_names_have_letters_and_digits_only():
+    assert bids_label("miniature_sam2: centre_slice/one_box") == "miniatureSam2CentreSliceOneBox"
+    assert bids_label("--") == "unnamed"
