@@ -11,7 +11,8 @@ from sam2.sam2_image_predictor import SAM2ImagePredictor
 from segment_anything import SamPredictor
 
 from medsam_nb.errors import InputError, StudyError
-from medsam_nb.evaluation.rows import chosen_masks, evaluate_2d, evaluate_3d
+from medsam_nb.evaluation.mask_choices import chosen_masks
+from medsam_nb.evaluation.rows import evaluate_2d, evaluate_3d
 from medsam_nb.manifest.reading import load_manifest
 from medsam_nb.models.checkpoints import load_model
 from medsam_nb.protocol.designs import MASK_CHOICES_2D, Design
