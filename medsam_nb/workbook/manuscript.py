@@ -13,6 +13,7 @@ from medsam_nb.files import write_atomically
 from medsam_nb.protocol.designs import DESIGN_FACTORS
 from medsam_nb.statistics.paired import summarise
 from medsam_nb.statistics.pooling import case_means
+from medsam_nb.workbook.differences import differences_from_sam2  # noqa: F401 (offered with the other texts)
 from medsam_nb.workbook.report import read_provenance
 
 COMPARISON_COLUMNS = ["comparison", "n", "mean a", "mean b", "difference (95 % CI)", "r", "p (Holm)"]

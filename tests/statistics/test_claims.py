@@ -208,7 +208,7 @@ def test_published_means_are_those_of_the_release():
         "box_per_component": 0.654,
     }
     assert {name: round(float(first[name]), 3) for name in expected} == expected
-    oracle = table[table["mask_choice"] == "oracle_mask"].groupby("prompt")["value"].mean()
+    oracle = table[table["mask_choice"] == "oracle_channel"].groupby("prompt")["value"].mean()
     assert round(float(oracle["box_per_component"]), 3) == 0.744
     assert len(table) == 280 and len(table[["data_set", "object"]].drop_duplicates()) == 28
 
@@ -233,6 +233,7 @@ def test_measured_stands_beside_published_only_where_it_is_the_same_object():
     assert set(found["published_object"]) == {"CT-Spleen"}  # "organ" is no object of CT-Organ
     named = published.measured_against_published(table, {("CT-Organ", "organ"): "CT-Organ: Lung"})
     assert set(named["published_object"]) == {"CT-Spleen", "CT-Organ: Lung"}
+    assert set(named["mask_choice"]) == {"first_mask", "oracle_channel"}
     row = named[named["published_object"] == "CT-Organ: Lung"].iloc[0]
     assert row["difference"] == pytest.approx(row["measured"] - row["published"])
     pooled = released_scripts.paper_means(table[table["task"] == "2d"])
