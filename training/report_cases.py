@@ -104,11 +104,14 @@ def real_cases(manifest: Manifest, prepared_dir: Path) -> list[Case]:
 
 def _single(case: Case, name: str, slices: Sequence[int] | slice) -> Case:
     """Return a case with one object on some of its slices."""
-    image, mask = case.image.array[slices], case.mask(name)[slices]
-    # Grey levels are those of the whole volume: percentiles of a part would differ.
-    grey = case.slices_uint8()[slices].astype(np.float32) / 255
-    volume = Volume(grey.reshape(image.shape), case.image.affine)
-    return Case(case.data_set, case.case_id, case.modality, volume, mask.astype(np.uint8), {name: (1,)}, GREY)
+    # What is shown is what the whole volume shows: percentiles of a part would differ.
+    shown, labels = case.slices_uint8()[slices], case.mask(name)[slices].astype(np.uint8)
+    colours = None if case.colours is None else shown
+    image = shown.astype(np.float32) if colours is None else case.image.array[slices]
+    return Case(
+        *(case.data_set, case.case_id, case.modality, Volume(image, case.image.affine), labels),
+        *({name: (1,)}, Intensity("window", 0, 255), case.patient_id, colours),
+    )
 
 
 def real_slices(cases: Sequence[Case]) -> Iterator[Case]:

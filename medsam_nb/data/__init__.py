@@ -10,6 +10,7 @@ __getattr__, __dir__, __all__ = lazy.attach(
         "formats",
         "layouts",
         "mosaics",
+        "patients",
         "prepare",
         "quality",
         "segments",

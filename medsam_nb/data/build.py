@@ -11,7 +11,7 @@ import numpy as np
 from medsam_nb.data import formats, mosaics, quality
 from medsam_nb.data.layouts.readers import read_case
 from medsam_nb.data.names import require_component
-from medsam_nb.data.prepared import CASE_FILES, is_unchanged, read_record, write_case
+from medsam_nb.data.prepared import CASE_FILES, is_unchanged, read_record, write_case, write_record
 from medsam_nb.data.sources import RawCase, Source
 from medsam_nb.errors import InputError, WorkbookError, printable
 from medsam_nb.files import remove_made
@@ -23,7 +23,7 @@ from medsam_nb.provenance import PREPARED_CASES, READING_PACKAGES, code_sha256, 
 # What decides a prepared case besides its files; the rest of a row may be edited freely.
 DECIDING_FIELDS = {
     "name", "modality", "dimension", "objects", "ignored_labels", "slice_axis", "intensity",
-    "mask_threshold", "mask_colours", "mask_geometry", "may_be_empty", "patient",
+    "mask_threshold", "mask_colours", "mask_geometry", "may_be_empty", "colour",
 }  # fmt: skip
 MANY_LABELS = 40  # more that no row names are rather the grey levels of an image
 
@@ -32,8 +32,8 @@ class NoObject(InputError):
     """A case of a data set in which cases without an object belong; it is not a failure."""
 
 
-def build_case(row: DataSet, case_id: str, raw: RawCase) -> Case:
-    """Return a case in display order, checked against its row.
+def build_case(row: DataSet, case_id: str, raw: RawCase, patient_id: str = "") -> Case:
+    """Return a case in display order, checked against its row; without a patient it is its own.
 
     Raises
     ------
@@ -69,9 +69,10 @@ def build_case(row: DataSet, case_id: str, raw: RawCase) -> Case:
     if present and not objects:
         raise InputError(case_id, "the mask holds none of the row's objects.", "Remove the case.")
     image = canonical(raw.image, row.slice_axis)
-    labels = raw.labels
+    labels, colours = raw.labels, raw.colours
     if image.orientation != raw.image.orientation:
         labels = reoriented(labels, image.orientation)
+        colours = reoriented(colours, image.orientation) if colours else None
     depth, height, width = image.array.shape
     if (depth == 1) != (row.dimension == 2) or min(height, width) == 1:
         raise InputError(
@@ -88,7 +89,8 @@ def build_case(row: DataSet, case_id: str, raw: RawCase) -> Case:
         np.ascontiguousarray(formats.as_labels(labels, case_id).array),  # one number type, one hash
         objects,
         row.intensity,
-        row.patient_of(case_id),
+        patient_id,
+        None if colours is None else np.ascontiguousarray(colours.array),
     )
 
 
@@ -129,8 +131,13 @@ def line_of(row: DataSet, case_id: str) -> dict:
     return {"data_set": row.name, "case_id": case_id, "modality": row.modality, "accuracy": row.accuracy}
 
 
-def done_case(row: DataSet, case_id: str, source: Source | None, folder: Path) -> dict | None:
-    """Return the line of a case that is prepared from the same files and has not changed since, or None."""
+def done_case(
+    row: DataSet, case_id: str, source: Source | None, folder: Path, patient_id: str
+) -> dict | None:
+    """Return the line of a case that is prepared from the same files and has not changed since, or None.
+
+    A prepared case of which only the patient has become another is not made again.
+    """
     record = read_record(folder / case_id)
     if record is None or record["data_set"] != row.name:
         return None
@@ -138,19 +145,22 @@ def done_case(row: DataSet, case_id: str, source: Source | None, folder: Path) -
         return None
     if not is_unchanged(folder / case_id, record):
         return None
-    return line_of(row, case_id) | {"status": "ok", "error": ""} | record["line"]
+    if record.get("patient_id") != patient_id:
+        write_record(folder / case_id, record | {"patient_id": patient_id})
+    made = {"patient_id": patient_id, "status": "ok", "error": ""}
+    return line_of(row, case_id) | made | record["line"]
 
 
-def prepare_case(row: DataSet, case_id: str, source: Source | None, folder: Path) -> dict:
+def prepare_case(row: DataSet, case_id: str, source: Source | None, folder: Path, patient_id: str) -> dict:
     """Prepare one case unless it is there already; return its line of the table."""
-    line = line_of(row, case_id)
+    line = line_of(row, case_id) | {"patient_id": patient_id}
     try:
         require_component(case_id, "case name")
-        done = done_case(row, case_id, source, folder)
+        done = done_case(row, case_id, source, folder, patient_id)
         if done is None:
             fingerprint = _fingerprint(row, case_id, source)  # of the files before they are read
             raw = read_case(row, case_id, source)
-            case = build_case(row, case_id, raw)
+            case = build_case(row, case_id, raw, patient_id)
             record = _record(row, case, raw, source) | {"fingerprint": fingerprint}
             write_case(folder, case, record, mosaics.mosaic_png(case))
             done = line | {"status": "ok", "error": ""} | record["line"]
@@ -185,6 +195,7 @@ def _record(row: DataSet, case: Case, raw: RawCase, source: Source | None) -> di
         "case_id": case.case_id,
         "patient_id": case.patient_id,
         "modality": case.modality,
+        "coloured": case.colours is not None,
         "objects": {name: list(values) for name, values in case.objects.items()},
         "intensity": asdict(case.intensity) | {"black": low, "white": high},
         "affine_zyx_to_ras_mm": case.image.affine.tolist(),
@@ -196,7 +207,6 @@ def _record(row: DataSet, case: Case, raw: RawCase, source: Source | None) -> di
         },
         "data_sha256": digest,
         "line": {
-            "patient_id": case.patient_id,
             "shape": " x ".join(map(str, case.labels.shape)),
             "n_slices": case.labels.shape[0],
             "labelled_slices": int((case.labels > 0).any(axis=(1, 2)).sum()),
@@ -208,7 +218,7 @@ def _record(row: DataSet, case: Case, raw: RawCase, source: Source | None) -> di
             "doubts": json.dumps(doubts),
             "data_sha256": digest,
             "files_sha256": _files_sha256(source),
-            "image_sha256": _array_sha256(case.image.array),
+            "image_sha256": _array_sha256(case.image.array if case.colours is None else case.colours),
             "labels_sha256": _array_sha256(case.labels),
         },
     }

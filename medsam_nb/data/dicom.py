@@ -20,7 +20,7 @@ from medsam_nb.data.dicom_headers import (
     whole_headers,
 )
 from medsam_nb.data.itk import from_itk
-from medsam_nb.data.pictures import luminance
+from medsam_nb.data.pictures import REDUCED, luminance
 from medsam_nb.data.reading import ReadVolume, require_memory, volume_number
 from medsam_nb.data.stacks import find_stacks, listed, stack_affine
 from medsam_nb.errors import InputError
@@ -40,7 +40,9 @@ NAMED = 6  # series in a message
 ORDERED_KINDS = ("NM", "RTDOSE")  # frames lie evenly, in order; GDCM works out where
 
 
-def read_dicom(path: Path, frame: int | None = None, labels: bool = False) -> ReadVolume:
+def read_dicom(
+    path: Path, frame: int | None = None, labels: bool = False, colour: bool = False
+) -> ReadVolume:
     """Read one DICOM volume.
 
     Parameters
@@ -52,6 +54,8 @@ def read_dicom(path: Path, frame: int | None = None, labels: bool = False) -> Re
         Which of several volumes (phases, echoes, stacks; the frames of a film), from 0.
     labels : bool
         Whether these are masks: one volume then serves for every frame of an image.
+    colour : bool
+        Whether colours are kept, as the first of four axes.
 
     Raises
     ------
@@ -73,7 +77,12 @@ def read_dicom(path: Path, frame: int | None = None, labels: bool = False) -> Re
         volume = _multi_frame(path, several[0], images[several[0]], frame, labels)
     else:
         volume = _series(path, images, frame, labels)
-    remarks = list(volume.remarks)
+    remarks = []
+    if volume.array.ndim == 4 and colour:
+        volume = replace(volume, array=np.moveaxis(volume.array, -1, 0))
+    elif volume.array.ndim == 4:
+        volume = replace(volume, array=luminance(volume.array))
+        remarks.append(REDUCED)
     if len(images) < len(headers):
         kinds = sorted({str(header.get("Modality", "?")) for file, header in headers if file not in images})
         remarks.append(f"{len(headers) - len(images)} files without an image left out ({', '.join(kinds)})")
@@ -116,16 +125,14 @@ def _series(path: Path, images: Mapping[Path, object], frame: int | None, labels
         volume_number(path, 1, frame, labels)
         (file,) = images
         volume = _decoded(file)
-        array, said = _grey(volume.array)
-        return ReadVolume(array, volume.affine, said)
+        return ReadVolume(volume.array, volume.affine)
     stacks = find_stacks([slice_of_file(file, header) for file, header in images.items()])
     stack = stacks[volume_number(path, len(stacks), frame, labels, listed(stacks))]
     first = images[stack.slices[0].key]
     affine = stack_affine(path, stack, thickness_mm(first))
     require_memory(path, (len(stack.slices), *stack.slices[0].size, int(first.get("SamplesPerPixel", 1))), 8)
-    read = [_grey(_decoded(one.key).array) for one in stack.slices]
-    said = dict.fromkeys(remark for _, remarks in read for remark in remarks)
-    return ReadVolume(np.concatenate([array for array, _ in read]), affine, tuple(said), len(stacks))
+    array = np.concatenate([_decoded(one.key).array for one in stack.slices])
+    return ReadVolume(array, affine, volumes=len(stacks))
 
 
 def _multi_frame(path: Path, file: Path, header, frame: int | None, labels: bool) -> ReadVolume:
@@ -136,23 +143,22 @@ def _multi_frame(path: Path, file: Path, header, frame: int | None, labels: bool
     slices = [slice_of_frame(header, number) for number in range(count)]
     if None in slices:
         volume = _decoded(file)
-        array, said = _grey(volume.array)
         if header.get("Modality") in ORDERED_KINDS:
-            return ReadVolume(array, volume.affine, said)
+            return ReadVolume(volume.array, volume.affine)
         number = volume_number(path, count, frame, labels, "the frames of a film, without a place in space")
-        return ReadVolume(array[number][None], volume.affine, said, count)
+        return ReadVolume(volume.array[number][None], volume.affine, volumes=count)
     stacks = find_stacks(slices)
     stack = stacks[volume_number(path, len(stacks), frame, labels, listed(stacks))]
     affine = stack_affine(path, stack, thickness_mm(header))
-    array, said = _frames(file, header)
-    return ReadVolume(array[[one.key for one in stack.slices]], affine, said, len(stacks))
+    array = _frames(file, header)[[one.key for one in stack.slices]]
+    return ReadVolume(array, affine, volumes=len(stacks))
 
 
-def _frames(file: Path, header) -> tuple[np.ndarray, tuple[str, ...]]:
+def _frames(file: Path, header) -> np.ndarray:
     """Return all frames in stored order, in the values that each frame's own scale gives."""
     scales = [scale(header, number) for number in range(int(header.NumberOfFrames))]
     if len(set(scales)) == 1:
-        return _grey(_decoded(file).array)
+        return _decoded(file).array
     if header.PhotometricInterpretation != "MONOCHROME2":  # GDCM would apply the first frame's to all
         raise InputError(
             file,
@@ -162,22 +168,17 @@ def _frames(file: Path, header) -> tuple[np.ndarray, tuple[str, ...]]:
     import pydicom
 
     slopes, intercepts = (np.array(part)[:, None, None] for part in zip(*scales, strict=True))
-    return pydicom.dcmread(file).pixel_array * slopes + intercepts, ()
+    return pydicom.dcmread(file).pixel_array * slopes + intercepts
 
 
 def _decoded(file: Path) -> Volume:
-    """Return the pixels of a file in its own order, scaled to what they mean, and its place."""
+    """Return the pixels of a file as stored (k, j, i), or (k, j, i, 3) for RGB, scaled to what they mean."""
     import SimpleITK as sitk
 
     try:
-        return from_itk(sitk.ReadImage(str(file)))
+        volume = from_itk(sitk.ReadImage(str(file)))
     except RuntimeError as error:
         reason = " ".join(str(error).split())[-160:]
         raise InputError(file, f"its pixels cannot be decoded ({reason}).", GET_AGAIN) from error
-
-
-def _grey(array: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Return decoded frames (k, j, i), of colours (first axis) their luminance, and what is to be said."""
-    if array.ndim == 3:
-        return array, ()
-    return luminance(np.moveaxis(array[:3], 0, -1)), ("colour image reduced to luminance",)
+    colours = volume.array.ndim == 4
+    return Volume(np.moveaxis(volume.array[:3], 0, -1), volume.affine) if colours else volume

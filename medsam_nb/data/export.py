@@ -150,8 +150,8 @@ def write_dicom_segmentation(
     filled = {name: on_source_grid(mask, case_folder, name) for name, mask in masks.items() if mask.any()}
     if not filled:
         raise InputError(path, "every mask is empty.", "A DICOM segmentation has at least one segment.")
-    image, (first, *_) = read_volume(series), filled.values()
-    shape = image.array.shape
+    image, (first, *_) = read_volume(series, colour=True), filled.values()
+    shape = image.array.shape[:3]
     if shape != first.array.shape or (
         corner_distance_voxels(shape, image.affine, first.affine, image.affine) > GRID_TOLERANCE
     ):

@@ -33,6 +33,7 @@ from medsam_nb.errors import InputError
 from medsam_nb.files import write_atomically
 from medsam_nb.protocol.volume import Volume, place
 
+RGB24 = np.dtype([("R", "u1"), ("G", "u1"), ("B", "u1")])
 HEADER_CHARACTERS = 1 << 20  # of a text header; the rest is no header
 
 
@@ -65,7 +66,9 @@ def with_data(path: Path) -> list[Path]:
     return list(dict.fromkeys(found))
 
 
-def read_volume(path: Path, *, labels: bool = False, frame: int | None = None) -> ReadVolume:
+def read_volume(
+    path: Path, *, labels: bool = False, frame: int | None = None, colour: bool = False
+) -> ReadVolume:
     """Read one image or label file, or a folder that holds one DICOM series.
 
     Parameters
@@ -77,11 +80,15 @@ def read_volume(path: Path, *, labels: bool = False, frame: int | None = None) -
     frame : int, optional
         Which volume of a file with several (4D, phases of a series), from 0. Of masks, one volume serves for
         every frame.
+    colour : bool
+        Whether colours are kept: of a coloured picture, or of an image with three (or, with opacity,
+        four) 8-bit components a voxel.
 
     Returns
     -------
     ReadVolume
-        Array (k, j, i) in the file's stored order and number type, native byte order; affine in mm.
+        Array (k, j, i) in the file's stored order and number type, native byte order; (k, j, i, 3), uint8,
+        where colours are kept and there are some. Affine in mm.
 
     Raises
     ------
@@ -94,19 +101,24 @@ def read_volume(path: Path, *, labels: bool = False, frame: int | None = None) -
         raise InputError(path, "there is no such file.", MISSING_FILE)
     suffix = suffix_of(path)
     if path.is_dir() or suffix in DICOM:
-        volume = guarded(read_dicom, path, frame, labels)
+        volume = guarded(read_dicom, path, frame, labels, colour)
     elif suffix in NIFTI:
-        volume = one_volume(path, guarded(_read_nifti, path), frame, labels)
+        volume = guarded(_read_nifti, path)
     elif suffix in ITK:
-        volume = one_volume(path, guarded(read_itk, path), frame, labels)
+        volume = guarded(read_itk, path)
     elif suffix in PICTURES:
-        volume = one_volume(path, guarded(read_picture, path, labels), frame, labels)
+        volume = guarded(read_picture, path, labels, colour)
     else:
         raise InputError(
             path,
             f"the format {suffix!r} is not known.",
             f"Known: {', '.join(NIFTI + ITK + PICTURES + DICOM)}.",
         )
+    array = volume.array
+    if colour and frame is None and array.ndim == 4 and array.dtype == np.uint8 and len(array) in (3, 4):
+        volume = replace(volume, array=np.ascontiguousarray(np.moveaxis(array[:3], 0, -1)))
+    elif not path.is_dir() and suffix not in DICOM:  # whose reader has chosen already
+        volume = one_volume(path, volume, frame, labels)
     require_sound(path, volume)
     return replace(volume, array=volume.array.astype(volume.array.dtype.newbyteorder("="), copy=False))
 
@@ -132,9 +144,12 @@ def _read_nifti(path: Path) -> ReadVolume:
     scaled = header.get_slope_inter() != (1, 0) if hasattr(header, "get_slope_inter") else False
     require_memory(path, image.shape, 8 if scaled else image.get_data_dtype().itemsize)
     array = np.asanyarray(image.dataobj)
-    while array.ndim > 4 and array.shape[-1] == 1:
+    coloured = array.dtype.names  # RGB or RGBA
+    while array.ndim > (3 if coloured else 4) and array.shape[-1] == 1:
         array = array[..., 0]
     array = array.reshape(array.shape + (1,) * (3 - array.ndim))
+    if coloured:
+        array = np.stack([array[name] for name in coloured], axis=-1)  # components come first, as volumes
     affine = image.affine[:, REVERSED]
     unit = _nifti_unit(header)
     if unit in UNITS_MM and unit != "mm":
@@ -202,8 +217,15 @@ def smallest_type(array: np.ndarray) -> np.ndarray:
 
 
 def write_nifti(path: Path, volume: Volume) -> None:
-    """Write a volume as compressed NIfTI with its place in space, all of it or nothing."""
-    image = nib.Nifti1Image(smallest_type(volume.array).T, volume.affine[:, REVERSED])
+    """Write a volume as compressed NIfTI with its place in space, all of it or nothing.
+
+    Colours, uint8 (z, y, x, 3), are written as NIfTI's RGB24, one value of three components a voxel.
+    """
+    if volume.array.ndim == 4:
+        stored = np.ascontiguousarray(volume.array).view(RGB24)[..., 0]
+    else:
+        stored = smallest_type(volume.array)
+    image = nib.Nifti1Image(stored.T, volume.affine[:, REVERSED])
     image.header.set_xyzt_units("mm")
     write_atomically(path, _gzip(image.to_bytes()))
 

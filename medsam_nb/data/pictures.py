@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +23,7 @@ LOSSY = (".jpg", ".jpeg")
 ORIENTATION, SUBFILE, DESCRIPTION = 274, 254, 270  # tags of EXIF and TIFF
 SHOWN_AS_RGB = ("CMYK", "YCbCr", "LAB", "HSV", "RGBX")  # of Pillow's modes
 COLOURS_NAMED = 6  # in a message
+REDUCED = "colour image reduced to luminance (`colour: rgb` in the row shows the colours)"
 BLACK = "#000000"
 
 
@@ -60,7 +61,7 @@ class Page:
         return (self.values == self.values.reshape(-1, *self.values.shape[2:])[0]).all()
 
 
-def read_picture(path: Path, labels: bool) -> ReadVolume:
+def read_picture(path: Path, labels: bool, colour: bool = False) -> ReadVolume:
     """Read a picture: pages as slices, colours as luminance.
 
     Parameters
@@ -68,6 +69,8 @@ def read_picture(path: Path, labels: bool) -> ReadVolume:
     path : Path
     labels : bool
         Whether the values are labels: a palette picture then keeps its indices, and colours are refused.
+    colour : bool
+        Whether colours are kept, in 8 bits, as the first of four axes.
 
     Returns
     -------
@@ -82,7 +85,15 @@ def read_picture(path: Path, labels: bool) -> ReadVolume:
         the background.
     """
     with _opened(path) as (pages, finish):
-        return finish([_label_page(path, page) if labels else _image_page(page) for page in pages])
+        if labels:
+            return finish([_label_page(path, page) for page in pages])
+        if not colour:
+            return finish([_image_page(page) for page in pages])
+        shown = [_eight_bits(page.shown) for page in pages]
+        if all(page.ndim == 2 for page in shown):
+            return finish([(page, "") for page in shown])
+        volume = finish([(page if page.ndim == 3 else np.stack([page] * 3, axis=2), "") for page in shown])
+        return replace(volume, array=np.moveaxis(volume.array, -1, 0))
 
 
 def read_mask_picture(path: Path, threshold: float) -> ReadVolume:
@@ -143,6 +154,13 @@ def read_colour_mask(path: Path, colours: Mapping[str, int]) -> ReadVolume:
         return finish([labelled(page) for page in pages])
 
 
+def _eight_bits(shown: np.ndarray) -> np.ndarray:
+    """Return a page as it is if it is grey, and its colours in 8 bits."""
+    if shown.dtype == bool:
+        return shown.astype(np.uint8)
+    return (shown >> 8).astype(np.uint8) if shown.ndim == 3 and shown.dtype == np.uint16 else shown
+
+
 def luminance(colours: np.ndarray) -> np.ndarray:
     """Return the luminance of RGB, shape (..., 3), in its number type."""
     return np.rint(colours @ LUMINANCE).astype(colours.dtype)
@@ -160,7 +178,7 @@ def lossy_words(path: Path) -> str:
 
 def _image_page(page: Page) -> tuple[np.ndarray, str]:
     shown = page.shown.astype(np.uint8) if page.values.dtype == bool else page.shown
-    return (shown, "") if shown.ndim == 2 else (luminance(shown), "colour image reduced to luminance")
+    return (shown, "") if shown.ndim == 2 else (luminance(shown), REDUCED)
 
 
 def _label_page(path: Path, page: Page) -> tuple[np.ndarray, str]:

@@ -14,6 +14,7 @@ from pathlib import Path
 import pandas as pd
 from tqdm import tqdm
 
+from medsam_nb.data import patients
 from medsam_nb.data.build import NoObject, build_case, done_case, line_of, prepare_case, remove_case
 from medsam_nb.data.fetch import fetch
 from medsam_nb.data.layouts.readers import find_cases, notes
@@ -62,8 +63,8 @@ def prepare(
     raw_root : Path
         Holds the downloads, a folder per data set.
     prepared_root : Path
-        Gets `<data set>/<case>/{image.nii.gz, labels.nii.gz, case.json, mosaic.png}` and
-        `<data set>/cases.parquet`.
+        Gets `<data set>/<case>/{image.nii.gz, labels.nii.gz, case.json, mosaic.png}` (and `colours.nii.gz`,
+        RGB, of an image that is shown in colour) and `<data set>/cases.parquet`.
     workers : int
         Processes; a decoder that crashes costs its case only. 0 prepares here.
     progress : bool
@@ -78,7 +79,8 @@ def prepare(
     Raises
     ------
     InputError
-        If the download is not there or the target cannot be written. A bad case does not raise:
+        If the download is not there, the target cannot be written, or the table of patients is wrong. A bad
+        case does not raise:
         its `status` is "failed" and `error` says why ("no_object" for a healthy patient of a data set
         that has some).
     """
@@ -140,7 +142,7 @@ def _prepare_rows(
     may prepare the same data.
     """
     found: dict[str, pd.DataFrame | Exception] = {}
-    jobs, said = [], {}
+    jobs, lines, said = [], [], {}
     with ExitStack() as held:
         for row in sorted({row.name: row for row in rows}.values(), key=lambda row: row.name):
             folder = Path(prepared_root) / row.name
@@ -149,16 +151,23 @@ def _prepare_rows(
                     fetch(row, raw_root)
                 cases = find_cases(row, raw_root)
                 said[row.name] = notes(row, raw_root, cases)
+                named = patients.patient_table(row, raw_root)
                 _open(folder)
                 held.enter_context(locked(folder / ".lock", f"prepare {row.name}", wait=True))
-                jobs += [(row, case_id, source, folder) for case_id, source in cases.items()]
+                for case_id, source in cases.items():
+                    try:
+                        patient = patients.patient_of(row, case_id, source, named)
+                        jobs.append((row, case_id, source, folder, patient))
+                    except WorkbookError as error:
+                        remove_case(folder, case_id)
+                        lines.append(line_of(row, case_id) | {"status": "failed", "error": str(error)})
             except Exception as error:
                 found[row.name] = _as_input_error(row, folder, error)
                 if (folder / TABLE).exists():  # what was prepared before is not what there is now
                     with suppress(OSError):
                         write_table(folder, _failed_set(row, found[row.name]))
         desc = "prepare" if len(rows) > 1 else f"prepare {rows[0].name}"
-        lines = list(tqdm(_run(jobs, workers), total=len(jobs), desc=desc, disable=not progress))
+        lines += tqdm(_run(jobs, workers), total=len(jobs), desc=desc, disable=not progress)
         for row in rows:
             if row.name in found:
                 continue
@@ -240,7 +249,7 @@ def _run(jobs: list[tuple], workers: int) -> Iterator[dict]:
     """
     waiting = []
     for job in jobs:
-        _, _, source, _ = job
+        _, _, source, _, _ = job
         line = _done_here(job) if workers else None
         if line is not None:
             yield line
@@ -249,7 +258,7 @@ def _run(jobs: list[tuple], workers: int) -> Iterator[dict]:
         else:
             yield _job(job)
     results = run_each(_job, waiting, min(workers, len(waiting))) if waiting else ()
-    for (row, case_id, _, folder), done in results:
+    for (row, case_id, _, folder, _), done in results:
         try:
             yield done.result()
         except ProcessKilled:

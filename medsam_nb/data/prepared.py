@@ -16,8 +16,9 @@ from medsam_nb.files import read_json, remove_made, unfinished, write_atomically
 from medsam_nb.protocol.intensity import Intensity
 from medsam_nb.protocol.volume import Case, Volume
 
-IMAGE, LABELS, MOSAIC, RECORD = "image.nii.gz", "labels.nii.gz", "mosaic.png", "case.json"
-CASE_FILES = (IMAGE, LABELS, MOSAIC, RECORD)
+IMAGE, LABELS, COLOURS = "image.nii.gz", "labels.nii.gz", "colours.nii.gz"
+MOSAIC, RECORD = "mosaic.png", "case.json"
+CASE_FILES = (IMAGE, LABELS, COLOURS, MOSAIC, RECORD)
 TABLE = "cases.parquet"
 CASE_COLUMNS = [
     "data_set", "case_id", "patient_id", "modality", "accuracy", "status", "error", "shape", "n_slices",
@@ -57,9 +58,11 @@ def write_case(folder: Path, case: Case, record: dict, mosaic: bytes) -> None:
         partial.mkdir()
         formats.write_nifti(partial / IMAGE, case.image)
         formats.write_nifti(partial / LABELS, Volume(case.labels, case.image.affine))
+        if case.colours is not None:
+            formats.write_nifti(partial / COLOURS, Volume(case.colours, case.image.affine))
+        record["files"] = {path.name: _file_sha256(path) for path in sorted(partial.iterdir())}
         write_atomically(partial / MOSAIC, mosaic)
-        record["files"] = {name: _file_sha256(partial / name) for name in (IMAGE, LABELS)}
-        write_atomically(partial / RECORD, json.dumps(record, indent=1).encode())
+        write_record(partial, record)
         remove_made(target, folder, CASE_FILES)
         os.replace(partial, target)
     except ValueError as error:
@@ -72,6 +75,11 @@ def write_case(folder: Path, case: Case, record: dict, mosaic: bytes) -> None:
         remove_made(partial, folder)
 
 
+def write_record(folder: Path, record: dict) -> None:
+    """Write the record of a prepared case into its folder."""
+    write_atomically(folder / RECORD, json.dumps(record, indent=1).encode())
+
+
 def _file_sha256(path: Path) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
@@ -80,10 +88,13 @@ def _file_sha256(path: Path) -> str:
 def read_record(folder: Path) -> dict | None:
     """Return the record of a prepared case, or None where it is missing, damaged, or of another case."""
     try:
-        record = read_json(folder / RECORD) if all((folder / f).exists() for f in (IMAGE, LABELS)) else {}
+        record = read_json(folder / RECORD)
     except InputError:
         return None
     if not set(record) >= RECORD_FIELDS or not isinstance(record["line"], dict):
+        return None
+    needed = (IMAGE, LABELS, COLOURS) if record.get("coloured") else (IMAGE, LABELS)
+    if not all((folder / name).exists() for name in needed):
         return None
     return record if record["case_id"] == folder.name else None
 
@@ -91,9 +102,9 @@ def read_record(folder: Path) -> dict | None:
 def is_unchanged(folder: Path, record: dict) -> bool:
     """Whether the files of a prepared case are, byte by byte, those that its record was written with."""
     try:
-        same = all(_file_sha256(folder / name) == record["files"][name] for name in (IMAGE, LABELS))
+        same = all(_file_sha256(folder / name) == digest for name, digest in record["files"].items())
         return same and (folder / MOSAIC).exists()
-    except (OSError, KeyError, TypeError):
+    except (OSError, AttributeError):
         return False
 
 
@@ -112,6 +123,9 @@ def load_case(folder: Path) -> Case:
     affine = np.array(record["affine_zyx_to_ras_mm"])  # exact; the image file rounds it to 32 bits
     image = formats.read_volume(folder / IMAGE).array.astype(np.float32)
     labels = formats.as_labels(formats.read_volume(folder / LABELS, labels=True), folder).array
+    colours = None
+    if record.get("coloured"):
+        colours = formats.read_volume(folder / COLOURS, colour=True).array
     settings = {key: record["intensity"][key] for key in ("policy", "low", "high")}
     case = Case(
         record["data_set"],
@@ -122,6 +136,7 @@ def load_case(folder: Path) -> Case:
         {name: tuple(values) for name, values in record["objects"].items()},
         Intensity(**settings),
         record.get("patient_id", ""),
+        colours,
     )
     if case.sha256() != record["data_sha256"]:
         raise InputError(folder, "has changed since it was prepared.", "Prepare the data set again.")

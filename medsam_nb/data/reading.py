@@ -142,7 +142,7 @@ def require_sound(path: Path, volume: Volume) -> None:
     if spacing.min() <= 0 or abs(np.linalg.det(directions / spacing)) < 1e-3:
         raise InputError(path, "its header places all voxels in one plane.", "Correct the file's affine.")
     if suffix_of(path) not in PICTURES:  # they have no millimetres
-        reach = np.abs(place).max() + (spacing * np.array(volume.array.shape)).max()
+        reach = np.abs(place).max() + (spacing * np.array(volume.array.shape[:3])).max()
         least, most = SPACINGS_MM
         if not (least <= spacing.min() and spacing.max() <= most and reach <= MOST_PLACE_MM):
             raise InputError(

@@ -13,7 +13,7 @@ import numpy as np
 from medsam_nb.data.formats import as_labels, one_volume, read_volume, with_data
 from medsam_nb.data.label_maps import combine_masks, majority
 from medsam_nb.data.names import digest_of, folded, with_digest
-from medsam_nb.data.pictures import is_lossy, read_colour_mask, read_mask_picture
+from medsam_nb.data.pictures import is_lossy, luminance, read_colour_mask, read_mask_picture
 from medsam_nb.data.reading import MISSING_FILE, PICTURES, ReadVolume, guarded, suffix_of
 from medsam_nb.data.segments import find_segments
 from medsam_nb.errors import InputError
@@ -41,6 +41,8 @@ class Source:
         pairs, where an object may have several, one after the other.
     problem : (str, str, str), optional
         Item, problem and remedy, where finding the files already showed that the case cannot be read.
+    patient : str
+        Whose images these are, where the layout says it; else empty.
     """
 
     case_id: str
@@ -49,6 +51,7 @@ class Source:
     rule: str = "labels"
     names: tuple[tuple[str, str], ...] = ()
     problem: tuple[str, str, str] | None = None
+    patient: str = ""
 
     def files(self) -> list[Path]:
         """Return every file that decides the case, sorted."""
@@ -70,6 +73,8 @@ class RawCase:
         What reading had to decide.
     lossy : bool
         Whether masks come from a format that changes values.
+    colours : Volume or None
+        RGB on the image's grid, uint8 (z, y, x, 3), where the row shows colours and the image has some.
     """
 
     image: Volume
@@ -77,6 +82,7 @@ class RawCase:
     objects: Mapping[str, tuple[int, ...]]
     remarks: tuple[str, ...] = ()
     lossy: bool = False
+    colours: Volume | None = None
 
 
 def require_found(sources: list[Source], folder: Path, pattern: str) -> list[Source]:
@@ -134,7 +140,10 @@ def read_source(source: Source, row: DataSet) -> RawCase:
     if unknown:
         problem = f"its masks are of {', '.join(unknown)}; the row {row.name} has {', '.join(objects)}."
         raise InputError(source.case_id, problem, "Correct the name, or add it to `objects`.")
-    image = read_volume(source.image, frame=getattr(row.layout, "frame", None))
+    colours, colour = None, row.colour == "rgb"
+    image = read_volume(source.image, frame=getattr(row.layout, "frame", None), colour=colour)
+    if image.array.ndim == 4:
+        colours, image = Volume(image.array, image.affine), replace(image, array=luminance(image.array))
     _require_shown_unit(source.image, image, row)
     remarks = list(image.remarks)
     if source.rule == "segments":
@@ -154,7 +163,7 @@ def read_source(source: Source, row: DataSet) -> RawCase:
         remarks.append("masks overlap: every overlap has a label of its own")
     lossy = row.mask_threshold is None and any(is_lossy(path) for path in source.masks)
     said = tuple(dict.fromkeys(remarks))
-    return RawCase(image, Volume(array, image.affine), objects, said, lossy)
+    return RawCase(image, Volume(array, image.affine), objects, said, lossy, colours)
 
 
 def _require_shown_unit(path: Path, image: ReadVolume, row: DataSet) -> None:

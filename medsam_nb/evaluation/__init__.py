@@ -4,7 +4,16 @@ import lazy_loader as lazy
 
 __getattr__, __dir__, __all__ = lazy.attach(
     __name__,
-    submodules=["masks", "propagation", "reference", "rows", "single_slices", "store", "units"],
+    submodules=[
+        "mask_choices",
+        "masks",
+        "propagation",
+        "reference",
+        "rows",
+        "single_slices",
+        "store",
+        "units",
+    ],
     submod_attrs={
         "masks": ["MaskStore", "score_label_map"],
         "rows": ["evaluate_2d", "evaluate_3d"],

@@ -231,7 +231,7 @@ def sweep(
     ----------
     model : Model
         Of family "sam2".
-    slices : ndarray of uint8, shape (z, y, x)
+    slices : ndarray of uint8, shape (z, y, x) or, in colour, (z, y, x, 3)
     objects : mapping of str to ndarray of bool, shape (z, y, x)
         Tracked one by one; an object without a voxel yields nothing.
     designs : sequence of Design

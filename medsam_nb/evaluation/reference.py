@@ -37,17 +37,18 @@ def video_state(model: Model, slices: np.ndarray) -> dict:
     Parameters
     ----------
     model : Model
-    slices : ndarray of uint8, shape (z, y, x)
+    slices : ndarray of uint8, shape (z, y, x) or, in colour, (z, y, x, 3)
     """
     network = model.network
     transform = SAM2Transforms(model.image_size, mask_threshold=0.0)
     with tempfile.TemporaryDirectory() as folder:
-        for index, grey in enumerate(slices):
-            Image.fromarray(grey).convert("RGB").save(Path(folder) / f"{index}.jpg")
+        for index, shown in enumerate(slices):
+            Image.fromarray(shown).convert("RGB").save(Path(folder) / f"{index}.jpg")
         with redirect_stderr(io.StringIO()):  # the package's progress bar
             state = network.init_state(folder)
     # Not stacked: the layout in memory, on which the last bits depend, stays that of the image predictor.
-    state["images"] = [transform(np.stack([grey] * 3, axis=-1)) for grey in slices]
+    colours = slices if slices.ndim == 4 else np.stack([slices] * 3, axis=-1)
+    state["images"] = [transform(np.ascontiguousarray(one)) for one in colours]
     state["cached_features"] = {}
     for index, image in enumerate(state["images"]):
         shown = image[None].to(model.device)
@@ -88,7 +89,7 @@ def sweep(
     ----------
     model : Model
         Of family "sam2".
-    slices : ndarray of uint8, shape (z, y, x)
+    slices : ndarray of uint8, shape (z, y, x) or, in colour, (z, y, x, 3)
     objects : mapping of str to ndarray of bool, shape (z, y, x)
         Tracked one by one; an object without a voxel yields nothing.
     designs : sequence of Design

@@ -7,6 +7,7 @@ from dataclasses import asdict, replace
 import numpy as np
 
 from medsam_nb.errors import CheckpointError, InputError, require_known
+from medsam_nb.evaluation.mask_choices import chosen_masks
 from medsam_nb.evaluation.propagation import sweep
 from medsam_nb.evaluation.single_slices import candidates
 from medsam_nb.models.checkpoints import Model
@@ -105,9 +106,9 @@ def evaluate_2d(
     Returns
     -------
     list of dict
-        Rows of `table.COLUMNS`, metric "iou": for every object, slice and prompt the first of the
-        three candidate masks, the one with the highest score, and the best one by the ground truth
-        ("oracle_mask"). Masks of several calls are united after the choice; the score is their mean.
+        Rows of `table.COLUMNS`, metric "iou": for every object, slice and prompt a row for each of
+        `designs.MASK_CHOICES_2D`. Masks of several calls are united after the choice; the score is their
+        mean.
     """
     truth = _chosen_masks(case, objects)
     facts = {name: _slice_facts(case, name) for name in truth}
@@ -126,20 +127,12 @@ def evaluate_2d(
                     prompt = source.displaced(prompt, mask, (*parts, mode, number))
                     calls[name, index, mode, number] = index, prompt
 
-    chosen: dict[tuple, dict[str, tuple[np.ndarray, list[float]]]] = defaultdict(dict)
+    found: dict[tuple, list[tuple[np.ndarray, np.ndarray]]] = defaultdict(list)
     for (name, index, mode, _), masks, scores in candidates(
         model, case.slices_uint8(), calls, features=features
     ):
         _require_numbers(scores, model, case, index)
-        target = truth[name][index]
-        picks = {
-            "first_mask": 0,
-            "most_confident_mask": int(np.argmax(scores)),
-            "oracle_mask": int(np.argmax([iou(target, mask) for mask in masks])),
-        }
-        for choice, pick in picks.items():
-            united, known = chosen[name, index, mode].get(choice, (np.zeros_like(target), []))
-            chosen[name, index, mode][choice] = (united | masks[pick], [*known, float(scores[pick])])
+        found[name, index, mode].append((masks, scores))
 
     common = _case_facts(case, model, "2d", protocol) | {"metric": "iou", "prompt_source": source.name}
     return [
@@ -150,10 +143,10 @@ def evaluate_2d(
             "mask_choice": choice,
             "predicted_px": int(mask.sum()),
             "value": iou(truth[name][index], mask),
-            "score": float(np.mean(scores)),
+            "score": score,
         }
-        for (name, index, mode), choices in chosen.items()
-        for choice, (mask, scores) in choices.items()
+        for (name, index, mode), answers in found.items()
+        for choice, (mask, score) in chosen_masks(truth[name][index], answers).items()
     ]
 
 

@@ -30,12 +30,12 @@ def _show_to_sam2(predictor: SAM2ImagePredictor, features: SliceFeatures, index:
         levels[-1] = levels[-1] + network.no_mem_embed
     shaped = [level.permute(1, 2, 0).view(1, -1, *side) for level, side in zip(levels, sizes, strict=True)]
     predictor._features = {"image_embed": shaped[-1], "high_res_feats": shaped[:-1]}
-    predictor._orig_hw, predictor._is_image_set = [features.slices.shape[1:]], True
+    predictor._orig_hw, predictor._is_image_set = [features.slices.shape[1:3]], True
 
 
 def _show_to_sam(predictor: SamPredictor, features: SliceFeatures, index: int) -> None:
     """Bring SAM's predictor into the state in which `set_image` leaves it for this slice."""
-    height, width = predictor.original_size = features.slices.shape[1:]
+    height, width = predictor.original_size = features.slices.shape[1:3]
     longest = predictor.transform.target_length
     predictor.input_size = predictor.transform.get_preprocess_shape(height, width, longest)
     (predictor.features,) = features[index]
@@ -103,7 +103,7 @@ def candidates(
     ----------
     model : Model
         Of family "sam2" or "sam".
-    slices : ndarray of uint8, shape (z, y, x)
+    slices : ndarray of uint8, shape (z, y, x) or, in colour, (z, y, x, 3)
     prompts : mapping of key to (slice_index, Prompt)
         Points, a box, or both; the same prompt on the same slice is decoded once, whatever its keys.
     features : SliceFeatures, optional

@@ -9,7 +9,6 @@ import io
 import json
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict
 from hashlib import sha256
 from pathlib import Path
 
@@ -38,7 +37,7 @@ class Store:
         """Return what stands beside a unit's rows; InputError if it is not of this key, or not whole."""
         path = self._record_path(key)
         record = read_json(path)
-        if record.get("key") != asdict(key):
+        if record.get("key") != key.determining:
             raise InputError(path, "is the record of another unit of work.", REMEDY)
         rows = record.get("rows")
         of_rows = isinstance(rows, dict) and isinstance(rows.get("bytes"), int) and "sha256" in rows
@@ -94,7 +93,7 @@ class Store:
         table = as_table(rows).assign(run_key=key.digest).astype({"run_key": "string"})
         data = sort_table(table).to_parquet(index=False)
         of_rows = {"bytes": len(data), "sha256": sha256(data).hexdigest()}
-        record = {"key": asdict(key), "provenance": dict(provenance), "rows": of_rows}
+        record = {"key": key.determining, "provenance": dict(provenance), "rows": of_rows}
         text = json.dumps(record, indent=1, sort_keys=True, allow_nan=False)
         write_atomically(self._record_path(key), text.encode())
         write_atomically(self._rows_path(key), data)
@@ -102,12 +101,14 @@ class Store:
     def read(self, keys: list[RunKey]) -> pd.DataFrame:
         """Return the rows of the given units as one table in canonical order.
 
+        Whose images they are is what the keys say now, whatever it was when the rows were computed.
+
         Raises
         ------
         InputError
             If rows are not those that were written for their key; it names the file.
         """
-        tables = [self._table(key) for key in keys]
+        tables = [self._table(key).assign(patient_id=key.patient_id or key.case_id) for key in keys]
         return sort_table(as_table(pd.concat(tables, ignore_index=True))) if tables else as_table([])
 
     def records(self, keys: list[RunKey]) -> list[dict]:

@@ -27,6 +27,7 @@ class Panel:
     Attributes
     ----------
     image : ndarray, shape (y, x) or (y, x, 3)
+        Of 8 bits it is shown as the models see it: 0 is black and 255 white, whatever it holds.
     truth, prediction : ndarray of bool, shape (y, x), or None
     prompt : Prompt, None, or a sequence of Prompt
         Drawn as crosses (points; turned where negative), dashed rectangles (boxes) or a dotted outline
@@ -73,7 +74,8 @@ def draw(ax: Axes, panel: Panel, scale: float = 1.0) -> None:
     """Draw one panel on the axes; `scale` makes lines and marks larger, for a screen."""
     height, width = panel.image.shape[:2]
     aspect = panel.spacing_mm[0] / panel.spacing_mm[1]
-    ax.imshow(panel.image, cmap="gray", aspect=aspect, interpolation="nearest")
+    levels = {"vmin": 0, "vmax": 255} if panel.image.dtype == np.uint8 else {}
+    ax.imshow(panel.image, cmap="gray", aspect=aspect, interpolation="nearest", **levels)
     outline(ax, panel.truth, TRUTH, width=1.7 * scale)  # wider: seen also where both agree
     outline(ax, panel.prediction, PREDICTION, width=0.8 * scale)
     prompts = [panel.prompt] if isinstance(panel.prompt, Prompt) else (panel.prompt or [])

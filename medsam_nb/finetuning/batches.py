@@ -33,11 +33,13 @@ def _prompts(masks: np.ndarray, rng: np.random.Generator) -> dict:
 
 
 def image_batch(prepared, chosen, rng: np.random.Generator) -> dict:
-    images = np.stack([prepared[c][0][z] for c, z, _ in chosen])
+    images = [prepared[c][0][z] for c, z, _ in chosen]
+    if any(image.ndim == 3 for image in images):  # grey among colours is shown as three equal channels
+        images = [image if image.ndim == 3 else np.repeat(image[..., None], 3, axis=-1) for image in images]
     masks = np.stack([prepared[c][1][z] == value for c, z, value in chosen])
     return {
         "kind": "image",
-        "images": torch.from_numpy(images),
+        "images": torch.from_numpy(np.stack(images)),
         "masks": torch.from_numpy(masks),
         "index": torch.arange(len(chosen)),
         **_prompts(masks, rng),

@@ -83,8 +83,8 @@ def finetune(
     model : SAM2Base
         Any SAM 2 (the video predictor is one); it is changed in place.
     cases : sequence of (image, label)
-        Images of float, shape (z, y, x), already scaled to 0..1; labels of int, same shape, 0 is background
-        and every other value is an object.
+        Images of float, shape (z, y, x) or in colour (z, y, x, 3), already scaled to 0..1; labels of int,
+        shape (z, y, x), 0 is background and every other value is an object.
     parameters : {"mask_decoder", "memory", "lora"}
         "memory" trains on sequences of `slices` slices through the memory, the others on single slices.
     steps_total : int

@@ -52,7 +52,10 @@ class SequenceFeatures:
 
 
 def encode_sequences(model, images: torch.Tensor, encoder_grad: bool = False) -> SequenceFeatures:
-    """Image features of sequences (n, slices, y, x); without `encoder_grad` they do not train the encoder."""
+    """Image features of sequences (n, slices, y, x) or (n, slices, y, x, 3).
+
+    Without `encoder_grad` they do not train the encoder.
+    """
     with torch.set_grad_enabled(encoder_grad and torch.is_grad_enabled()):
         out = model.image_encoder(steps.normalise(images.flatten(0, 1)))
     levels, decoder = list(out["backbone_fpn"]), model.sam_mask_decoder
@@ -167,7 +170,7 @@ def video_step(model, batch: dict, *, balanced=0.0, presence_weight=1.0, encoder
     features = encode_sequences(model, batch["images"], encoder_grad)
     front_to_end = batch.get("front_to_end", False)
     results = track(model, features, batch["index"], prompted, video_prompt(batch), front_to_end)
-    side = batch["images"].shape[-1] // 4
+    side = batch["masks"].shape[-1] // 4
     targets = steps.soft_targets(batch["masks"], side)
     terms, ious, right = [], [], []
     for t, (logits, scores, presence) in results.items():

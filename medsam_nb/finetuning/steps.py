@@ -37,14 +37,15 @@ class Features:
 
 
 def normalise(images: torch.Tensor) -> torch.Tensor:
-    """Grey images (n, y, x) in 0..1 to the networks' input (n, 3, y, x)."""
+    """Grey images (n, y, x), or RGB (n, y, x, 3), in 0..1 to the networks' input (n, 3, y, x)."""
     mean = torch.tensor(MEAN, device=images.device).view(1, 3, 1, 1)
     std = torch.tensor(STD, device=images.device).view(1, 3, 1, 1)
-    return (images[:, None] - mean) / std
+    channels = images[:, None] if images.ndim == 3 else images.permute(0, 3, 1, 2)
+    return (channels - mean) / std
 
 
 def encode(model, images: torch.Tensor) -> Features:
-    """Image features of a batch of grey images (n, y, x), as the mask decoder receives them."""
+    """Image features of a batch of images (n, y, x) or (n, y, x, 3), as the mask decoder receives them."""
     if isinstance(model, Sam):
         embedding = model.image_encoder(normalise(images))
         return Features(embedding, None, embedding, 16)
@@ -183,7 +184,7 @@ def image_step(
     parts : dict of str to float
     """
     features = encode(model, batch["images"])
-    side = batch["images"].shape[-1] // 4
+    side = batch["masks"].shape[-1] // 4
     targets, index = soft_targets(batch["masks"], side), batch["index"]
     total, parts = 0.0, {}
     for kind, (coordinates, labels) in (

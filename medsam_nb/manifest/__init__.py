@@ -4,8 +4,9 @@ import lazy_loader as lazy
 
 __getattr__, __dir__, __all__ = lazy.attach(
     __name__,
-    submodules=["layouts", "reading", "rows", "schema"],
+    submodules=["disclosure", "layouts", "reading", "rows", "schema"],
     submod_attrs={
+        "disclosure": ["seen_warnings"],
         "reading": ["load_manifest"],
         "rows": ["Checkpoint", "DataSet", "Manifest"],
         "schema": ["state_table"],

@@ -10,8 +10,9 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+PATIENT = "{patient}"
 RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10))}
-PLACEHOLDERS = ("case", "object", "part")  # of patterns
+PLACEHOLDERS = ("case", "patient", "object", "part")  # of patterns
 
 
 def _portable(name: str) -> str:
@@ -104,9 +105,10 @@ class PairsLayout(Row):
 
     Attributes
     ----------
-    images, masks : paths below the data set's folder, in which `{case}` stands for the case's name. In
-        `masks`, `{object}` stands for the name of an object, which then has a file of its own, and `{part}`
-        for what tells several files of one mask apart, which are united. All else is meant literally.
+    images, masks : paths below the data set's folder, in which `{case}` stands for the case's name. In both,
+        `{patient}` may stand for the patient's name; a case is then called by both, as in "patient7_scan2".
+        In `masks`, `{object}` stands for the name of an object, which then has a file of its own, and
+        `{part}` for what tells several files of one mask apart, which are united. All else is literal.
     frame : which volume of files with several (4D, phases), from 0.
     """
 
@@ -114,6 +116,17 @@ class PairsLayout(Row):
     images: CasePattern | None = None
     masks: CasePattern | None = None
     frame: int | None = Field(default=None, ge=0)
+
+    @property
+    def names_patients(self) -> bool:
+        """Whether the patterns say which cases are of one patient."""
+        return PATIENT in (self.images or "") and PATIENT in (self.masks or "")
+
+    @model_validator(mode="after")
+    def _same_placeholders(self) -> Self:
+        if not self.names_patients and PATIENT in f"{self.images}{self.masks}":
+            raise ValueError("`{patient}` must stand in both patterns, `images` and `masks`, or in neither")
+        return self
 
     @model_validator(mode="after")
     def _one_image(self) -> Self:
@@ -129,17 +142,17 @@ class ListedCase(Row):
     ----------
     mask : a label map; or, with `segments` (object to segment name), a segmentation file.
     masks : or one binary mask per object (several files are united).
-    patient : whose images these are, where several cases are one patient's.
+    patient : whose images these are; the case is a patient of its own if not given.
     """
 
     case_id: Name
     image: RelativePath
     mask: RelativePath | None = None
     segments: dict[Name, str] | None = Field(default=None, min_length=1)
-    patient: str | None = Field(default=None, min_length=1)
     masks: dict[Name, Annotated[list[RelativePath], Field(min_length=1)]] | None = Field(
         default=None, min_length=1
     )
+    patient: Annotated[str, Field(pattern=r"\S")] | None = None
 
     @model_validator(mode="after")
     def _one_kind(self) -> Self:
@@ -156,6 +169,11 @@ class ListedLayout(Row):
     name: Literal["listed"]
     cases: list[ListedCase] = Field(min_length=1)
     frame: int | None = Field(default=None, ge=0)
+
+    @property
+    def names_patients(self) -> bool:
+        """Whether any case says whose images it holds."""
+        return any(case.patient for case in self.cases)
 
     @model_validator(mode="after")
     def _told_apart(self) -> Self:

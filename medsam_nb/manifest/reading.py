@@ -6,7 +6,7 @@ from pathlib import Path
 import yaml
 from pydantic import ValidationError
 
-from medsam_nb.errors import ManifestError
+from medsam_nb.errors import ManifestError, require_known
 from medsam_nb.files import locate, read_yaml
 from medsam_nb.manifest.layouts import (
     AutopetLayout,
@@ -34,7 +34,7 @@ def load_manifest(path: Path, *more: Path) -> Manifest:
     ------
     ManifestError
         With file, line, field and what is allowed, for every mistake found; also for a name that two
-        files give.
+        files give, and for a `seen_by` that names no checkpoint (its warning would never be shown).
     """
     data_sets, checkpoints = {}, {}
     for file in (path, *more):
@@ -46,6 +46,10 @@ def load_manifest(path: Path, *more: Path) -> Manifest:
                     file, f"{', '.join(twice)} is already in another file.", "Rename the row."
                 )
             rows.update(new)
+    for row in data_sets.values() if checkpoints else ():
+        for model in row.seen_by:
+            item = f"{row.name}, seen_by"
+            require_known(item, model, checkpoints, what="checkpoint of the manifest", error=ManifestError)
     return Manifest(data_sets=data_sets, checkpoints=checkpoints)
 
 

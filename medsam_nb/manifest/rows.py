@@ -10,8 +10,6 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from medsam_nb.errors import ManifestError, require_known
 from medsam_nb.manifest.layouts import (
     Layout,
-    ListedCase,
-    ListedLayout,
     Name,
     RelativePath,
     Row,
@@ -72,16 +70,6 @@ class File(Row):
     unpack: bool = False
 
 
-def _require_one_group(pattern: str) -> None:
-    """Raise ValueError unless a pattern is a regular expression with one group."""
-    try:
-        groups = re.compile(pattern).groups
-    except re.error as error:
-        raise ValueError(f"patient {pattern!r} is no regular expression ({error})") from error
-    if groups != 1:
-        raise ValueError(f"patient {pattern!r} needs one group in brackets, such as ^(P[0-9]+)_")
-
-
 class Expected(Row):
     """What a complete download holds; a difference is reported, not refused.
 
@@ -106,12 +94,18 @@ class DataSet(Row):
     ignored_labels : values that may occur and are no object.
     slice_axis : the plane of the slices, one for all cases; "thickest" is the plane across the largest
         spacing, or, where two spacings are equal, the plane of these.
+    intensity : how stored values become 8 bits for the models; `policy: stored` for pictures that have 8 bits
+        already (PNG, JPEG), `window` in Hounsfield units for CT, `percentile` else.
     mask_threshold : masks are 1 where their value reaches it (grey, soft or coloured masks).
     mask_colours : the label of each colour ("#rrggbb", in quotes) of coloured pictures as masks; black is 0.
     mask_geometry : "ignore" where the masks' headers are known to be wrong.
-    patient : a regular expression whose group is the patient in a case's name; else a case is a patient.
     may_be_empty : whether cases without any object belong to the data set (healthy patients).
+    colour : "rgb" shows coloured pictures to the models in colour; "grey" reduces them to luminance.
+    patient : which cases are of one patient: a regular expression with one group, which is the patient in a
+        case's name (or `{patient}` in the patterns of the layout, or `patient` of listed cases, or a table).
+    patient_table : CSV file below the data set's folder with the columns case_id and patient.
     accuracy : whether the masks are a truth to measure against; otherwise a format example.
+    seen_by : checkpoints that were trained on this data set, each with where that is published.
     unverified : facts of this row that nobody has checked against the source.
     tested : whether the layout is tested on faithful files from raw folder to prepared cases.
     """
@@ -130,8 +124,10 @@ class DataSet(Row):
     mask_threshold: float | None = None
     mask_colours: dict[Colour, MaskValue] | None = Field(default=None, min_length=1)
     mask_geometry: Literal["check", "ignore"] = "check"
-    patient: str | None = None
     may_be_empty: bool = False
+    colour: Literal["grey", "rgb"] = "grey"
+    patient: str | None = None
+    patient_table: RelativePath | None = None
     layout: Layout
     folder: RelativePath = ""
     access: Literal["open", "login", "agreement", "embedded", "own"] = "own"
@@ -141,7 +137,7 @@ class DataSet(Row):
     files: list[File] = []
     steps: list[str] = []
     expected: Expected = Expected()
-    seen_by: list[str] = []
+    seen_by: dict[Name, Annotated[str, Field(pattern=r"\S")]] = {}
     truth: str = "reference masks of the data set"
     accuracy: bool = True
     tested: bool = False
@@ -153,10 +149,6 @@ class DataSet(Row):
         both = sorted(named & set(self.ignored_labels))
         if both:
             raise ValueError(f"labels {both} are both an object and ignored")
-        if self.patient is not None:
-            _require_one_group(self.patient)
-            if any(case.patient for case in self._listed_cases):
-                raise ValueError("give `patient` for the row or for its cases, not for both")
         if self.access in ("login", "agreement") and not self.steps:
             raise ValueError("access behind a login or agreement needs `steps` that say how to get it")
         require_different((file.path for file in self.files), "the path")
@@ -173,26 +165,26 @@ class DataSet(Row):
             raise ValueError("files that `{part}` unites are masks of one object; use `{object}` too")
         return self
 
-    @property
-    def _listed_cases(self) -> Sequence[ListedCase]:
-        return self.layout.cases if isinstance(self.layout, ListedLayout) else ()
-
-    def patient_of(self, case_id: str) -> str:
-        """Return whose images a case's are: by the row's rule, by the case's own entry, else its own name.
-
-        Raises
-        ------
-        ManifestError
-            If the row's rule does not fit the name.
-        """
+    @model_validator(mode="after")
+    def _one_rule_for_patients(self) -> Self:
+        rules = {
+            "`patient`": self.patient is not None,
+            "`patient_table`": self.patient_table is not None,
+            "the layout": getattr(self.layout, "names_patients", False),
+        }
+        given = [name for name, is_given in rules.items() if is_given]
+        if len(given) > 1:
+            raise ValueError(f"{' and '.join(given)} all say which cases are of one patient; keep one rule")
         if self.patient is not None:
-            match = re.search(self.patient, case_id)
-            if match is None:
-                rule = f"`patient: {self.patient}` of the row {self.name}"
-                raise ManifestError(case_id, f"{rule} does not fit it.", "Correct the rule.")
-            return match[1]
-        own = (case.patient for case in self._listed_cases if case.case_id == case_id and case.patient)
-        return next(own, case_id)
+            try:
+                groups = re.compile(self.patient).groups
+            except re.error as error:
+                raise ValueError(f"`patient` is no regular expression ({error})") from error
+            if groups != 1:
+                raise ValueError(
+                    f"`patient` has {groups} groups, not one group in brackets, such as ^(P[0-9]+)_"
+                )
+        return self
 
     @property
     def raw_folder(self) -> str:
@@ -213,6 +205,8 @@ class Checkpoint(Row):
     config : SAM 2's configuration name, or SAM's type ("vit_h").
     sha256 : None where no source states it; results then say "unverified".
     embedded : whether the file is part of the package.
+    medical_images : whether it was trained on medical images: "none"; "listed" where all data sets are named
+        by their rows' `seen_by`; "partly_listed"; or "unknown", where nothing is published or filled in.
     """
 
     name: str = ""
@@ -224,6 +218,7 @@ class Checkpoint(Row):
     size_bytes: int | None = Field(default=None, gt=0, le=MOST_FILE_BYTES)
     image_size: int = Field(default=1024, ge=64, le=4096, multiple_of=64)
     embedded: bool = False
+    medical_images: Literal["none", "listed", "partly_listed", "unknown"] = "unknown"
     licence: str
     citation: str
     note: str = ""

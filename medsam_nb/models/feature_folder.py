@@ -50,11 +50,11 @@ class FeatureFolder:
         self._writable = True
         self._most, self._room = most_bytes, 0
 
-    def key(self, grey: np.ndarray) -> str:
+    def key(self, picture: np.ndarray) -> str:
         """Return the key of a slice's features."""
         digest = hashlib.sha256(self.origin.encode())
-        digest.update(f"{grey.dtype} {grey.shape}".encode())
-        digest.update(np.ascontiguousarray(grey).tobytes())
+        digest.update(f"{picture.dtype} {picture.shape}".encode())
+        digest.update(np.ascontiguousarray(picture).tobytes())
         return digest.hexdigest()
 
     def _path(self, key: str) -> Path:

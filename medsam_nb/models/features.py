@@ -39,9 +39,9 @@ BUDGET_SLICES = 64  # at least; a slice of SAM 2 at 1024 pixels takes 16.8 MB in
 Encode = Callable[[np.ndarray], list[torch.Tensor]]
 
 
-def as_rgb(grey: np.ndarray) -> np.ndarray:
-    """Return a grey slice, uint8 (y, x), as the (y, x, 3) image that the models expect."""
-    return np.repeat(grey[..., None], 3, axis=-1)
+def as_rgb(picture: np.ndarray) -> np.ndarray:
+    """Return a slice, uint8 (y, x) or (y, x, 3), as the (y, x, 3) image that the models expect."""
+    return picture if picture.ndim == 3 else np.repeat(picture[..., None], 3, axis=-1)
 
 
 @contextmanager
@@ -81,14 +81,14 @@ def without_positions(neck: nn.Module) -> Iterator[None]:
         yield
 
 
-def as_video_frame(grey: np.ndarray, image_size: int) -> torch.Tensor:
+def as_video_frame(picture: np.ndarray, image_size: int) -> torch.Tensor:
     """Return a slice as SAM 2's loader of video folders prepares a frame, shape (3, image_size, image_size).
 
     PIL's resize of 8-bit pictures (bicubic), then the mean and spread of ImageNet; but for JPEG, through
     which the loader would read it.
     """
-    picture = Image.fromarray(grey).convert("RGB").resize((image_size, image_size))
-    frame = torch.from_numpy(np.asarray(picture) / 255.0).permute(2, 0, 1).float()
+    resized = Image.fromarray(picture).convert("RGB").resize((image_size, image_size))
+    frame = torch.from_numpy(np.asarray(resized) / 255.0).permute(2, 0, 1).float()
     transforms = sam2_transforms(image_size)
     mean, spread = (torch.tensor(value)[:, None, None] for value in (transforms.mean, transforms.std))
     return (frame - mean) / spread
@@ -97,8 +97,8 @@ def as_video_frame(grey: np.ndarray, image_size: int) -> torch.Tensor:
 def encoder_of(model: Model, frames: str = "image") -> tuple[str, Encode]:
     """Return how a model sees a slice: the name of its preprocessing, and the function that encodes.
 
-    The function takes a slice, uint8 (y, x), and returns its features, finest level first: what the
-    official image predictor computes in `set_image`, before anything that depends on a prompt.
+    The function takes a slice, uint8 (y, x) or (y, x, 3), and returns its features, finest level first: what
+    the official image predictor computes in `set_image`, before anything that depends on a prompt.
 
     Parameters
     ----------
@@ -109,19 +109,19 @@ def encoder_of(model: Model, frames: str = "image") -> tuple[str, Encode]:
     network, size = model.network, model.image_size
     require_known("frames", frames, FRAMES if model.family == "sam2" else FRAMES[:1], what="way to resize")
     if model.family == "sam2":
-        as_input = {"image": lambda grey: sam2_transforms(size)(as_rgb(grey))}
-        as_input["video"] = lambda grey: as_video_frame(grey, size)
+        as_input = {"image": lambda picture: sam2_transforms(size)(as_rgb(picture))}
+        as_input["video"] = lambda picture: as_video_frame(picture, size)
 
-        def encode(grey: np.ndarray) -> list[torch.Tensor]:
-            image = as_input[frames](grey)[None].to(model.device)
+        def encode(picture: np.ndarray) -> list[torch.Tensor]:
+            image = as_input[frames](picture)[None].to(model.device)
             with torch.inference_mode(), model.precision(), without_positions(network.image_encoder.neck):
                 return network.forward_image(image)["backbone_fpn"]
 
         return f"{'SAM2Transforms' if frames == 'image' else 'video frames'}, square of {size}", encode
     resize = ResizeLongestSide(size)
 
-    def encode(grey: np.ndarray) -> list[torch.Tensor]:
-        image = torch.as_tensor(resize.apply_image(as_rgb(grey)), device=model.device)
+    def encode(picture: np.ndarray) -> list[torch.Tensor]:
+        image = torch.as_tensor(resize.apply_image(as_rgb(picture)), device=model.device)
         with torch.inference_mode(), model.precision():
             return [network.image_encoder(network.preprocess(image.permute(2, 0, 1).contiguous()[None]))]
 
@@ -166,7 +166,7 @@ class SliceFeatures:
     Parameters
     ----------
     model : Model
-    slices : ndarray of uint8, shape (z, y, x)
+    slices : ndarray of uint8, shape (z, y, x) or, in colour, (z, y, x, 3)
     frames : {"image", "video"}
         How slices are resized; see `encoder_of`.
     budget_bytes : int, optional
@@ -192,8 +192,10 @@ class SliceFeatures:
         folder: Path | None = None,
         folder_bytes: int | None = None,
     ) -> None:
-        if slices.dtype != np.uint8 or slices.ndim != 3:
-            raise ValueError(f"slices are uint8 (z, y, x), not {slices.dtype} with {slices.ndim} axes")
+        if slices.dtype != np.uint8 or not (slices.ndim == 3 or (slices.ndim == 4 and slices.shape[3] == 3)):
+            raise ValueError(
+                f"slices are uint8 (z, y, x) or (z, y, x, 3), not {slices.dtype} of shape {slices.shape}"
+            )
         self.model, self.slices, self.frames, self.encoded = model, slices, frames, 0
         preprocessing, self._encode = encoder_of(model, frames)
         self._budget, self._used = budget_bytes, 0
@@ -234,16 +236,16 @@ class SliceFeatures:
         self._used += size
         return levels
 
-    def _stored_or_encoded(self, grey: np.ndarray) -> list[torch.Tensor]:
+    def _stored_or_encoded(self, picture: np.ndarray) -> list[torch.Tensor]:
         if self._folder is None:
             self.encoded += 1
-            return self._encode(grey)
-        key = self._folder.key(grey)
+            return self._encode(picture)
+        key = self._folder.key(picture)
         levels = self._folder.read(key)
         if levels is not None:
             return [level.to(self.model.device) for level in levels]
         self.encoded += 1
-        levels = self._encode(grey)
+        levels = self._encode(picture)
         self._folder.write(key, levels)
         return levels
 

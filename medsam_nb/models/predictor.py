@@ -38,14 +38,14 @@ def open_state(network: SAM2VideoPredictor, slices: np.ndarray) -> dict:
     Parameters
     ----------
     network : SAM2VideoPredictor
-    slices : ndarray, shape (z, y, x)
+    slices : ndarray, shape (z, y, x) or (z, y, x, 3)
     """
     with tempfile.TemporaryDirectory() as folder:
         Image.new("RGB", (8, 8)).save(Path(folder) / "0.jpg")
         with redirect_stderr(io.StringIO()):  # the package's progress bar
             state = network.init_state(folder, offload_video_to_cpu=True)
     state["cached_features"].clear()
-    depth, height, width = slices.shape
+    depth, height, width = slices.shape[:3]
     state.update(images=None, num_frames=depth, video_height=height, video_width=width)
     return state
 

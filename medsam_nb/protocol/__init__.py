@@ -17,6 +17,7 @@ __getattr__, __dir__, __all__ = lazy.attach(
         "prompts",
         "prompts_file",
         "seeds",
+        "splits",
         "table",
         "tracks",
         "volume",
@@ -27,6 +28,7 @@ __getattr__, __dir__, __all__ = lazy.attach(
         "prompt_sources": ["PromptSource", "parse_source"],
         "prompts": ["Prompt", "prompt_3d", "prompts_2d"],
         "metrics": ["iou"],
+        "splits": ["folds_by_patient", "split_by_patient"],
         "volume": ["Case", "Volume"],
     },
 )

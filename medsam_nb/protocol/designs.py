@@ -12,7 +12,12 @@ from medsam_nb.protocol.prompts import PROMPTS_3D
 DESIGN_FACTORS = ("frame_choice", "prompt", "direction", "mask_choice")  # columns of the tidy table
 FRAME_CHOICES = ("first_slice", "centre_slice", "largest_slice", "three_slices")
 DIRECTIONS = ("front_to_end", "bidirectional")
-MASK_CHOICES_2D = ("first_mask", "most_confident_mask", "oracle_mask")
+# The oracles choose by the ground truth. Of a prompt of several calls (a box per component) "oracle_mask" is
+# the best of all unions of one candidate per call, an upper bound of every choice; "oracle_channel" is the
+# best union of candidates of one number, the rule of SAM's published tables. Of a single call both are its
+# best candidate.
+ORACLES_2D = ("oracle_mask", "oracle_channel")
+MASK_CHOICES_2D = ("first_mask", "most_confident_mask", *ORACLES_2D)
 MASK_CHOICES_3D = ("first_mask", "most_confident_mask")
 LEVELS = dict(zip(DESIGN_FACTORS, (FRAME_CHOICES, PROMPTS_3D, DIRECTIONS, MASK_CHOICES_3D), strict=True))
 

@@ -11,7 +11,8 @@ import numpy as np
 
 from medsam_nb.errors import InputError
 
-POLICIES = ("window", "percentile", "min_max")
+WHITE = 255
+POLICIES = ("window", "percentile", "min_max", "stored")
 MOST_VALUE = 1e30  # far beyond any stored intensity, and differences still fit 32 bits
 
 
@@ -21,17 +22,19 @@ class Intensity:
 
     Attributes
     ----------
-    policy : {"window", "percentile", "min_max"}
+    policy : {"window", "percentile", "min_max", "stored"}
         "window": `low` and `high` are stored values (Hounsfield units for CT).
         "percentile": they are percentiles (0 to 100) of the whole volume's voxels.
         "min_max": least and greatest stored value; `low` and `high` are not used.
+        "stored": values of 8 bits are shown as they are (0 is black, 255 white), as the study's released
+        scripts show pictures; the right choice for PNG and JPEG. `low` and `high` are not used.
     low, high : float
     """
 
     # The manifest refuses misspelt fields and NaN.
     __pydantic_config__: ClassVar[dict] = {"extra": "forbid", "allow_inf_nan": False}
 
-    policy: Literal["window", "percentile", "min_max"] = "percentile"
+    policy: Literal["window", "percentile", "min_max", "stored"] = "percentile"
     low: float = 0.5
     high: float = 99.5
 
@@ -40,7 +43,7 @@ class Intensity:
             raise ValueError(f"unknown intensity policy {self.policy!r}; known: {', '.join(POLICIES)}")
         if not (abs(self.low) <= MOST_VALUE and abs(self.high) <= MOST_VALUE):
             raise ValueError(f"low ({self.low}) and high ({self.high}) must be numbers up to {MOST_VALUE:g}")
-        if self.policy != "min_max" and not self.low < self.high:
+        if self.policy in ("window", "percentile") and not self.low < self.high:
             raise ValueError(f"low ({self.low}) must be below high ({self.high})")
         if self.policy == "percentile" and not (self.low >= 0 and self.high <= 100):
             raise ValueError("percentiles lie between 0 and 100")
@@ -55,7 +58,8 @@ def limits(array: np.ndarray, intensity: Intensity, item: object = "image") -> t
     Raises
     ------
     InputError
-        If all voxels are equal, so that nothing could be seen; it names `item`.
+        If all voxels are equal, so that nothing could be seen, or values to be shown as stored are not
+        of 8 bits; it names `item`.
 
     Examples
     --------
@@ -73,10 +77,20 @@ def limits(array: np.ndarray, intensity: Intensity, item: object = "image") -> t
     low, high = float(array.min()), float(array.max())
     if low == high:
         raise InputError(item, f"all voxels have the value {low:g}.", "Give an image that shows something.")
-    return low, high
+    if intensity.policy != "stored":
+        return low, high
+    if low < 0 or high > WHITE or (array != np.rint(array)).any():
+        raise InputError(
+            item,
+            f"its values, {low:g} to {high:g}, are no 8-bit grey levels.",
+            "Choose another intensity policy in the manifest row: window, percentile or min_max.",
+        )
+    return 0.0, float(WHITE)
 
 
-def to_uint8(array: np.ndarray, intensity: Intensity, item: object = "image") -> np.ndarray:
+def to_uint8(
+    array: np.ndarray, intensity: Intensity, item: object = "image", *, limits_of: np.ndarray | None = None
+) -> np.ndarray:
     """Return the array in 256 grey levels.
 
     Parameters
@@ -86,6 +100,8 @@ def to_uint8(array: np.ndarray, intensity: Intensity, item: object = "image") ->
     intensity : Intensity
     item : object
         What an error message names.
+    limits_of : ndarray, optional
+        What decides black and white, if not the array itself: of a colour image its luminance.
 
     Returns
     -------
@@ -95,7 +111,9 @@ def to_uint8(array: np.ndarray, intensity: Intensity, item: object = "image") ->
     --------
     >>> to_uint8(np.array([-1000.0, -160, 40, 240, 3000]), Intensity("window", -160, 240))
     array([  0,   0, 128, 255, 255], dtype=uint8)
+    >>> to_uint8(np.array([3.0, 3, 200]), Intensity("stored"))
+    array([  3,   3, 200], dtype=uint8)
     """
-    low, high = limits(array, intensity, item)
+    low, high = limits(array if limits_of is None else limits_of, intensity, item)
     scaled = (np.asarray(array, np.float32) - np.float32(low)) * np.float32(255 / (high - low))
     return np.rint(np.clip(scaled, 0, 255)).astype(np.uint8)

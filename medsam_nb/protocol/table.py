@@ -7,7 +7,7 @@ digest stands in every row.
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 import pandas as pd
 
@@ -75,7 +75,7 @@ class RunKey:
     Attributes
     ----------
     task : str
-    data_set, case_id, patient_id : str
+    data_set, case_id : str
     data_sha256 : str
         Of voxels, grid and object definitions (`Case.sha256`).
     model, checkpoint_sha256 : str
@@ -93,12 +93,14 @@ class RunKey:
         Of the code that decides rows (`provenance.ROWS`).
     packages : str
         JSON of the versions of the packages that compute values, keys sorted.
+    patient_id : str
+        Whose images these are. It determines no value, so it is no part of the digest: where the manifest's
+        rule for patients changes, stored rows are read back with the new id, and nothing is computed again.
     """
 
     task: str
     data_set: str
     case_id: str
-    patient_id: str
     data_sha256: str
     model: str
     checkpoint_sha256: str
@@ -110,15 +112,24 @@ class RunKey:
     parameters: str
     code_sha256: str
     packages: str
+    patient_id: str = field(default="", compare=False)
+
+    @property
+    def determining(self) -> dict:
+        """The fields that determine a value: all but the patient."""
+        return {name: value for name, value in asdict(self).items() if name != "patient_id"}
 
     @property
     def digest(self) -> str:
-        """A short name of the key: the first 20 digits of its SHA-256."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:20]
+        """A short name of the key: the first 20 digits of the SHA-256 of what determines a value."""
+        return hashlib.sha256(json.dumps(self.determining, sort_keys=True).encode()).hexdigest()[:20]
 
 
 def as_table(rows: list[Mapping] | pd.DataFrame) -> pd.DataFrame:
-    """Return rows as a table with the columns and types of `COLUMNS`, missing ones empty."""
+    """Return rows as a table with the columns and types of `COLUMNS`, missing ones empty.
+
+    A row that does not say whose images it is about counts as of a patient of its own: its case.
+    """
     table = pd.DataFrame(rows)
     unknown = sorted(set(table.columns) - set(COLUMNS))
     if unknown:
@@ -126,7 +137,10 @@ def as_table(rows: list[Mapping] | pd.DataFrame) -> pd.DataFrame:
             "results table", f"unknown columns {', '.join(unknown)}.", f"Known: {', '.join(COLUMNS)}."
         )
     table = table.reindex(columns=list(COLUMNS)).astype(COLUMNS)
-    return table.assign(prompt_source=table["prompt_source"].fillna("truth"))  # what tables had before
+    return table.assign(
+        patient_id=table["patient_id"].fillna(table["case_id"]),
+        prompt_source=table["prompt_source"].fillna("truth"),  # what tables had before
+    )
 
 
 def sort_table(table: pd.DataFrame) -> pd.DataFrame:

@@ -261,7 +261,9 @@ class Case:
     intensity : Intensity
         How intensities become grey levels.
     patient_id : str
-        Whose images these are; the case's own id unless given. No part of the hash: results are the same.
+        Whose images these are, within the data set; the case's own id where nothing is known.
+    colours : ndarray of uint8, shape (z, y, x, 3), or None
+        RGB of an image that models are shown in colour; `image` is then its luminance.
     """
 
     data_set: str
@@ -272,10 +274,10 @@ class Case:
     objects: Mapping[str, tuple[int, ...]]
     intensity: Intensity = Intensity()
     patient_id: str = ""
+    colours: np.ndarray | None = None
 
     def __post_init__(self) -> None:
-        if not self.patient_id:
-            object.__setattr__(self, "patient_id", self.case_id)
+        object.__setattr__(self, "patient_id", self.patient_id or self.case_id)
         if self.image.array.ndim != 3:
             raise InputError(
                 self.case_id, f"the image has {self.image.array.ndim} axes.", "Give one 3D volume (z, y, x)."
@@ -285,6 +287,14 @@ class Case:
                 self.case_id,
                 f"the image has shape {self.image.array.shape}, the mask {self.labels.shape} (z, y, x).",
                 "Give a mask that lies on the image's grid.",
+            )
+        if self.colours is not None and (
+            self.colours.shape != (*self.labels.shape, 3) or self.colours.dtype != np.uint8
+        ):
+            raise InputError(
+                self.case_id,
+                f"its colours are {self.colours.dtype} of shape {self.colours.shape}.",
+                f"Give 8-bit RGB of shape {(*self.labels.shape, 3)}.",
             )
         if not np.isfinite(self.image.array).all():
             bad = int((~np.isfinite(self.image.array)).sum())
@@ -303,13 +313,21 @@ class Case:
         return np.isin(self.labels, self.objects[object_name])
 
     def slices_uint8(self) -> np.ndarray:
-        """Return the image in 256 grey levels, uint8, shape (z, y, x), by the data set's policy."""
-        return to_uint8(self.image.array, self.intensity, self.case_id)
+        """Return what models are shown, uint8, by the data set's policy: grey levels (z, y, x), or RGB.
+
+        RGB has shape (z, y, x, 3); black and white are those of the luminance, the same for each channel.
+        """
+        shown = self.image.array if self.colours is None else self.colours
+        return to_uint8(shown, self.intensity, self.case_id, limits_of=self.image.array)
 
     def sha256(self) -> str:
-        """Return the hash of voxels, grid, objects and grey-level policy: what results depend on."""
+        """Return the hash of voxels, grid, objects and grey-level policy: what results depend on.
+
+        Whose images they are is no part of it: it changes no mask.
+        """
         digest = hashlib.sha256()
-        for array in (self.image.array, self.labels, self.image.affine.astype(np.float64).round(6)):
+        arrays = [self.image.array, self.labels, self.image.affine.astype(np.float64).round(6)]
+        for array in arrays + ([] if self.colours is None else [self.colours]):
             digest.update(str((array.dtype.str, array.shape)).encode())
             digest.update(np.ascontiguousarray(array).tobytes())
         digest.update(repr(sorted((k, tuple(v)) for k, v in self.objects.items())).encode())

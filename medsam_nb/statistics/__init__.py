@@ -15,6 +15,7 @@ __getattr__, __dir__, __all__ = lazy.attach(
         "paired",
         "pooling",
         "published",
+        "published_sam2",
         "rankings",
         "released_scripts",
         "retention",

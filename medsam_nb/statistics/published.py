@@ -1,7 +1,7 @@
 """Published numbers, and measured ones beside them.
 
-SAM's per-object results come from the first study's release (`reference_data/CITATION.md`). Of the
-SAM 2 study no number per data set is public; its few aggregates are listed with their version.
+SAM's per-object results come from the first study's release (`reference_data/CITATION.md`); what is public of
+SAM 2 is in `published_sam2`.
 """
 
 from collections.abc import Mapping
@@ -18,19 +18,6 @@ CITATION = (
     "Medical Image Analysis 89 (2023) 102918 (result tables: Apache-2.0)"
 )
 MODEL = "sam_vit_h_published"
-# 3D IoU of SAM 2 in the versions of arXiv 2408.00756 and in IEEE TBME 2026. Whether 0.3778, 0.5222
-# and 0.6198 are of one prompted slice or of the best design is not stated in what is at hand.
-SAM2_AGGREGATES = pd.DataFrame(
-    [
-        ("arXiv v1 (August 2024)", "mean over 24 designs, 18 data sets", 0.19),
-        ("last arXiv version", "best mean, one point", 0.3778),
-        ("last arXiv version", "best mean, one box", 0.5222),
-        ("last arXiv version", "best mean, ground-truth mask", 0.6198),
-        ("IEEE TBME (2026)", "one point on one slice", 0.32),
-        ("IEEE TBME (2026)", "ground-truth mask on one slice", 0.51),
-    ],
-    columns=["version", "what", "iou"],
-)
 # Names of the published objects that other sources write differently.
 SAME_DATA_SET = {"usvariantumor": "usovariantumor", "ctorgan": "ctorg"}
 SAME_OBJECT = {
@@ -119,7 +106,7 @@ PUBLISHED_COMPARISONS = [
         {
             "name": f"oracle against first mask, {prompt.replace('_', ' ')}",
             "vary": "mask_choice",
-            "a": "oracle_mask",
+            "a": "oracle_channel",  # the published rule
             "b": "first_mask",
             "where": {"prompt": prompt},
         }
@@ -146,7 +133,8 @@ def measured_against_published(
     Parameters
     ----------
     table : DataFrame
-        The tidy table; its first-mask and oracle rows of 2D are pooled as in the paper.
+        The tidy table; its rows of 2D with the first mask, and of the oracle by the published rule
+        ("oracle_channel"), are pooled as in the paper.
     names : mapping of (data_set, object) to published object, optional
         Which published object a row is, where the names do not say so themselves. They do where
         data set and object are spelt alike, letters and digits only; where a data set has a single
@@ -176,7 +164,7 @@ def measured_against_published(
     columns = ["published_object", "data_set", "object", "model", "prompt", "mask_choice", "measured"]
     columns += ["published", "difference", "n_cases", "n_slices"]
     means = paper_means(
-        table[(table["task"] == "2d") & table["mask_choice"].isin(["first_mask", "oracle_mask"])]
+        table[(table["task"] == "2d") & table["mask_choice"].isin(["first_mask", "oracle_channel"])]
     )
     alone = (means.groupby("data_set")["object"].nunique() <= 1).to_dict()
     means["published_object"] = [

@@ -5,7 +5,14 @@ import lazy_loader as lazy
 __getattr__, __dir__, __all__ = lazy.attach(
     __name__,
     submodules=[
-        *("explorer", "explorer_results", "explorer_scene", "explorer_session", "explorer_view"),
+        *(
+            "differences",
+            "explorer",
+            "explorer_results",
+            "explorer_scene",
+            "explorer_session",
+            "explorer_view",
+        ),
         *("findings", "kernels", "manuscript", "pictures", "report", "run", "runner", "study"),
     ],
     submod_attrs={

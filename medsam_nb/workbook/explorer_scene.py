@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from medsam_nb.data.export import write_masks
-from medsam_nb.data.formats import read_volume, write_on_source_grid
+from medsam_nb.data.formats import luminance, read_volume, write_on_source_grid
 from medsam_nb.data.prepare import load_case
 from medsam_nb.protocol.intensity import Intensity, to_uint8
 from medsam_nb.protocol.prompts_file import image_sha256
@@ -22,7 +22,7 @@ class Scene:
     ----------
     data_set, case_id : str
     image : Volume
-    slices : ndarray of uint8, shape (z, y, x)
+    slices : ndarray of uint8, shape (z, y, x) or, in colour, (z, y, x, 3)
     truth : mapping of str to ndarray of bool, shape (z, y, x)
         By object; empty where nothing is known.
     digest : str
@@ -74,11 +74,16 @@ def scene_of_file(
     slice_axis: str = "thickest",
     intensity: Intensity = Intensity(),  # noqa: B008 (frozen)
 ) -> Scene:
-    """Return an image file, or a folder with one DICOM series, as a scene without a truth."""
-    source = read_volume(Path(path))
+    """Return an image file, or a folder with one DICOM series, as a scene without a truth.
+
+    Pictures that have colours are shown to the model in colour.
+    """
+    read = read_volume(Path(path), colour=True)
+    shown = canonical(read, slice_axis).array
+    source = read if read.array.ndim == 3 else Volume(luminance(read.array), read.affine)
     image = canonical(source, slice_axis)
     image = Volume(np.ascontiguousarray(image.array, np.float32), image.affine)
     name = Path(path).name.split(".")[0]
-    grey = to_uint8(image.array, intensity, name)
+    slices = to_uint8(shown, intensity, name, limits_of=image.array)
     digest = image_sha256(image)  # in the name too: many files are called "image"
-    return Scene("files", f"{name}_{digest[:6]}", image, grey, {}, digest, source=source)
+    return Scene("files", f"{name}_{digest[:6]}", image, slices, {}, digest, source=source)

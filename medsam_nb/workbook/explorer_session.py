@@ -226,7 +226,7 @@ class Session:
         self._note("select", object_name=object_name)
 
     def _require_inside(self, *points: tuple[float, float]) -> None:
-        height, width = self.scene.slices.shape[1:]
+        height, width = self.scene.slices.shape[1:3]
         for x, y in points:
             if not (-0.5 <= x <= width - 0.5 and -0.5 <= y <= height - 0.5):
                 raise InputError(f"({x:g}, {y:g})", "lies outside the image.", "Click on the image.")
@@ -311,7 +311,7 @@ class Session:
         prompts = {index: prompt for (of, index), prompt in self.state.prompts.items() if of == name}
         if not prompts:
             raise StudyError("propagate", f"{name} has no prompt.", "Give points or a box on a slice first.")
-        mask = np.zeros(self.scene.slices.shape, bool)
+        mask = np.zeros(self.scene.slices.shape[:3], bool)
         design = Design("centre_slice", "one_point", direction, mask_choice)  # the slices are given
         found = sweep(
             self.model,
@@ -411,7 +411,7 @@ def demonstrate(session: Session) -> list[Panel]:
     A click where the object is thickest, a click outside its corner, a box; without a truth the clicks fall
     on and beside the centre of the image. The prompt that is left has all three.
     """
-    height, width = session.scene.slices.shape[1:]
+    height, width = session.scene.slices.shape[1:3]
     truth = session.scene.truth.get(session.object_name)
     if truth is None:
         inside, box = (width // 2, height // 2), (width // 3, height // 3, 2 * width // 3, 2 * height // 3)

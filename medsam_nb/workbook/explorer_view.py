@@ -266,8 +266,10 @@ class Explorer(widgets.VBox):
     def _grey(self) -> np.ndarray:
         low, high = self.window.value
         grey = self.session.scene.slices[self.session.slice_index].astype(np.float32)
-        levels = np.clip((grey - low) / max(high - low, 1), 0, 1) * 255
-        return np.repeat(levels.astype(np.uint8)[..., None], 3, axis=-1)  # colours: no scaling to the range
+        levels = (np.clip((grey - low) / max(high - low, 1), 0, 1) * 255).astype(np.uint8)
+        if levels.ndim == 3:
+            return levels
+        return np.repeat(levels[..., None], 3, axis=-1)  # colours: no scaling to the range
 
     def _draw_image(self) -> None:
         session, ax = self.session, self.ax

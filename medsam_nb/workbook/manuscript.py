@@ -15,6 +15,7 @@ from medsam_nb.statistics.findings import NEGLIGIBLE, spoken
 from medsam_nb.statistics.inference import FEWEST_DATA_SETS, GENERAL, SIGNS_FROM
 from medsam_nb.statistics.paired import COMPARISON_COLUMNS, summarise
 from medsam_nb.statistics.pooling import OVERLAPS, case_means, unit_noun
+from medsam_nb.workbook.differences import differences_from_sam2  # noqa: F401 (offered with the other texts)
 from medsam_nb.workbook.report import read_provenance
 
 _SPECIAL = {"\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{"}

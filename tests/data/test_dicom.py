@@ -8,6 +8,7 @@ from helpers import dicom as write
 from pydicom.dataset import Dataset
 
 from medsam_nb.data.formats import read_volume
+from medsam_nb.data.pictures import REDUCED
 from medsam_nb.errors import InputError
 
 ARRAY = np.random.default_rng(0).integers(0, 2000, (5, 12, 16)).astype(np.uint16)  # (z, y, x)
@@ -189,7 +190,7 @@ def test_colours_become_luminance(tmp_path):
     grey = np.rint(colours @ [0.299, 0.587, 0.114]).astype(np.uint8)
     write.write_slice(tmp_path / "rgb.dcm", colours, None, 1, photometric="RGB", kind=write.SECONDARY)
     volume = read_volume(tmp_path / "rgb.dcm")
-    assert np.array_equal(volume.array[0], grey) and volume.remarks == ("colour image reduced to luminance",)
+    assert np.array_equal(volume.array[0], grey) and volume.remarks == (REDUCED,)
     ybr = pydicom.pixels.convert_color_space(colours, "RGB", "YBR_FULL")
     write.write_slice(tmp_path / "ybr.dcm", ybr, None, 1, photometric="YBR_FULL", kind=write.SECONDARY)
     assert np.abs(read_volume(tmp_path / "ybr.dcm").array[0].astype(int) - grey).max() <= 1

@@ -276,6 +276,7 @@ def test_autopet_in_both_forms(tmp_path):
         "PETCT_0011f3deaf_03-23-2003-NA-PET-CT_Ganzkoerper-10445": {"lesion": ONE_BLOCK},
         "fdg_1_2": {"lesion": ONE_BLOCK},
     }
+    assert {case.patient_id for case in cases.values()} == {"PETCT_0011f3deaf", "fdg_1"}
 
 
 GREY = noise((30, 40), np.uint8)
@@ -376,6 +377,8 @@ def test_us_nerve_leaves_out_pictures_without_nerve(tmp_path):
         picture(base / f"{name}_mask.tif", mask)
     cases = prepared("us_nerve", tmp_path)
     assert {key: counts(case) for key, case in cases.items()} == {"1_1": {"nerve": SPOT_PIXELS}}
+    assert cases["1_1"].patient_id == "1"
+    assert np.array_equal(cases["1_1"].slices_uint8()[0], GREY)  # as stored
     table = pd.read_parquet(tmp_path / "prepared" / "us_nerve" / "cases.parquet")
     assert table.set_index("case_id").status.to_dict() == {"1_1": "ok", "1_2": "no_object"}
     assert table.spacing_mm.tolist() == ["", ""]  # a picture has no millimetres

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from medsam_nb.data.formats import read_volume
-from medsam_nb.data.pictures import read_colour_mask, read_mask_picture
+from medsam_nb.data.pictures import REDUCED, read_colour_mask, read_mask_picture
 from medsam_nb.data.prepare import case_folders, load_case, prepare
 from medsam_nb.errors import InputError
 from medsam_nb.manifest.rows import DataSet
@@ -78,7 +78,7 @@ def test_colours_of_every_kind_become_luminance(tmp_path):
     ):  # fmt: skip
         volume = read_volume(tmp_path / name)
         assert np.abs(volume.array[0] / scale - grey).max() <= near, name
-        assert volume.remarks == ("colour image reduced to luminance",)
+        assert volume.remarks == (REDUCED,)
     assert read_volume(tmp_path / "deep.png").array.dtype == np.uint16
 
 

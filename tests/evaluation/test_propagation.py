@@ -155,6 +155,19 @@ def test_the_shipped_weights(dtype):
     assert_same(model, slices, objects, designs)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_volume_in_colour(dtype):
+    model = networks.small_model(dtype, seed=1)
+    slices = np.stack([networks.textured_slices(6, HEIGHT, WIDTH, seed) for seed in range(3)], axis=-1)
+    objects = {"organ": blob(6, [1, 2, 3, 4], 1)}
+    designs = [POINT, dataclasses.replace(POINT, prompt="one_box", mask_choice="first_mask")]
+    assert_same(model, slices, objects, designs)
+    prompt_of = networks.drawn_prompt(objects)
+    colour = networks.predictions(propagation.sweep, model, slices, objects, designs, prompt_of)
+    grey = networks.predictions(propagation.sweep, model, slices[..., 0], objects, designs, prompt_of)
+    assert any(not np.array_equal(colour[key][0], grey[key][0]) for key in grey)
+
+
 RICH = {
     3: Prompt(((20, 11), (30.5, 25.25), (5, 5)), labels=(1, 0, 0)),
     7: Prompt(((20, 11), (12, 28)), (10, 5, 33, 30), labels=(1, 0)),

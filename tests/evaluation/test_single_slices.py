@@ -12,6 +12,7 @@ from medsam_nb.models.features import SliceFeatures
 from medsam_nb.protocol.prompts import Prompt
 
 SLICES = networks.textured_slices(4, 40, 52, seed=5)
+COLOURED = np.stack([networks.textured_slices(4, 40, 52, seed=5 + channel) for channel in range(3)], axis=-1)
 PROMPTS = {
     ("organ", 2, "one_point"): (2, Prompt(points=((20, 11),))),
     ("organ", 2, "point_per_component"): (2, Prompt(points=((20, 11), (45, 33)))),
@@ -24,19 +25,24 @@ PROMPTS = {
 }
 
 
+def as_shown(picture):
+    return picture if picture.ndim == 3 else np.repeat(picture[..., None], 3, axis=-1)
+
+
+@pytest.mark.parametrize("slices", [SLICES, COLOURED], ids=["grey", "rgb"])
 @pytest.mark.parametrize("version", ["2.1", "2.0"])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_sam2_equals_the_official_predictor(dtype, version):
+def test_sam2_equals_the_official_predictor(dtype, version, slices):
     model = networks.small_model(dtype, version=version)
-    features = SliceFeatures(model, SLICES)
-    found = {key: rest for key, *rest in candidates(model, SLICES, PROMPTS, features=features)}
+    features = SliceFeatures(model, slices)
+    found = {key: rest for key, *rest in candidates(model, slices, PROMPTS, features=features)}
     assert features.encoded == 2
     for key, (index, prompt) in PROMPTS.items():
         predictor = SAM2ImagePredictor(model.network)
         side = model.image_size
         predictor._bb_feat_sizes = [(side // 4,) * 2, (side // 8,) * 2, (side // 16,) * 2]
         with torch.inference_mode(), model.precision():
-            predictor.set_image(np.repeat(SLICES[index][..., None], 3, axis=-1))
+            predictor.set_image(as_shown(slices[index]))
             points = np.array(prompt.points) if prompt.points else None
             labels = np.array(prompt.labels or [1] * len(prompt.points), float) if prompt.points else None
             box = None if prompt.box is None else np.array(prompt.box)
@@ -47,14 +53,15 @@ def test_sam2_equals_the_official_predictor(dtype, version):
     assert 0 < np.mean([masks.mean() for masks, _ in found.values()]) < 1
 
 
+@pytest.mark.parametrize("slices", [SLICES, COLOURED], ids=["grey", "rgb"])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_sam_equals_the_official_predictor(dtype):
+def test_sam_equals_the_official_predictor(dtype, slices):
     model = networks.small_sam(dtype)
-    found = {key: rest for key, *rest in candidates(model, SLICES, PROMPTS)}
+    found = {key: rest for key, *rest in candidates(model, slices, PROMPTS)}
     for key, (index, prompt) in PROMPTS.items():
         predictor = SamPredictor(model.network)
         with torch.inference_mode(), model.precision():
-            predictor.set_image(np.repeat(SLICES[index][..., None], 3, axis=-1))
+            predictor.set_image(as_shown(slices[index]))
             arguments = [None, None, None]
             if prompt.box is not None:
                 moved = predictor.transform.apply_boxes(np.array(prompt.box), (40, 52))
@@ -91,3 +98,14 @@ def test_a_mask_is_refused():
     model = networks.small_model()
     with pytest.raises(ValueError, match="organ"):
         next(candidates(model, SLICES, {"organ": (0, Prompt(mask=np.ones((40, 52), bool)))}))
+
+
+def test_grey_and_its_three_equal_channels_are_one_picture():
+    for model in (networks.small_model(), networks.small_sam()):
+        grey, colours = (
+            {key: rest for key, *rest in candidates(model, slices, PROMPTS)}
+            for slices in (SLICES, np.repeat(SLICES[..., None], 3, axis=-1))
+        )
+        for key in PROMPTS:
+            np.testing.assert_array_equal(grey[key][0], colours[key][0])
+            np.testing.assert_array_equal(grey[key][1], colours[key][1])

@@ -27,12 +27,22 @@ def rows(case="case", values=(0.5, 0.25)):
     ]
 
 
-def test_every_field_changes_the_digest():
+def test_every_field_that_determines_a_value_changes_the_digest():
     changed = {
         field.name: run_key(**{field.name: 2 if field.name == "seed" else "other"}).digest
         for field in dataclasses.fields(RunKey)
     }
+    assert changed.pop("patient_id") == run_key().digest
+    assert run_key(patient_id="other") == run_key()
     assert len({run_key().digest, *changed.values()}) == len(changed) + 1
+
+
+def test_rows_are_of_the_patient_that_the_key_names_now(tmp_path):
+    store = Store(tmp_path)
+    store.write(run_key(), rows(), {})
+    assert set(store.read([run_key()]).patient_id) == {"case"}
+    assert store.has(run_key(patient_id="p7"))
+    assert set(store.read([run_key(patient_id="p7")]).patient_id) == {"p7"}
 
 
 def test_rows_come_back_in_one_order_with_their_key(tmp_path):
@@ -76,6 +86,11 @@ def test_results_have_the_permissions_of_any_other_file(tmp_path):
     (tmp_path / "other").write_bytes(b"")
     write_atomically(tmp_path / "rows", b"data")
     assert (tmp_path / "rows").stat().st_mode == (tmp_path / "other").stat().st_mode
+
+
+def test_a_row_without_a_patient_is_of_its_own():
+    table = as_table([{"case_id": "a"}, {"case_id": "b", "patient_id": "p"}])
+    assert list(table.patient_id) == ["a", "p"]
 
 
 def test_an_unknown_column_is_refused():

@@ -17,10 +17,10 @@ def rows_2d(cases, rng, models=("miniature_sam2", "miniature_sam"), modes=PROMPT
     for data_set, case_id, base in cases:
         for model in models:
             for mode in modes:
-                for choice in MASK_CHOICES_2D:
+                for choice in MASK_CHOICES_2D[:3]:
                     for z in range(slices):
                         value = base + PROMPT_EFFECT[mode] + 0.03 * (choice == "oracle_mask")
-                        yield {
+                        row = {
                             "task": "2d",
                             "data_set": data_set,
                             "modality": data_set.split("-")[0],
@@ -39,6 +39,9 @@ def rows_2d(cases, rng, models=("miniature_sam2", "miniature_sam"), modes=PROMPT
                             "value": float(np.clip(value + rng.normal(0, 0.03), 0, 1)),
                             "score": 0.8,
                         }
+                        yield row
+                        if choice == "oracle_mask":
+                            yield row | {"mask_choice": "oracle_channel"}
 
 
 def rows_3d(cases, rng, model="miniature_sam2", designs=ALL_DESIGNS, slices=12):

@@ -89,6 +89,64 @@ def test_mistakes_name_line_field_and_remedy(tmp_path, old, new, line, words):
         assert word in message, message
 
 
+PAIRS = "layout: {name: nifti_pairs}"
+BOTH = "images: '{patient}/{case}.nii', masks: '{patient}/{case}_m.nii'"
+LISTED = "layout: {name: listed, cases: [{case_id: a, image: a, mask: b, patient: p}]}"
+TWO = "all say which cases are of one patient; keep one rule"
+
+
+@pytest.mark.parametrize(
+    ("rule", "words"),
+    [
+        (
+            f"{PAIRS}\n    patient: '^(p.)'\n    patient_table: who.csv",
+            f"`patient` and `patient_table` {TWO}",
+        ),
+        (f"layout: {{name: nifti_pairs, {BOTH}}}\n    patient: '^(p.)'", f"`patient` and the layout {TWO}"),
+        (
+            f"layout: {{name: nifti_pairs, {BOTH}}}\n    patient_table: who.csv",
+            f"`patient_table` and the layout {TWO}",
+        ),
+        (
+            LISTED + "\n    patient: '(.)'",
+            f"`patient` and the layout {TWO}",
+        ),
+        (f"{PAIRS}\n    patient: '^(p.)'\n    patient: '^(q.)'", "'patient' stands here again"),
+        (f"{PAIRS}\n    patient: '^p'", "`patient` has 0 groups"),
+        (f"{PAIRS}\n    patient: '^(p)(.)'", "`patient` has 2 groups"),
+        (f"{PAIRS}\n    patient: '^(p'", "`patient` is no regular expression"),
+        (f"{PAIRS}\n    patient_table: ../who.csv", "below the folder"),
+        (
+            "layout: {name: nifti_pairs, images: '{patient}/{case}.nii', masks: '{case}.nii'}",
+            "`{patient}` must stand in both patterns",
+        ),
+        ("layout: {name: nifti_pairs, images: '{patient}.nii', masks: '{patient}_m.nii'}", "images"),
+        ("layout: {name: listed, cases: [{case_id: a, image: a, mask: b, patient: ' '}]}", "patient"),
+        (f"{PAIRS}\n    colour: red", "'grey' or 'rgb'"),
+        (f"{PAIRS}\n    seen_by: [medsam]", "seen_by"),
+        (f"{PAIRS}\n    seen_by: {{medsam: ''}}", "seen_by.medsam"),
+    ],
+)
+def test_rules_for_patients_that_contradict_or_cannot_work_are_named(tmp_path, rule, words):
+    with pytest.raises(ManifestError) as caught:
+        load_manifest(write(tmp_path, OWN.replace(PAIRS, rule)))
+    assert words in str(caught.value) and "own.yaml, line" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        f"{PAIRS}\n    patient: '^(p[0-9]+)_'",
+        f"{PAIRS}\n    patient_table: who.csv",
+        f"layout: {{name: nifti_pairs, {BOTH}}}",
+        LISTED,
+    ],
+)
+def test_one_rule_for_patients_is_enough(tmp_path, rule):
+    load_manifest(write(tmp_path, OWN.replace(PAIRS, rule)))
+    jsonschema.validate(yaml.safe_load(OWN.replace(PAIRS, rule)), schema())
+
+
 def test_every_mistake_is_listed(tmp_path):
     path = write(tmp_path, OWN.replace("dimension: 3", "dimension: 4").replace("title: My", "tile: My"))
     with pytest.raises(ManifestError, match="3 mistake"):
@@ -142,6 +200,10 @@ def test_schema_refuses_mistakes(old, new):
 
 def test_schema_explains_the_fields():
     properties = schema()["$defs"]["DataSet"]["properties"]
+    for field in ("patient", "patient_table", "colour", "seen_by"):
+        assert len(properties[field]["description"]) > 40, field
+    assert "8 bits" in schema()["$defs"]["Intensity"]["properties"]["policy"]["description"]
+    assert "medical" in schema()["$defs"]["Checkpoint"]["properties"]["medical_images"]["description"]
     assert "name" not in properties
     assert properties["objects"]["description"].startswith("label values")
     assert "Attributes" not in schema()["$defs"]["DataSet"]["description"]

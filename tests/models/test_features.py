@@ -49,6 +49,24 @@ def test_equals_the_encoder_of_the_package(model):
     assert [level.shape[-2:] for level in backbone["vision_pos_enc"]] == sizes
 
 
+@pytest.mark.parametrize("frames", ["image", "video"])
+def test_colours_are_encoded_as_they_are(model, frames, tmp_path):
+    colours = np.stack([SLICES, SLICES[:, ::-1], 255 - SLICES], axis=-1)
+    found = SliceFeatures(model, colours, frames=frames, folder=tmp_path)
+    shown = features.sam2_transforms(model.image_size)(colours[3])
+    if frames == "video":
+        resized = np.asarray(Image.fromarray(colours[3]).resize((model.image_size,) * 2)) / 255.0
+        mean, spread = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])  # ImageNet's
+        shown = ((torch.from_numpy(resized).float() - mean) / spread).permute(2, 0, 1)
+    with torch.inference_mode(), model.precision():
+        expected = model.network.forward_image(shown[None].contiguous())["backbone_fpn"]
+    assert all(torch.equal(a, b) for a, b in zip(found[3], expected, strict=True))
+    grey = SliceFeatures(model, SLICES, frames=frames, folder=tmp_path)
+    assert not same(grey[3], found[3])
+    equal = SliceFeatures(model, np.repeat(SLICES[..., None], 3, axis=-1), frames=frames)
+    assert same(equal[3], grey[3])
+
+
 def test_the_budget_holds_and_the_bits_stay(model):
     plain = SliceFeatures(model, SLICES)
     size = sum(level.nbytes for level in plain[0])
@@ -273,6 +291,8 @@ def test_two_processes_at_once(tmp_path):
 def test_slices_that_are_no_uint8_volume_are_refused():
     with pytest.raises(ValueError, match="float32"):
         SliceFeatures(networks.small_model(), SLICES.astype(np.float32))
+    with pytest.raises(ValueError, match=r"\(5, 30, 36, 4\)"):
+        SliceFeatures(networks.small_model(), np.repeat(SLICES[..., None], 4, axis=-1))
 
 
 def loaded_frames(folder: Path, slices: np.ndarray, image_size: int) -> torch.Tensor:

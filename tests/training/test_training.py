@@ -351,6 +351,24 @@ def test_fine_tuning_lowers_the_loss_and_touches_only_what_was_chosen(parameters
     assert done.trained < sum(p.numel() for p in model.parameters())
 
 
+@pytest.mark.parametrize("parameters", ["mask_decoder", "memory"])
+def test_fine_tuning_sees_colours_as_the_predictors_do(parameters):
+    image, labels = _case()
+
+    def losses(*images):
+        torch.manual_seed(0)
+        model = miniature.build_sam2(128)
+        cases = [(one, labels) for one in images]
+        found = finetuning.finetune(model, cases, parameters, steps_total=3, images=3, seed=1, progress=False)
+        return found.losses
+
+    grey, equal = image, np.repeat(image[..., None], 3, axis=-1)
+    turned = np.stack([image, image[:, ::-1], 1 - image], axis=-1)
+    assert losses(grey) == pytest.approx(losses(equal), abs=1e-5)
+    assert losses(grey) != pytest.approx(losses(turned), abs=1e-5)
+    assert np.isfinite(losses(grey, turned)).all()  # both in one batch
+
+
 def test_fine_tuning_refuses_what_it_cannot_do():
     model = miniature.build_sam2(128)
     with pytest.raises(StudyError, match="'encoder' is unknown"):

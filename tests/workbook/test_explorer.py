@@ -10,13 +10,16 @@ import pytest
 import SimpleITK as sitk
 from helpers import networks
 from matplotlib.backend_bases import KeyEvent, MouseEvent
+from PIL import Image
 
 from medsam_nb.data.prepare import case_folders, load_case, prepare
 from medsam_nb.errors import InputError, StudyError
 from medsam_nb.evaluation import reference
 from medsam_nb.evaluation.rows import evaluate_2d, evaluate_3d
+from medsam_nb.evaluation.single_slices import candidates
 from medsam_nb.manifest.reading import load_manifest
 from medsam_nb.protocol.designs import Design
+from medsam_nb.protocol.intensity import Intensity
 from medsam_nb.protocol.options import PropagationOptions
 from medsam_nb.protocol.table import as_table
 from medsam_nb.workbook.explorer_results import ResultsView, chosen_rows, pictures_of_row
@@ -203,6 +206,25 @@ def test_a_file_without_a_truth_is_prompted_and_its_mask_lies_on_it(tmp_path):
     found = sitk.GetArrayFromImage(mask)
     values = scene.image.array[session.state.masks["tumour"]]
     assert sorted(sitk.GetArrayFromImage(original)[found > 0]) == sorted(values)
+
+
+def test_a_picture_in_colour_is_prompted_in_colour(tmp_path):
+    pages = np.stack([networks.textured_slices(4, 40, 52, seed) for seed in range(3)], axis=-1)
+    first, *rest = [Image.fromarray(page) for page in pages]
+    first.save(tmp_path / "own.tif", save_all=True, append_images=rest)
+    scene = scene_of_file(tmp_path / "own.tif", slice_axis="stored", intensity=Intensity("stored"))
+    np.testing.assert_array_equal(scene.slices, pages)
+    session = session_of(scene, objects=["tumour"])
+    session.box(7, 9, 37, 28)
+    masks, _ = session.candidates()
+    asked = {"tumour": (session.slice_index, session.prompt)}
+    (_, expected, _), = candidates(networks.small_model(), pages, asked)  # fmt: skip
+    np.testing.assert_array_equal(masks, expected)
+    assert session.propagate() and session.state.masks["tumour"].shape == pages.shape[:3]
+    view = Explorer(session, folder=tmp_path)
+    np.testing.assert_array_equal(view.ax.images[0].get_array(), pages[session.slice_index])
+    (path,) = session.save_masks(tmp_path / "masks")
+    assert sitk.GetArrayFromImage(sitk.ReadImage(str(path))).shape == pages.shape[:3]
 
 
 def test_a_cancelled_propagation_changes_nothing(scene):

@@ -16,13 +16,14 @@ DEFAULTS = {
 }
 ENDINGS = {"nifti_pairs": NIFTI[::-1], "picture_pairs": PICTURES}
 SHOWN = 6  # files in a note
+Key = tuple[str, str]  # patient, or "", and case
 
 
 def find_pairs(folder: Path, row: DataSet) -> list[Source]:
     """Find images and masks that share a name; one without its partner is a case that fails."""
     patterns = _patterns(row)
     images, masks = _matches(folder, row)
-    cases = sorted({*images, *masks}, key=natural)
+    cases = sorted({*images, *masks}, key=lambda key: [natural(part) for part in key])
     sources = [_source(folder, row, case, images.get(case, ()), masks.get(case, ())) for case in cases]
     looked_for = " and ".join(" or ".join(group) for group in patterns)
     others = unused_files(folder, row, sources)
@@ -38,8 +39,8 @@ def _patterns(row: DataSet) -> tuple[tuple[str, ...], tuple[str, ...]]:
     )
 
 
-def _matches(folder: Path, row: DataSet) -> tuple[dict[str, list[Match]], dict[str, list[Match]]]:
-    """Return images and masks by the case's name; a file that fits both patterns is what it fits closest."""
+def _matches(folder: Path, row: DataSet) -> tuple[dict[Key, list[Match]], dict[Key, list[Match]]]:
+    """Return images and masks by patient and case; a file that fits both patterns is what it fits closest."""
     images, masks = _patterns(row)
     of_images = [match for pattern in images for match in find_matches(folder, pattern)]
     names = {"case": {match.values["case"] for match in of_images}, "object": set(row.objects)}
@@ -51,29 +52,35 @@ def _matches(folder: Path, row: DataSet) -> tuple[dict[str, list[Match]], dict[s
     grouped: tuple[dict, dict] = ({}, {})
     for group, matches in zip(grouped, (of_images, of_masks), strict=True):
         for match in matches:
-            group.setdefault(match.values["case"], []).append(match)
+            group.setdefault((match.values.get("patient", ""), match.values["case"]), []).append(match)
     return grouped
 
 
-def _source(folder: Path, row: DataSet, case: str, images: Sequence[Match], masks: Sequence[Match]) -> Source:
+def _source(folder: Path, row: DataSet, key: Key, images: Sequence[Match], masks: Sequence[Match]) -> Source:
     """Return a case; what is missing is named by where it was looked for."""
+    patient, case = key
+    called, values = "_".join(filter(None, key)), {"patient": patient, "case": case}
     image, mask = (
         _like(partner, patterns) for partner, patterns in zip((masks, images), _patterns(row), strict=True)
     )
     by_object, parts = "{object}" in mask, "{part}" in mask
-    problem = several(folder, case, [match.path for match in images])
+    problem = several(folder, called, [match.path for match in images])
     if not by_object and not parts:
-        problem = problem or several(folder, case, [match.path for match in masks])
-    found = images[0].path if images else folder / filled(image, {"case": case})
-    if not masks:
-        return Source(clean_name(case), found, (folder / filled(mask, {"case": case}),), problem=problem)
-    if by_object:
+        problem = problem or several(folder, called, [match.path for match in masks])
+    rule, names = "any" if parts else "labels", ()
+    if by_object and masks:
         order = list(row.objects)
         masks = sorted(masks, key=lambda match: order.index(match.values["object"]))
-        names = tuple((match.values["object"], "") for match in masks)
-        return Source(clean_name(case), found, tuple(m.path for m in masks), "by_object", names, problem)
-    rule = "any" if parts else "labels"
-    return Source(clean_name(case), found, tuple(match.path for match in masks), rule, problem=problem)
+        rule, names = "by_object", tuple((match.values["object"], "") for match in masks)
+    return Source(
+        clean_name(called),
+        images[0].path if images else folder / filled(image, values),
+        tuple(match.path for match in masks) or (folder / filled(mask, values),),
+        rule,
+        names,
+        problem,
+        patient,
+    )
 
 
 def _like(matches: Sequence[Match], patterns: Sequence[str]) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 from medsam_nb.data.names import visible
 from medsam_nb.data.reading import suffix_of
 
-ANY = {"case": "[^/]+", "part": "[^/]*"}
+ANY = {"patient": "[^/]+", "case": "[^/]+", "part": "[^/]*"}
 PLACEHOLDER = re.compile(r"\{(\w+)\}")
 
 

@@ -28,7 +28,14 @@ def find_listed(folder: Path, row: DataSet) -> list[Source]:
             rule, masks = "segments" if case.segments else "labels", (case.mask,)
             names = tuple((case.segments or {}).items())
         sources.append(
-            Source(case.case_id, folder / case.image, tuple(folder / mask for mask in masks), rule, names)
+            Source(
+                case.case_id,
+                folder / case.image,
+                tuple(folder / mask for mask in masks),
+                rule,
+                names,
+                patient=case.patient or "",
+            )
         )
     return require_found(sources, folder, "the files of the row")
 

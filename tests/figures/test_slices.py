@@ -1,0 +1,78 @@
+"""Pictures show what the models see: stored grey levels unstretched, colours in colour."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from helpers import networks
+from matplotlib.figure import Figure
+
+from medsam_nb.data.mosaics import mosaic
+from medsam_nb.evaluation.rows import evaluate_2d, evaluate_3d
+from medsam_nb.figures.slices import Panel, draw, grid
+from medsam_nb.protocol.designs import Design
+from medsam_nb.protocol.intensity import Intensity
+from medsam_nb.protocol.table import as_table
+from medsam_nb.protocol.volume import Case, Volume
+from medsam_nb.workbook import pictures
+
+SHAPE = (5, 40, 52)
+
+
+@pytest.fixture
+def case():
+    grey = networks.textured_slices(*SHAPE, seed=2) // 4 + 40  # dark: a stretch would be seen
+    labels = np.zeros(SHAPE, np.uint8)
+    labels[1:4, 8:25, 10:40] = 1
+    volume = Volume.from_spacing(grey.astype(np.float32), (3.0, 1.0, 1.0))
+    return Case("set", "case", "ultrasound", volume, labels, {"spot": (1,)}, Intensity("stored"))
+
+
+@pytest.fixture
+def coloured(case):
+    grey = case.slices_uint8()
+    return dataclasses.replace(case, colours=np.stack([grey, grey[:, ::-1], 255 - grey], axis=-1))
+
+
+def drawn(axes):
+    (image,) = axes.images
+    return np.asarray(image.get_array()), image.get_clim()
+
+
+@pytest.mark.parametrize("kind", ["case", "coloured"])
+def test_panels_mosaics_and_predictions(kind, request):
+    case = request.getfixturevalue(kind)
+    shown, model = case.slices_uint8(), networks.small_model()
+    axes = Figure().subplots()
+    draw(axes, Panel(shown[2], case.mask("spot")[2]))
+    array, limits = drawn(axes)
+    assert np.array_equal(array, shown[2])
+    assert kind == "coloured" or limits == (0, 255)
+    array, limits = drawn(mosaic(case).axes[0])
+    assert array.shape == shown[0].shape and any(np.array_equal(array, one) for one in shown)
+    assert kind == "coloured" or limits == (0, 255)
+    assert np.array_equal(pictures.panel_of_truth(case).image, shown[1])
+    assert np.array_equal(pictures.panel_2d(model, case, "one_box", seed=1, slice_index=2).image, shown[2])
+    design = Design("centre_slice", "one_box", "bidirectional", "most_confident_mask")
+    panels = pictures.panels_3d(model, case, "spot", design, seed=1, count=3)
+    assert [panel.image.shape for panel in panels] == [shown[0].shape] * 3
+    grid(panels, columns=3)
+
+
+@pytest.mark.parametrize("kind", ["case", "coloured"])
+def test_a_picture_equals_its_row(kind, request):
+    case, model = request.getfixturevalue(kind), networks.small_model()
+    flat = as_table(evaluate_2d(model, case, ["one_box"], seed=1))
+    row = flat[(flat["mask_choice"] == "first_mask") & (flat["slice_index"] == 2)].iloc[0]
+    (panel,) = pictures.panels_of_row(model, case, row, seed=1)
+    assert panel.iou == row["value"]
+    design = Design("centre_slice", "one_box", "bidirectional", "most_confident_mask")
+    deep = as_table(evaluate_3d(model, case, [design], seed=1))
+    row = deep[deep["slice_index"] == 3].iloc[0]
+    assert pictures.panels_of_row(model, case, row, seed=1)[-1].iou == row["value"]
+
+
+def test_pictures_of_other_number_types_are_still_scaled():
+    axes = Figure().subplots()
+    draw(axes, Panel(np.linspace(0, 1, 12).reshape(3, 4)))
+    assert drawn(axes)[1] == (0.0, 1.0)

@@ -1,0 +1,89 @@
+"""What differs from running sam2 oneself: said of what a run did, and of nothing else."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from medsam_nb.data.prepare import case_folders, prepare
+from medsam_nb.evaluation import units
+from medsam_nb.evaluation.store import Store
+from medsam_nb.manifest.reading import load_manifest
+from medsam_nb.protocol.designs import Design
+from medsam_nb.protocol.options import MemoryWindow, PropagationOptions
+from medsam_nb.workbook.manuscript import differences_from_sam2
+
+ROOT = Path(__file__).parents[2]
+
+
+def said(hole_filling=(False,), dtype=("float32",), designs="all", **options):
+    chosen = PropagationOptions(**options).as_dict()
+    record = {"hole_filling": list(hole_filling), "dtype": list(dtype)}
+    return " ".join(differences_from_sam2(record | {"parameters": {"designs": designs, "options": chosen}}))
+
+
+# Each option with words that stand there only because of it.
+OPTIONS = [
+    ({"frames": "video"}, "as the package's loader of video folders does", True),
+    ({"frames": "image"}, "as in 2D", True),
+    ({"mask_scope": "prompted"}, "on prompted slices; on the others", True),
+    ({"mask_scope": "all_with_boxes"}, "with a box or two points", True),
+    ({"protocol": "released"}, "released scripts choose", True),
+    ({"window": MemoryWindow(3, 2, 5)}, "at 3 memories (the released model at 7", True),
+    ({"window": MemoryWindow(9, beyond="interpolated")}, "beyond the trained ones are interpolated", True),
+    ({"attention": "blocked"}, "in blocks", True),
+    ({"hole_filling": [True]}, "holes", False),
+    ({"hole_filling": [False, True]}, "in a part of the units", True),
+    ({"hole_filling": []}, "(not recorded)", True),
+    ({"dtype": ["bfloat16"]}, "issue 308", False),
+    (
+        {"designs": ["centre_slice/one_box/bidirectional/most_confident_mask"]},
+        "first mask keep the first",
+        False,
+    ),
+    ({"designs": ["centre_slice/one_box/bidirectional/first_mask"]}, "first mask keep the first", True),
+]
+
+
+@pytest.mark.parametrize(("options", "words", "there"), OPTIONS)
+def test_every_option_changes_what_is_said(options, words, there):
+    assert (words in said(**options)) == there
+    if options != {"frames": "image"} and "first_mask" not in str(options):  # those are the default
+        assert (words in said()) != there
+    assert "JPEG" in said(**options)
+
+
+def test_every_option_that_changes_a_prediction_is_said():
+    """A new field of the options has to be said, or named here as one that changes no mask."""
+    silent = {"until"}  # slices beyond the object's end are not read by those before
+    covered = {name for options, _, _ in OPTIONS for name in options}
+    assert {field.name for field in dataclasses.fields(PropagationOptions)} - silent <= covered
+    assert said(until="volume_end") == said()
+
+
+def test_records_of_real_runs_are_read(tmp_path):
+    manifest = load_manifest(ROOT / "data_manifest.yaml")
+    prepare(manifest.data_set("simulated_xray"), tmp_path, tmp_path, progress=False)
+    folders = case_folders(tmp_path, "simulated_xray")[:1]
+    store = Store(tmp_path / "rows")
+
+    def record(task, **parameters):
+        planned = units.plan_units(
+            task, folders, [manifest.checkpoint("miniature_sam2")],
+            weights_dir=tmp_path, seed=1, device="cpu", objects=["organ"], **parameters,
+        )  # fmt: skip
+        assert set(units.run_units(planned, store, workers=0).status) == {"computed"}
+        return units.provenance(store, [unit.key for unit in planned], planned[0].plain_parameters)
+
+    flat = differences_from_sam2(record("2d", prompts=["one_box"]))
+    assert len(flat) == 2 and "the predictor's own transform" in flat[0]
+    design = Design("centre_slice", "one_box", "bidirectional", "first_mask")
+    deep = differences_from_sam2(record("3d", designs=[design], options=PropagationOptions(frames="video")))
+    assert "as the package's loader of video folders does" in deep[0]
+    assert any("not filled (in all units)" in sentence for sentence in deep)
+    assert all(sentence.endswith(".") for sentence in [*flat, *deep])
+
+
+def test_options_may_stand_beside_the_designs():
+    record = {"parameters": {"designs": "all", "mask_scope": "prompted", "attention": "exact"}}
+    assert any("on prompted slices" in sentence for sentence in differences_from_sam2(record))
