@@ -179,8 +179,11 @@ def parse_yaml(
     """
     Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
+    last = len(text.rstrip().splitlines()) - 1
+
     def refuse(mark: yaml.Mark | None, problem: str, remedy: str = "Mend the line.") -> WorkbookError:
-        return error(f"{item}, line {mark.line + 1}" if mark else item, problem, remedy)
+        # The parsers differ in where a text ends that breaks off: it is the last line that holds something.
+        return error(f"{item}, line {min(mark.line, last) + 1}" if mark else item, problem, remedy)
 
     bad = UNPRINTABLE.search(text.replace("\r", "\n"))
     if bad:

@@ -74,4 +74,4 @@ def test_the_command_tells_a_wrong_value_in_a_sentence():
         text=True,
     )
     assert done.returncode == 2 and "Traceback" not in done.stderr
-    assert done.stderr.startswith("error: --set a, line 2: is no YAML")
+    assert done.stderr.startswith("error: --set a, line 1: is no YAML")

@@ -55,9 +55,9 @@ class Comparison:
     each: str = ""
 
     def __post_init__(self) -> None:
-        known = {"unit": UNITS, "test": TESTS, "alternative": ALTERNATIVES, "slices": SLICES}
+        known = {"unit": UNITS, "test": TESTS, "alternative": ALTERNATIVES, "choice of slices": SLICES}
         for key, values in known.items():
-            require_known(f"comparison {self.name!r}", getattr(self, key), values, what=key)
+            require_known(f"comparison {self.name!r}", getattr(self, key.split()[-1]), values, what=key)
         unknown = {*self.a, *self.b, *self.where, *([self.each] if self.each else [])} - set(COLUMNS)
         if unknown:
             raise StudyError(

@@ -194,6 +194,11 @@ def _expanded(table: pd.DataFrame, comparison: Comparison) -> list[tuple[str, Co
     ]
 
 
+# What a person reads first; the interval is the one that goes with the corrected p.
+BRIEF_COLUMNS = [
+    *("comparison", "level", "n", "unit", "difference", "holm_low", "holm_high", "p_holm", "finding"),
+    *("generalises_to", "case_weighted", "note"),
+]
 COMPARISON_COLUMNS = [
     *("comparison", "level", "family", "n_tests", "metric", "unit", "test", "margin"),
     *(

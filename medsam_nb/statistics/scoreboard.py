@@ -33,6 +33,10 @@ FAMILIES = (
     "demonstration's table with an untrained model, where it moved several verdicts across 0.05, and has "
     "been fixed since."
 )
+BRIEF_COLUMNS = [
+    *("claim", "test", "n", "generalises_to", "difference", "holm_low", "holm_high", "p_holm", "finding"),
+    "note",
+]
 BOARD_COLUMNS = [
     *("claim", "sentence", "source", "relation", "test", "scale", "unit"),
     *("n", "n_cases", "n_data_sets", "n_units", "n_zero", "mean_a", "mean_b", "difference"),

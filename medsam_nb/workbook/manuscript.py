@@ -15,7 +15,7 @@ from medsam_nb.statistics.findings import NEGLIGIBLE, spoken
 from medsam_nb.statistics.inference import FEWEST_DATA_SETS, GENERAL, SIGNS_FROM
 from medsam_nb.statistics.paired import COMPARISON_COLUMNS, summarise
 from medsam_nb.statistics.pooling import OVERLAPS, case_means, unit_noun
-from medsam_nb.workbook.differences import differences_from_sam2  # noqa: F401 (offered with the other texts)
+from medsam_nb.workbook.differences import differences_from_sam2
 from medsam_nb.workbook.report import read_provenance
 
 _SPECIAL = {"\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{"}
@@ -257,7 +257,7 @@ def methods_paragraph(
 
 
 def write_manuscript(folder: Path, table: pd.DataFrame, model: str) -> str:
-    """Write the main tables of a run as LaTeX and CSV, and the methods paragraph; return the paragraph.
+    """Write the main tables of a run as LaTeX and CSV, and the methods text; return the text.
 
     What the notebooks before have not left (no comparisons, no 3D) is left out.
 
@@ -300,5 +300,8 @@ def write_manuscript(folder: Path, table: pd.DataFrame, model: str) -> str:
     record["checkpoints"] = {k: v for r in records for k, v in r["checkpoints"].items()}
     made = found.get("comparisons", pd.DataFrame(columns=COMPARISON_COLUMNS))
     paragraph = methods_paragraph(record, table, made, found.get("cases"))
+    differing = dict.fromkeys(sentence for each in records for sentence in differences_from_sam2(each))
+    if differing:
+        paragraph += f"\n\nWhat differs from running the sam2 package oneself: {' '.join(differing)}"
     write_atomically(tables / "methods.txt", paragraph.encode())
     return paragraph

@@ -26,6 +26,7 @@ from medsam_nb.evaluation import masks as label_maps
 from medsam_nb.evaluation.masks import MaskStore
 from medsam_nb.evaluation.store import Store
 from medsam_nb.figures import slices, style
+from medsam_nb.manifest.disclosure import seen_warnings
 from medsam_nb.manifest.reading import load_manifest
 from medsam_nb.manifest.rows import Manifest
 from medsam_nb.protocol.designs import DESIGN_FACTORS
@@ -206,6 +207,10 @@ class Run:
                 target = self.folder / "derivatives" / row.model / row.data_set
                 paths += write_masks(target, {row.object: mask}, folder, design, record)
         return paths
+
+    def seen_warnings(self, data_sets: Sequence[str], models: Sequence[str]) -> list[str]:
+        """Return what must be said of models that may know the images; see `manifest.seen_warnings`."""
+        return seen_warnings(self.manifest, data_sets, models)
 
     def provenance(self) -> pd.DataFrame:
         """Return where this notebook's numbers come from, a line per fact."""

@@ -31,7 +31,7 @@ class Study(BaseModel):
     notebooks : dict of str to dict
         The notebooks to run, in order, with parameters of their own.
     comparisons : list of dict
-        Declared statistical comparisons (`pooling.Comparison`). The file names sets of them
+        Declared statistical comparisons (`statistics.declarations.Comparison`). The file names sets of them
         (`comparisons.expanded`); here they are written out.
     """
 

@@ -62,7 +62,9 @@ def some_rows() -> str:
     """Return a manifest of a few real rows, which is read in a moment."""
     rows = yaml.safe_load((ROOT / "data_manifest.yaml").read_text(encoding="utf-8"))
     wanted = {"data_sets": ("mni152", "simulated_ct", "simulated_xray", "ct_spleen")}
-    wanted["checkpoints"] = ("miniature_sam2", "miniature_sam", "sam2_hiera_large", "sam_vit_h")
+    seen_by = {model for name in wanted["data_sets"] for model in rows["data_sets"][name].get("seen_by", {})}
+    measured = {"miniature_sam2", "miniature_sam", "sam2_hiera_large", "sam_vit_h"}
+    wanted["checkpoints"] = sorted(measured | seen_by)
     return yaml.safe_dump(
         {kind: {name: rows[kind][name] for name in names} for kind, names in wanted.items()}
     )

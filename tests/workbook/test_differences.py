@@ -11,7 +11,7 @@ from medsam_nb.evaluation.store import Store
 from medsam_nb.manifest.reading import load_manifest
 from medsam_nb.protocol.designs import Design
 from medsam_nb.protocol.options import MemoryWindow, PropagationOptions
-from medsam_nb.workbook.manuscript import differences_from_sam2
+from medsam_nb.workbook.differences import differences_from_sam2
 
 ROOT = Path(__file__).parents[2]
 

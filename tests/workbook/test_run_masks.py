@@ -11,7 +11,7 @@ from medsam_nb.manifest.reading import load_manifest
 from medsam_nb.protocol.designs import Design
 from medsam_nb.protocol.metrics import iou
 from medsam_nb.provenance import project_root
-from medsam_nb.statistics import pooling
+from medsam_nb.statistics import declarations, pooling
 from medsam_nb.workbook.run import Run
 
 CHOSEN = Design("centre_slice", "one_box", "bidirectional", "first_mask")
@@ -65,6 +65,6 @@ def test_label_maps_from_elsewhere_stand_in_the_same_table(run):
     assert set(rows.model) == {"second_reader"} and set(rows.value[rows.metric == "iou"]) == {1.0}
     both = pd.concat([evaluate(run), rows], ignore_index=True)
     sides = {"vary": "model", "a": "second_reader", "b": "miniature_sam2"}
-    comparison = pooling.declare({"name": "reader", "family": "f", "task": "3d"} | sides)
+    comparison = declarations.declare({"name": "reader", "family": "f", "task": "3d"} | sides)
     pairs = pooling.paired_values(pooling.check_table(both), comparison)
     assert list(pairs.values.a) == [1.0] and pairs.values.b[0] < 1
