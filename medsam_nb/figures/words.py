@@ -30,6 +30,17 @@ def label(name: object, width: int = 0) -> str:
     return fill(text, width) if width else text
 
 
+def metric_label(metric: str) -> str:
+    """Return the name of a measure as it is printed.
+
+    Examples
+    --------
+    >>> metric_label("iou"), metric_label("dice"), metric_label("volume_dice")
+    ('IoU', 'Dice', 'volume Dice')
+    """
+    return " ".join({"iou": "IoU", "dice": "Dice", "nsd": "NSD"}.get(p, p) for p in metric.split("_"))
+
+
 def counted(number: int, noun: str) -> str:
     """Return a number with its noun, in the plural where it needs one."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

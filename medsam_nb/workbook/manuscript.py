@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from medsam_nb.errors import printable
-from medsam_nb.figures.words import counted, interval_text, p_text
+from medsam_nb.figures.words import counted, interval_text, metric_label, p_text
 from medsam_nb.files import write_atomically
 from medsam_nb.protocol.designs import DESIGN_FACTORS
 from medsam_nb.statistics.findings import NEGLIGIBLE, spoken
@@ -66,14 +66,14 @@ def comparison_table(result: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def means_table(summary: pd.DataFrame, by: list[str]) -> pd.DataFrame:
-    """Return means as printed, from `paired.summarise`: what tells cells apart, mean, n."""
+def means_table(summary: pd.DataFrame, by: list[str], metric: str = "iou") -> pd.DataFrame:
+    """Return means of a metric as printed, from `paired.summarise`: what tells cells apart, mean, n."""
     printed = {c.replace("_", " "): [str(v).replace("_", " ") for v in summary[c]] for c in by}
     means = [interval_text(r.mean, r.ci_low, r.ci_high) for r in summary.itertuples()]
     several = (summary["n_patients"] != summary["n_cases"]).any()
     counts = {"patients": summary["n_patients"].to_list()} if several else {}
     counts |= {"cases": summary["n_cases"].to_list(), "data sets": summary["n_data_sets"].to_list()}
-    return pd.DataFrame(printed | {"mean IoU (95 % CI)": means} | counts)
+    return pd.DataFrame(printed | {f"mean {metric_label(metric)} (95 % CI)": means} | counts)
 
 
 def claims_table(board: pd.DataFrame) -> pd.DataFrame:
@@ -150,7 +150,7 @@ def inference_sentences(result: pd.DataFrame, noun: str) -> list[str]:
     found.append(f"Of {declared} declared beforehand, {len(tested)} could be tested, in {families}.")
     if tested.empty:
         return found
-    metrics = [{"iou": "IoU", "dice": "Dice"}.get(name, name) for name in tested["metric"].unique()]
+    metrics = [metric_label(name) for name in tested["metric"].unique()]
     found.append(f"The effect is the mean paired difference of {_listed(metrics)}.")
     found += _levels(tested, noun)
     small = f"; below {NEGLIGIBLE:g} it is called of no practical weight"
@@ -256,7 +256,7 @@ def methods_paragraph(
     return " ".join(parts)
 
 
-def write_manuscript(folder: Path, table: pd.DataFrame, model: str) -> str:
+def write_manuscript(folder: Path, table: pd.DataFrame, model: str, metric: str = "iou") -> str:
     """Write the main tables of a run as LaTeX and CSV, and the methods text; return the text.
 
     What the notebooks before have not left (no comparisons, no 3D) is left out.
@@ -269,6 +269,8 @@ def write_manuscript(folder: Path, table: pd.DataFrame, model: str) -> str:
         The tidy table.
     model : str
         Whose designs are listed.
+    metric : str
+        Of the means: "iou", or "dice" of the same masks. Comparisons and claims have their own.
     """
     tables = Path(folder) / "tables"
     found = {path.stem: pd.read_parquet(path) for path in tables.glob("*.parquet")}
@@ -285,13 +287,13 @@ def write_manuscript(folder: Path, table: pd.DataFrame, model: str) -> str:
         printed["published_sam"] = comparison_table(found["published_sam"]), caption
     if len(flat):
         printed["prompts_2d"] = (
-            means_table(summarise(case_means(flat, by), by), by),
-            "2D: mean IoU over cases.",
+            means_table(summarise(case_means(flat, by, metric), by), by, metric),
+            f"2D: mean {metric_label(metric)} over cases.",
         )
     if len(deep):
         design = list(DESIGN_FACTORS)
-        means = means_table(summarise(case_means(deep, design), design), design)
-        printed["designs_3d"] = means, "3D: mean IoU over cases."
+        means = means_table(summarise(case_means(deep, design, metric), design), design, metric)
+        printed["designs_3d"] = means, f"3D: mean {metric_label(metric)} over cases."
     for name, (shown, caption) in printed.items():
         write_atomically(tables / f"{name}.tex", latex(shown, caption, name).encode())
         write_atomically(tables / f"{name}_printed.csv", shown.to_csv(index=False).encode())

@@ -194,6 +194,10 @@ def _check_prompts(names: list[str], given: Given) -> None:
         require_known("", name, PROMPTS_2D, what="prompt in 2D")
 
 
+def _check_metric(name: str, given: Given) -> None:
+    require_known("", name, ("iou", "dice"), what="metric of slices")
+
+
 def _check_volume_metrics(name: str, given: Given) -> None:
     from medsam_nb.evaluation.rows import VOLUME_METRICS  # imports torch, so only where it is asked for
 
@@ -270,6 +274,7 @@ CHECKS: dict[str, Callable[..., None]] = {
     "designs": _check_designs,
     "shown_prompt": _check_shown_prompt,
     "shown_design": _check_shown_design,
+    "metric": _check_metric,
     "volume_metrics": _check_volume_metrics,
     "device": _check_device,
     "dtype": _check_dtype,
