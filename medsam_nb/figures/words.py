@@ -24,9 +24,11 @@ def label(name: object, width: int = 0) -> str:
     --------
     >>> label("miniature_sam2"), label("simulated_xray"), label("sam2.1_hiera_large")
     ('miniature SAM 2', 'simulated X-ray', 'SAM 2.1 hiera large')
+    >>> label("SAM 2 against SAM (miniature_sam2, miniature_sam)")
+    'SAM 2 against SAM (miniature SAM 2, miniature SAM)'
     """
     text = re.sub(r"\bsam2\.1(?=_)", "SAM 2.1", str(name)).replace("_", " ")
-    text = " ".join(SPELT.get(part, part) for part in text.split(" "))
+    text = re.sub(r"\w+", lambda word: SPELT.get(word[0], word[0]), text)
     return fill(text, width) if width else text
 
 

@@ -127,7 +127,7 @@ def comparisons_made(result: pd.DataFrame, names: Sequence[str] = ()) -> str:
     if clear.empty:
         return f"{text}after correction none has a finding."
     said = [
-        f"{row.comparison}{f' ({label(row.level)})' if row.level else ''} {row.difference:+.2f}"
+        f"{label(row.comparison)}{f' ({label(row.level)})' if row.level else ''} {row.difference:+.2f}"
         for row in clear.itertuples()
     ]
     return f"{text}after correction {len(clear)} have a finding (mean paired difference): {'; '.join(said)}."

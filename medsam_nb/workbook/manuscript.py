@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from medsam_nb.errors import printable
-from medsam_nb.figures.words import counted, interval_text, metric_label, p_text
+from medsam_nb.figures.words import counted, interval_text, label, metric_label, p_text
 from medsam_nb.files import write_atomically
 from medsam_nb.protocol.designs import DESIGN_FACTORS
 from medsam_nb.statistics.findings import NEGLIGIBLE, spoken
@@ -68,7 +68,7 @@ def comparison_table(result: pd.DataFrame) -> pd.DataFrame:
 
 def means_table(summary: pd.DataFrame, by: list[str], metric: str = "iou") -> pd.DataFrame:
     """Return means of a metric as printed, from `paired.summarise`: what tells cells apart, mean, n."""
-    printed = {c.replace("_", " "): [str(v).replace("_", " ") for v in summary[c]] for c in by}
+    printed = {c.replace("_", " "): [label(v) for v in summary[c]] for c in by}
     means = [interval_text(r.mean, r.ci_low, r.ci_high) for r in summary.itertuples()]
     several = (summary["n_patients"] != summary["n_cases"]).any()
     counts = {"patients": summary["n_patients"].to_list()} if several else {}
