@@ -91,6 +91,17 @@ def claims_table(board: pd.DataFrame) -> pd.DataFrame:
     )
 
 
+def _as_latex(value: object) -> str:
+    """Return a value as text that prints as it is and steers nothing.
+
+    pandas' own escape leaves "<" and ">", which text fonts print as other signs, and a bracket or star at the
+    start of a row, which LaTeX takes for an argument of the line break before it.
+    """
+    text = " ".join(printable(str(value)).split())
+    escaped = "".join(_SPECIAL.get(character, character) for character in text)
+    return f"{{}}{escaped}" if escaped.startswith(("[", "*")) else escaped
+
+
 def latex(table: pd.DataFrame, caption: str, name: str) -> str:
     """Return a table as LaTeX with booktabs rules; text is escaped, numbers stand to the right.
 
@@ -99,30 +110,25 @@ def latex(table: pd.DataFrame, caption: str, name: str) -> str:
     Parameters
     ----------
     table : DataFrame
-        As it is to be printed.
+        As it is to be printed; what is missing becomes "-".
     caption : str
     name : str
-        Of the LaTeX label.
+        Of the LaTeX label; what a label cannot hold becomes "-".
     """
-
-    def cell(value: object) -> str:
-        text = " ".join(printable(str(value)).split())
-        return "".join(_SPECIAL.get(character, character) for character in text)
-
-    key = re.sub(r"[^A-Za-z0-9:._-]+", "-", name)  # no character that steers TeX, and none that ends a label
     long = [c for c in table if table[c].astype(str).str.len().max() > LONG]  # NaN without rows: not long
     broken = f"p{{{0.6 / max(len(long), 1):.2f}\\linewidth}}"
     columns = "".join(
         broken if c in long else "r" if pd.api.types.is_numeric_dtype(table[c]) else "l" for c in table
     )
-    lines = [r"\begin{table}", r"\centering", rf"\caption{{{cell(caption)}}}", rf"\label{{tab:{key}}}"]
-    lines += [rf"\begin{{tabular}}{{{columns}}}", r"\toprule"]
-    lines += [" & ".join(cell(c) for c in table.columns) + r" \\", r"\midrule"]
-    rows = [" & ".join(cell(v) for v in row) + r" \\" for row in table.itertuples(index=False)]
-    lines += [
-        f"{{}}{row}" if row.startswith(("[", "*")) else row for row in rows
-    ]  # no argument of the \\ before
-    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}", ""])
+    styled = table.reset_index(drop=True).style.format(_as_latex, na_rep="-").hide(axis="index")
+    return styled.format_index(_as_latex, axis="columns").to_latex(
+        environment="table",
+        position_float="centering",
+        caption=_as_latex(caption),
+        label=f"tab:{re.sub(r'[^A-Za-z0-9:._-]+', '-', name)}",
+        column_format=columns,
+        hrules=True,
+    )
 
 
 def _listed(items: list[str]) -> str:
