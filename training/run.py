@@ -15,6 +15,7 @@ import os
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,7 +30,7 @@ from medsam_nb.models import miniature
 from training import batches, held_out, initialisation, label_volumes, samples
 from training.curves import HELD_OUT_COLUMNS, LOSS_COLUMNS, Log, draw_curves
 from training.plan import Plan, Stage, as_content, fading, learning_rate, read_plan
-from training.weights import Averager, Trained, build, has_memory
+from training.weights import Averager, Trained, build, denormals_as_zero, has_memory
 
 SAVE_SECONDS = 60
 
@@ -206,8 +207,8 @@ class Trainer:
 def _work(rank: int, ranks: int, plan: Plan, out: Path, device: str, rendezvous: str) -> None:
     if device == "cpu":
         torch.set_num_threads(1)
-        torch.set_flush_denormal(True)
-    Trainer(plan, out, device, rank, ranks).run(rendezvous)
+    with denormals_as_zero() if device == "cpu" else nullcontext():
+        Trainer(plan, out, device, rank, ranks).run(rendezvous)
     if ranks > 1:
         torch.distributed.destroy_process_group()
 

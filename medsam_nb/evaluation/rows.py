@@ -245,6 +245,7 @@ def evaluate_3d(
     common = _case_facts(case, model, "3d", options.protocol) | {
         "mask_scope": options.mask_scope,
         "frames": options.frames,
+        "memory": options.window.name,
         "prompt_source": source.name,
     }
     given = source.given(case) if source.kind == "file" else {}

@@ -12,6 +12,7 @@ FRAMES = ("image", "video")
 BEYOND = ("repeated", "interpolated")
 TRAINED_MEMORIES = 7
 TRAINED_POINTERS = 16
+RELEASED_MEMORY = "released"
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,26 @@ class MemoryWindow:
                     f"memory window, {name}", f"is {value!r}.", f"Use a whole number, {allowed}."
                 )
         require_known("window, beyond", self.beyond, BEYOND, what="way beyond the trained memories")
+
+    @property
+    def name(self) -> str:
+        """What tables call it: what differs from the released model's, or "released".
+
+        Examples
+        --------
+        >>> MemoryWindow().name, MemoryWindow(2).name, MemoryWindow(1, pointers=1).name
+        ('released', '2 memories', '1 memory, 1 pointer')
+        >>> MemoryWindow(stride=3).name, MemoryWindow(9, beyond="interpolated").name
+        ('7 memories, stride 3', '9 memories, interpolated')
+        """
+        if self == MemoryWindow():
+            return RELEASED_MEMORY
+        parts = [f"{self.memories} {'memory' if self.memories == 1 else 'memories'}"]
+        parts += [f"stride {self.stride}"] if self.stride > 1 else []
+        if self.pointers != TRAINED_POINTERS:
+            parts.append(f"{self.pointers} {'pointer' if self.pointers == 1 else 'pointers'}")
+        parts += [self.beyond] if not self.is_exact else []
+        return ", ".join(parts)
 
     @property
     def is_exact(self) -> bool:

@@ -23,7 +23,7 @@ from training import appearance, batches, initialisation, label_volumes, run
 from training import samples as data
 from training.muon import build_optimisers, orthogonalise
 from training.plan import Plan, Stage, read_plan
-from training.weights import build
+from training.weights import build, denormals_as_zero
 
 
 @pytest.fixture(scope="module")
@@ -396,3 +396,11 @@ def test_sequences_are_tracked_as_the_designs_are(pool, direction, kind, monkeyp
         assert (shown.numpy() != item.mask).sum() <= 2
         compared += int(item.mask.any())
     assert compared >= 4
+
+
+def test_training_leaves_the_smallest_numbers_as_they_were():
+    """The processor's setting would otherwise change what NumPy computes later in this process."""
+    smallest = np.array(5e-324)
+    with denormals_as_zero():
+        assert smallest * 1.0 == 0
+    assert smallest * 1.0 > 0
