@@ -8,6 +8,7 @@ __getattr__, __dir__, __all__ = lazy.attach(
         "claims",
         "designs",
         "distance",
+        "memory",
         "models",
         "prompts",
         "robustness",

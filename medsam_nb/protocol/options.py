@@ -1,5 +1,6 @@
 """How a volume is propagated, beyond its design: one object, checked when it is made, recorded as it is."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 from medsam_nb.errors import StudyError, require_known
@@ -88,6 +89,26 @@ class MemoryWindow:
     def reach(self) -> int:
         """How many slices back a spatial memory may be read."""
         return max(1, (self.memories - 2) * self.stride + 1) if self.memories > 1 else 0
+
+
+def windows(
+    memory_counts: Sequence[int], memory_strides: Sequence[int], pointer_counts: Sequence[int]
+) -> list[MemoryWindow]:
+    """Return the released memory and windows that differ from it in one respect each.
+
+    Last comes, if both are asked for, one memory with one pointer: nothing but the prompted slices.
+
+    Examples
+    --------
+    >>> [window.name for window in windows([1, 7], [1, 2], [1])]
+    ['released', '1 memory', '7 memories, stride 2', '7 memories, 1 pointer', '1 memory, 1 pointer']
+    """
+    found = [MemoryWindow()]
+    found += [MemoryWindow(number) for number in memory_counts]
+    found += [MemoryWindow(stride=stride) for stride in memory_strides]
+    found += [MemoryWindow(pointers=number) for number in pointer_counts]
+    found += [MemoryWindow(1, pointers=1)] if 1 in memory_counts and 1 in pointer_counts else []
+    return list(dict.fromkeys(found))
 
 
 @dataclass(frozen=True)

@@ -110,9 +110,11 @@ class Run:
         workers: int,
         features_gb: float,
         masks: Sequence[str] = (),
+        variants: Sequence[Mapping[str, object]] = ({},),
+        name: str = "",
         **parameters: object,
     ) -> pd.DataFrame:
-        """Compute what is not stored yet, and return the tidy table of a task; keep it as `results_<task>`.
+        """Compute what is not stored yet, and return the tidy table of a task; keep it as `results_<name>`.
 
         Parameters
         ----------
@@ -127,6 +129,10 @@ class Run:
             Disk for encoded slices; 0 for none.
         masks : sequence of str
             Names of designs whose masks are kept in 3D; see `export_masks`.
+        variants : sequence of mapping
+            Parameters that differ: every case is computed with each, and the rows stand in one table.
+        name : str
+            Of the table; the task's if empty. Only those of the tasks are the results of a study (`results`).
         **parameters
             Of `units.plan_units` and of the task.
 
@@ -137,21 +143,27 @@ class Run:
         """
         from medsam_nb.evaluation import units
 
-        planned = units.plan_units(
-            task,
-            self.case_folders(data_sets, prepared_dir),
-            [self.manifest.checkpoint(name) for name in models],
-            weights_dir=self.root / weights_dir,
-            features=(self.folder / "features", features_gb),
-            masks=(self.folder / "masks", masks) if masks else None,
-            **parameters,
-        )
+        planned = [
+            unit
+            for variant in variants
+            for unit in units.plan_units(
+                task,
+                self.case_folders(data_sets, prepared_dir),
+                [self.manifest.checkpoint(model) for model in models],
+                weights_dir=self.root / weights_dir,
+                features=(self.folder / "features", features_gb),
+                masks=(self.folder / "masks", masks) if masks else None,
+                **parameters,
+                **variant,
+            )
+        ]
+        name = name or task
         self.outcome = units.run_units(planned, self.store, workers=workers, label=task.upper())
-        report.save_table(self.outcome, self.folder, f"units_{task}")
+        report.save_table(self.outcome, self.folder, f"units_{name}")
         units.require_results(self.outcome)
         keys = units.finished(planned, self.store)
         table = self.store.read(keys)
-        report.save_table(table, self.folder, f"results_{task}")
+        report.save_table(table, self.folder, f"results_{name}")
         record = units.provenance(self.store, keys, planned[0].plain_parameters)
         report.add_provenance(self.folder, self.notebook, record)
         return table
