@@ -177,7 +177,10 @@ def test_folders_with_a_series_are_images(tmp_path):
 @pytest.mark.parametrize(
     ("patterns", "words"),
     [
-        ({"images": "{case}/{what}.nii"}, "{what} is no placeholder; known: {case}, {object}, {part}"),
+        (
+            {"images": "{case}/{what}.nii"},
+            "{what} is no placeholder; known: {case}, {patient}, {object}, {part}",
+        ),
         ({"images": "{case}/{object}.nii"}, "only `{case}` may stand in it"),
         ({"images": "images/a.nii"}, "String should match pattern"),
         ({"masks": "../{case}.nii"}, "must be a path below the folder"),
