@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from medsam_nb.data.pictures import REDUCED, luminance
-from medsam_nb.data.reading import MISSING_FILE, ReadVolume, require_memory, require_sound
+from medsam_nb.data.reading import MISSING_FILE, ReadVolume, guarded, require_memory, require_sound
 from medsam_nb.errors import InputError
 from medsam_nb.manifest.layouts import ArraysLayout
 from medsam_nb.protocol.volume import Volume
@@ -73,7 +73,7 @@ def _from_npz(path: Path, name: str, layout: ArraysLayout) -> tuple[np.ndarray, 
     if not zipfile.is_zipfile(path):
         raise InputError(path, "is no .npz file.", "It may be truncated: copy or download it again.")
     with zipfile.ZipFile(path) as archive:
-        there = [one.removesuffix(".npy") for one in archive.namelist() if one.endswith(".npy")]
+        there = _names_in_npz(path)
         return _looked_up(path, name, layout, there, lambda wanted: _read_npy(path, archive, wanted))
 
 
@@ -95,15 +95,8 @@ def _read_npy(path: Path, archive: zipfile.ZipFile, name: str) -> np.ndarray:
 
 def _from_hdf5(path: Path, name: str, layout: ArraysLayout) -> tuple[np.ndarray, np.ndarray | None]:
     """Return a data set of an HDF5 file and its spacing, or None."""
-    try:
-        import h5py
-    except ImportError as error:
-        raise InputError(
-            path, "is read with the package h5py, which is not installed.", "Run `pip install h5py`."
-        ) from error
+    h5py, there = _h5py(path), _names_in_hdf5(path)
     with h5py.File(path, "r") as file:
-        there: list[str] = []
-        file.visititems(lambda key, item: there.append(key) if isinstance(item, h5py.Dataset) else None)
 
         def read(wanted: str) -> np.ndarray | None:
             found = file.get(wanted)
@@ -171,3 +164,31 @@ def _spacing(
     values = stated.ravel().astype(float).tolist()
     ordered = values[::-1] if layout.spacing_axes == "xyz" else values
     return tuple([1.0, *ordered] if len(ordered) == 2 else ordered)
+
+
+def names_of_arrays(path: Path, kind: str) -> list[str]:
+    """Return the names of the arrays in an .npz ("npz") or HDF5 ("hdf5") file, without reading them."""
+    return list(guarded(_names_in_npz if kind == "npz" else _names_in_hdf5, path))
+
+
+def _names_in_npz(path: Path) -> list[str]:
+    with zipfile.ZipFile(path) as archive:
+        return [one.removesuffix(".npy") for one in archive.namelist() if one.endswith(".npy")]
+
+
+def _names_in_hdf5(path: Path) -> list[str]:
+    h5py = _h5py(path)
+    names: list[str] = []
+    with h5py.File(path, "r") as file:
+        file.visititems(lambda key, item: names.append(key) if isinstance(item, h5py.Dataset) else None)
+    return names
+
+
+def _h5py(path: Path):
+    try:
+        import h5py
+    except ImportError as error:
+        raise InputError(
+            path, "is read with the package h5py, which is not installed.", "Run `pip install h5py`."
+        ) from error
+    return h5py
