@@ -80,6 +80,26 @@ def fetch(
 
 
 @app.command()
+def describe(
+    folder: Annotated[Path, typer.Argument(help="Images and masks of your own.")],
+    out: Annotated[Path | None, typer.Option(help="A new manifest file; printed without it.")] = None,
+) -> None:
+    """Look at a folder and write the row of a manifest that fits; what it cannot know stands in comments."""
+    from medsam_nb.errors import InputError
+    from medsam_nb.files import write_study_file
+    from medsam_nb.workbook.describing import describe_folder
+
+    if out is not None and out.exists():
+        raise InputError(out, "is there already.", "Choose another name, or move it away.")
+    found = describe_folder(folder)
+    if out is None:
+        print(found.text, end="")
+        return
+    write_study_file(out, found.text.encode())
+    print(f"{out}: {found.cases} cases in the row {found.name}, {len(found.questions)} questions left open.")
+
+
+@app.command()
 def data_sets() -> None:
     """List every data set of the manifest with its access, licence and state (the README's table)."""
     from medsam_nb.manifest.reading import load_manifest

@@ -26,8 +26,8 @@ COMPUTING_PACKAGES = (
 )
 # Packages that read images.
 READING_PACKAGES = (
-    *("highdicom", "nibabel", "nilearn", "numpy", "opencv-python-headless", "pillow", "pydicom", "scipy"),
-    "SimpleITK",
+    *("h5py", "highdicom", "nibabel", "nilearn", "numpy", "opencv-python-headless", "pillow", "pydicom"),
+    *("scipy", "SimpleITK"),
 )
 
 

@@ -2,8 +2,10 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict
+from math import ceil
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,7 @@ from medsam_nb.data.prepared import CASE_FILES, is_unchanged, read_record, write
 from medsam_nb.data.sources import RawCase, Source
 from medsam_nb.errors import InputError, WorkbookError, printable
 from medsam_nb.files import remove_made
+from medsam_nb.manifest.layouts import ArraysLayout
 from medsam_nb.manifest.rows import DataSet
 from medsam_nb.protocol import intensity
 from medsam_nb.protocol.volume import Case, Volume, canonical, reoriented, slice_plane
@@ -23,8 +26,9 @@ from medsam_nb.provenance import PREPARED_CASES, READING_PACKAGES, code_sha256, 
 # What decides a prepared case besides its files; the rest of a row may be edited freely.
 DECIDING_FIELDS = {
     "name", "modality", "dimension", "objects", "ignored_labels", "slice_axis", "intensity",
-    "mask_threshold", "mask_colours", "mask_geometry", "may_be_empty", "colour",
+    "mask_threshold", "mask_colours", "mask_geometry", "may_be_empty", "colour", "margin_mm",
 }  # fmt: skip
+SAME_NUMBER = 1e-6  # a margin of 9 mm is three slices of 3 mm, whatever rounding says
 MANY_LABELS = 40  # more that no row names are rather the grey levels of an image
 
 
@@ -81,17 +85,47 @@ def build_case(row: DataSet, case_id: str, raw: RawCase, patient_id: str = "") -
             f"dimension {row.dimension}.",
             "Correct `dimension` or `slice_axis` in the row.",
         )
+    kept, affine = slice(None), image.affine
+    if row.margin_mm is not None and objects:
+        kept = _kept_slices(row.margin_mm, labels, objects, image.spacing_mm[0])
+        affine = affine.copy()
+        affine[:3, 3] += kept.start * affine[:3, 0]
     return Case(
         row.name,
         case_id,
         row.modality,
-        Volume(np.ascontiguousarray(image.array, np.float32), image.affine),
-        np.ascontiguousarray(formats.as_labels(labels, case_id).array),  # one number type, one hash
+        Volume(np.ascontiguousarray(image.array[kept], np.float32), affine),
+        np.ascontiguousarray(formats.as_labels(labels, case_id).array[kept]),  # one number type, one hash
         objects,
         row.intensity,
         patient_id,
-        None if colours is None else np.ascontiguousarray(colours.array),
+        None if colours is None else np.ascontiguousarray(colours.array[kept]),
     )
+
+
+def _kept_slices(
+    margin_mm: float, labels: Volume, objects: Mapping[str, tuple[int, ...]], slice_mm: float
+) -> slice:
+    """Return the slices from a margin before the first labelled one to a margin after the last.
+
+    At least one slice is kept on either side, so that what runs on beyond an object can be seen.
+    """
+    values = sorted({value for group in objects.values() for value in group})
+    held = np.flatnonzero(np.isin(labels.array, values).any(axis=(1, 2)))
+    margin = max(1, ceil(margin_mm / slice_mm - SAME_NUMBER))
+    return slice(max(0, int(held[0]) - margin), min(len(labels.array), int(held[-1]) + margin + 1))
+
+
+def _cut(row: DataSet, case: Case, raw: RawCase) -> dict | None:
+    """Return which slices of the source a case holds, or None where it holds all of them."""
+    whole = canonical(raw.image, row.slice_axis)
+    kept, of = len(case.labels), whole.array.shape[0]
+    if kept == of:
+        return None
+    first = int(np.rint(np.linalg.solve(whole.affine, case.image.affine)[0, 3]))
+    return {
+        "margin_mm": row.margin_mm, "first_slice": first, "last_slice": first + kept - 1, "of_slices": of
+    }  # fmt: skip
 
 
 def _few_values(array: np.ndarray, most: int) -> list[float]:
@@ -111,6 +145,8 @@ def _fingerprint(row: DataSet, case_id: str, source: Source | None) -> str:
     else:
         files = [path for path in source.files() if path.exists()]
         parts.append([source.rule, source.names, source.problem, getattr(row.layout, "frame", None)])
+        if isinstance(row.layout, ArraysLayout):  # which arrays of a file, and how they lie
+            parts.append(row.layout.model_dump(mode="json"))
         parts.append([(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files])
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
@@ -186,10 +222,13 @@ def _record(row: DataSet, case: Case, raw: RawCase, source: Source | None) -> di
     facts = [quality.object_facts(name, case.mask(name)) for name in case.objects]
     low, high = intensity.limits(case.image.array, case.intensity, case.case_id)
     digest = case.sha256()
-    placed = source is None or formats.suffix_of(source.image) not in formats.PICTURES  # in space, in mm
+    placed = source is None or not _is_picture(row, source)
     plane = slice_plane(raw.image, row.slice_axis) if placed else ""
     doubts = quality.case_doubts(case)
-    warned = [*doubts.values(), *raw.remarks, *quality.case_warnings(case, facts)]
+    cut = _cut(row, case, raw)
+    words = f"cut to slices {cut['first_slice']} to {cut['last_slice']} of {cut['of_slices']}" if cut else ""
+    said = [*raw.remarks, words] if cut else raw.remarks
+    warned = [*doubts.values(), *said, *quality.case_warnings(case, facts)]
     return {
         "data_set": case.data_set,
         "case_id": case.case_id,
@@ -205,6 +244,7 @@ def _record(row: DataSet, case: Case, raw: RawCase, source: Source | None) -> di
             "affine_zyx_to_ras_mm": raw.image.affine.tolist(),
             "orientation": raw.image.orientation[::-1],  # as (x, y, z), the usual way
         },
+        "cut": cut,
         "data_sha256": digest,
         "line": {
             "shape": " x ".join(map(str, case.labels.shape)),
@@ -222,6 +262,12 @@ def _record(row: DataSet, case: Case, raw: RawCase, source: Source | None) -> di
             "labels_sha256": _array_sha256(case.labels),
         },
     }
+
+
+def _is_picture(row: DataSet, source: Source) -> bool:
+    """Whether a case has no place in space and no millimetres."""
+    is_array = isinstance(row.layout, ArraysLayout)
+    return row.dimension == 2 if is_array else formats.suffix_of(source.image) in formats.PICTURES
 
 
 def _array_sha256(array: np.ndarray) -> str:

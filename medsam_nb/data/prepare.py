@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from medsam_nb.data import patients
 from medsam_nb.data.build import NoObject, build_case, done_case, line_of, prepare_case, remove_case
+from medsam_nb.data.chosen_cases import chosen_cases
 from medsam_nb.data.fetch import fetch
 from medsam_nb.data.layouts.readers import find_cases, notes
 from medsam_nb.data.locks import locked
@@ -149,8 +150,9 @@ def _prepare_rows(
             try:
                 if download and row.files:
                     fetch(row, raw_root)
-                cases = find_cases(row, raw_root)
-                said[row.name] = notes(row, raw_root, cases)
+                found_cases = find_cases(row, raw_root)
+                cases = chosen_cases(row, found_cases)
+                said[row.name] = notes(row, raw_root, found_cases)
                 named = patients.patient_table(row, raw_root)
                 _open(folder)
                 held.enter_context(locked(folder / ".lock", f"prepare {row.name}", wait=True))

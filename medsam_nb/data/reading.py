@@ -20,6 +20,7 @@ NIFTI = (".nii", ".nii.gz")
 ITK = (".nrrd", ".nhdr", ".mha", ".mhd", ".gipl", ".gipl.gz")
 PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 DICOM = (".dcm", ".ima")
+ARRAYS = (".npz", ".h5", ".hdf5")
 MISSING_FILE = "Image and mask must be named as the row's layout says, and a download be complete."
 SWAPPED = "If this is the image, image and mask have changed places."
 SPACINGS_MM = (1e-6, 1e3)  # a molecule, and more than any scanner's voxel

@@ -10,6 +10,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
+from medsam_nb.data.arrays import read_arrays
 from medsam_nb.data.formats import as_labels, one_volume, read_volume, with_data
 from medsam_nb.data.label_maps import combine_masks, majority
 from medsam_nb.data.names import digest_of, folded, with_digest
@@ -17,6 +18,7 @@ from medsam_nb.data.pictures import is_lossy, luminance, read_colour_mask, read_
 from medsam_nb.data.reading import MISSING_FILE, PICTURES, ReadVolume, guarded, suffix_of
 from medsam_nb.data.segments import find_segments
 from medsam_nb.errors import InputError
+from medsam_nb.manifest.layouts import ArraysLayout
 from medsam_nb.manifest.rows import DataSet
 from medsam_nb.protocol.volume import Volume, require_same_grid
 
@@ -141,7 +143,10 @@ def read_source(source: Source, row: DataSet) -> RawCase:
         problem = f"its masks are of {', '.join(unknown)}; the row {row.name} has {', '.join(objects)}."
         raise InputError(source.case_id, problem, "Correct the name, or add it to `objects`.")
     colours, colour = None, row.colour == "rgb"
-    image = read_volume(source.image, frame=getattr(row.layout, "frame", None), colour=colour)
+    if isinstance(row.layout, ArraysLayout):
+        image = guarded(read_arrays, source.image, row.layout, row.dimension, colour)
+    else:
+        image = read_volume(source.image, frame=getattr(row.layout, "frame", None), colour=colour)
     if image.array.ndim == 4:
         colours, image = Volume(image.array, image.affine), replace(image, array=luminance(image.array))
     _require_shown_unit(source.image, image, row)
@@ -200,7 +205,9 @@ def _read_mask(
         raise InputError(path, "there is no such file.", MISSING_FILE)
     frame = getattr(row.layout, "frame", None)
     is_picture = suffix_of(path) in PICTURES
-    if is_picture and row.mask_colours is not None:
+    if isinstance(row.layout, ArraysLayout):
+        labels = guarded(read_arrays, path, row.layout, row.dimension, False, image)
+    elif is_picture and row.mask_colours is not None:
         labels = one_volume(path, guarded(read_colour_mask, path, row.mask_colours), frame, True)
     elif is_picture and row.mask_threshold is not None:
         labels = one_volume(path, guarded(read_mask_picture, path, row.mask_threshold), frame, True)

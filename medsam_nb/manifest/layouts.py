@@ -135,6 +135,72 @@ class PairsLayout(Row):
         return self
 
 
+class NnunetLayout(Row):
+    """nnU-Net's raw format, version 1 or 2: `dataset.json`, `imagesTr` and `labelsTr`.
+
+    Regions (labels that overlap, as in BraTS) are objects of the row with all their label values.
+
+    Attributes
+    ----------
+    channel : which input channel is shown to the models: its number, from 0, or its name in `dataset.json`;
+        needed where there are several.
+    """
+
+    name: Literal["nnunet"]
+    channel: Annotated[int, Field(ge=0, le=9999)] | Annotated[str, Field(pattern=r"\S")] | None = None
+
+
+Axes = Literal["zyx", "xyz"]
+Millimetres = Annotated[float, Field(gt=0, le=1000)]
+
+
+class ArraysLayout(Row):
+    """Arrays in NumPy's .npz or in HDF5 files: (z, y, x) or (y, x), the components of a colour last.
+
+    The defaults are the names in the files of the interactive-segmentation challenges. Their boxes are not
+    read: prompts come from the masks, as everywhere.
+
+    Attributes
+    ----------
+    images : files below the data set's folder, in which `{case}` stands for the case's name, and `{patient}`
+        perhaps for the patient's; as in `nifti_pairs`.
+    masks : the same of files that hold the masks; by default they are in the images' files.
+    image, mask : names of the arrays ("group/name" in HDF5).
+    spacing : name of an array, or of an attribute of the image in HDF5, with the distance between voxels in
+        mm; by default "spacing", if there is one.
+    spacing_axes : the order of its numbers; "xyz" as SimpleITK states them.
+    spacing_mm : or the distances themselves (z, y, x), the same for all cases.
+    axes : the order of the arrays' axes; "xyz" where they were saved as nibabel reads them.
+    """
+
+    name: Literal["npz", "hdf5"]
+    images: CasePattern
+    masks: CasePattern | None = None
+    image: str = Field(default="imgs", min_length=1)
+    mask: str = Field(default="gts", min_length=1)
+    spacing: str | None = Field(default=None, min_length=1)
+    spacing_axes: Axes = "xyz"
+    spacing_mm: tuple[Millimetres, Millimetres, Millimetres] | None = Field(default=None, strict=False)
+    axes: Axes = "zyx"
+
+    @property
+    def names_patients(self) -> bool:
+        """Whether the patterns say which cases are of one patient."""
+        return PATIENT in self.images
+
+    @model_validator(mode="after")
+    def _plain(self) -> Self:
+        if self.spacing and self.spacing_mm:
+            raise ValueError("give `spacing`, a name in the files, or `spacing_mm`, the numbers; not both")
+        if self.masks is not None and (PATIENT in self.masks) != (PATIENT in self.images):
+            raise ValueError("`{patient}` must stand in both patterns, `images` and `masks`, or in neither")
+        if any(word in f"{self.images}{self.masks}" for word in ("{object}", "{part}")):
+            raise ValueError(
+                "one file holds all masks of a case: only `{case}` and `{patient}` may stand here"
+            )
+        return self
+
+
 class ListedCase(Row):
     """One case with its files named one by one.
 
@@ -230,6 +296,8 @@ Layout = Annotated[
     | AutopetLayout
     | DukeBreastLayout
     | PairsLayout
+    | NnunetLayout
+    | ArraysLayout
     | ListedLayout
     | Mni152Layout
     | SimulatedLayout,

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from medsam_nb.errors import ManifestError, require_known
 from medsam_nb.files import locate, read_yaml
 from medsam_nb.manifest.layouts import (
+    ArraysLayout,
     AutopetLayout,
     BratsLayout,
     CommonLayout,
@@ -16,6 +17,7 @@ from medsam_nb.manifest.layouts import (
     ListedCase,
     ListedLayout,
     Mni152Layout,
+    NnunetLayout,
     PairsLayout,
     SimulatedCase,
     SimulatedLayout,
@@ -111,7 +113,8 @@ def _known_fields(location: tuple) -> list[str]:
             "files": File, "expected": Expected, "intensity": Intensity, "listed": ListedLayout,
             "mni152": Mni152Layout, "simulated": SimulatedLayout, "nifti_pairs": PairsLayout,
             "picture_pairs": PairsLayout, "brats": BratsLayout, "autopet": AutopetLayout,
-            "duke_breast": DukeBreastLayout,
+            "duke_breast": DukeBreastLayout, "nnunet": NnunetLayout, "npz": ArraysLayout,
+            "hdf5": ArraysLayout,
         }.get(part, CommonLayout if part == "layout" else model)  # fmt: skip
         if "cases" in location[2:-1]:
             model = SimulatedCase if "simulated" in location else ListedCase

@@ -103,6 +103,10 @@ class DataSet(Row):
     colour : "rgb" shows coloured pictures to the models in colour; "grey" reduces them to luminance.
     patient : which cases are of one patient: a regular expression with one group, which is the patient in a
         case's name (or `{patient}` in the patterns of the layout, or `patient` of listed cases, or a table).
+    cases : names of the cases that count, where not all of the folder are wanted; `*` stands for any text.
+    left_out_cases : names of cases that do not count, in the same form.
+    margin_mm : how much of a volume is kept before the first and after the last slice that holds an object;
+        the rest is cut off, so that a sweep ends there. All of it is kept by default.
     patient_table : CSV file below the data set's folder with the columns case_id and patient.
     accuracy : whether the masks are a truth to measure against; otherwise a format example.
     seen_by : checkpoints that were trained on this data set, each with where that is published.
@@ -128,6 +132,9 @@ class DataSet(Row):
     colour: Literal["grey", "rgb"] = "grey"
     patient: str | None = None
     patient_table: RelativePath | None = None
+    cases: Annotated[list[Words], Field(min_length=1)] | None = None
+    left_out_cases: list[Words] = []
+    margin_mm: float | None = Field(default=None, ge=0)
     layout: Layout
     folder: RelativePath = ""
     access: Literal["open", "login", "agreement", "embedded", "own"] = "own"
@@ -151,6 +158,8 @@ class DataSet(Row):
             raise ValueError(f"labels {both} are both an object and ignored")
         if self.access in ("login", "agreement") and not self.steps:
             raise ValueError("access behind a login or agreement needs `steps` that say how to get it")
+        if self.margin_mm is not None and self.dimension == 2:
+            raise ValueError("`margin_mm` cuts volumes; a picture has no slices before and after an object")
         require_different((file.path for file in self.files), "the path")
         return self
 

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
@@ -178,3 +179,32 @@ def test_the_rules_of_the_shipped_rows():
 def test_two_pictures_of_one_patient_are_told_apart_by_their_patient(tmp_path):
     table = prepared(tmp_path, patient=r"^(p\d+)_")
     assert np.array_equal(table.groupby("patient_id").size(), [2, 1])
+
+
+def test_bids_with_sessions(tmp_path):
+    """Subjects and sessions, masks among the derivatives; both sessions of a subject are one patient's."""
+    from medsam_nb.manifest.rows import DataSet
+
+    data = np.random.default_rng(0).integers(0, 900, (12, 14, 6)).astype(np.int16)
+    mask = np.zeros(data.shape, np.uint8)
+    mask[3:8, 3:8, 2:4] = 1
+    for subject, session in (("01", "pre"), ("01", "post"), ("02", "pre")):
+        name = f"sub-{subject}/ses-{session}/anat/sub-{subject}_ses-{session}"
+        for place, array in ((f"{name}_T1w", data), (f"derivatives/manual/{name}_dseg", mask)):
+            path = tmp_path / "raw" / "own" / f"{place}.nii.gz"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            nib.save(nib.Nifti1Image(array, np.diag([1, 1, 4, 1.0])), path)
+    name = "sub-{patient}/ses-{case}/anat/sub-{patient}_ses-{case}"
+    row = DataSet.model_validate(
+        {
+            "name": "own", "title": "Own", "modality": "MRI", "dimension": 3, "objects": {"lesion": [1]},
+            "intensity": {"policy": "percentile"},
+            "layout": {
+                "name": "nifti_pairs", "images": f"{name}_T1w.nii.gz",
+                "masks": f"derivatives/manual/{name}_dseg.nii.gz",
+            },
+        }
+    )  # fmt: skip
+    table = prepare(row, tmp_path / "raw", tmp_path / "prepared", progress=False).set_index("case_id")
+    assert set(table.status) == {"ok"} and set(table.data_set_notes) == {""}
+    assert patients_of(table) == {"01_pre": "01", "01_post": "01", "02_pre": "02"}

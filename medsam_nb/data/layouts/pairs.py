@@ -5,7 +5,7 @@ from pathlib import Path
 
 from medsam_nb.data.layouts.patterns import Match, filled, find_matches, literal_length
 from medsam_nb.data.names import clean_name, natural, visible
-from medsam_nb.data.reading import DICOM, ITK, NIFTI, PICTURES, suffix_of
+from medsam_nb.data.reading import ARRAYS, DICOM, ITK, NIFTI, PICTURES, suffix_of
 from medsam_nb.data.sources import Source, require_found, several
 from medsam_nb.manifest.rows import DataSet
 
@@ -30,9 +30,24 @@ def find_pairs(folder: Path, row: DataSet) -> list[Source]:
     return require_found(sources, folder, looked_for + (f"; {others}" if others else ""))
 
 
+def find_arrays(folder: Path, row: DataSet) -> list[Source]:
+    """Find files of arrays; a file holds image and mask, unless the row says where the masks lie."""
+    if row.layout.masks is not None:
+        return find_pairs(folder, row)
+    sources = []
+    for match in find_matches(folder, row.layout.images):
+        patient = match.values.get("patient", "")
+        called = "_".join(filter(None, (patient, match.values["case"])))
+        sources.append(Source(clean_name(called), match.path, (match.path,), patient=patient))
+    others = unused_files(folder, row, sources)
+    return require_found(sources, folder, row.layout.images + (f"; {others}" if others else ""))
+
+
 def _patterns(row: DataSet) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return the patterns of images and masks; of a default one for each ending."""
     layout = row.layout
+    if layout.name not in DEFAULTS:
+        return (layout.images,), (layout.masks or layout.images,)
     return tuple(
         (given,) if given else tuple(default + ending for ending in ENDINGS[layout.name])
         for given, default in zip((layout.images, layout.masks), DEFAULTS[layout.name], strict=True)
@@ -94,7 +109,7 @@ def unused_files(folder: Path, row: DataSet, sources: Sequence[Source]) -> str:
     used = {path for source in sources for path in (source.image, *source.masks)}
     series = {path for path in used if path.is_dir()}
     places = {folder / _fixed_part(pattern) for group in _patterns(row) for pattern in group}
-    known = (*NIFTI, *ITK, *PICTURES, *DICOM)
+    known = (*NIFTI, *ITK, *PICTURES, *DICOM, *ARRAYS)
     files = {path for place in places for path in place.rglob("*") if suffix_of(path) in known}
     left = [path for path in visible(files - used) if path.is_file() and not series & set(path.parents)]
     if not left:

@@ -6,7 +6,7 @@ them, and accents however a system spells them.
 
 import re
 import unicodedata
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,12 +46,30 @@ def find_matches(folder: Path, pattern: str, names: Mapping[str, Collection[str]
     expressions = [_expression(pattern, names, greedy) for greedy in (True, False)]
     found = []
     for path in visible(folder.glob(_glob(pattern))):
-        text = unicodedata.normalize("NFC", path.relative_to(folder).as_posix())
-        matches = [match for expression in expressions if (match := expression.fullmatch(text))]
+        matches = _values(expressions, path.relative_to(folder).as_posix())
         if matches:
-            known = [match for match in matches if match.groupdict().get("case") in names.get("case", ())]
-            found.append(Match(path, (known or matches)[0].groupdict()))
+            known = [values for values in matches if values.get("case") in names.get("case", ())]
+            found.append(Match(path, (known or matches)[0]))
     return found
+
+
+def values_in(pattern: str, paths: Iterable[str]) -> dict[str, dict[str, str]]:
+    """Return those of the paths that fit a pattern, with what its placeholders stand for in them.
+
+    Examples
+    --------
+    >>> values_in("{case}/ct.nii", ["a/ct.nii", "b/ct.nii", "b/seg.nii"])
+    {'a/ct.nii': {'case': 'a'}, 'b/ct.nii': {'case': 'b'}}
+    """
+    expression = _expression(pattern, {}, False)
+    found = ((path, _values([expression], path)) for path in paths)
+    return {path: values[0] for path, values in found if values}
+
+
+def _values(expressions: Iterable[re.Pattern], path: str) -> list[dict[str, str]]:
+    text = unicodedata.normalize("NFC", path)
+    matches = (expression.fullmatch(text) for expression in expressions)
+    return [match.groupdict() for match in matches if match]
 
 
 def _glob(pattern: str) -> str:
@@ -78,7 +96,7 @@ def _expression(pattern: str, names: Mapping[str, Collection[str]], greedy: bool
             text += f"(?P={name})"
         else:
             one_of = "|".join(map(re.escape, sorted(names.get(name, ()), key=len, reverse=True)))
-            any_text = ANY.get(name) or one_of
+            any_text = ANY.get(name) or one_of or "[^/]+"
             text += f"(?P<{name}>{any_text}{'' if greedy or name != 'case' else '?'})"
         seen.add(name)
     return re.compile(f"{text}(?i:{re.escape(ending)})")

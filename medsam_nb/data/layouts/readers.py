@@ -10,7 +10,8 @@ import numpy as np
 
 from medsam_nb.data.layouts import images as pictures
 from medsam_nb.data.layouts import volumes
-from medsam_nb.data.layouts.pairs import find_pairs, unused_files
+from medsam_nb.data.layouts.nnunet import find_nnunet
+from medsam_nb.data.layouts.pairs import find_arrays, find_pairs, unused_files
 from medsam_nb.data.sources import RawCase, Source, read_source, require_found
 from medsam_nb.errors import InputError
 from medsam_nb.manifest.rows import DataSet
@@ -89,6 +90,9 @@ def simulated_ids(row: DataSet) -> list[str]:
 FINDERS: dict[str, Callable[[Path, DataSet], list[Source]]] = {
     "nifti_pairs": find_pairs,
     "picture_pairs": find_pairs,
+    "npz": find_arrays,
+    "hdf5": find_arrays,
+    "nnunet": find_nnunet,
     "listed": find_listed,
     "msd": volumes.find_msd,
     "lits": volumes.find_lits,
@@ -138,7 +142,7 @@ def find_cases(row: DataSet, raw_root: Path) -> dict[str, Source | None]:
 
 def notes(row: DataSet, raw_root: Path, cases: Mapping[str, Source | None]) -> str:
     """Return what is to be said of a data set's folder as a whole: image files that belong to no case."""
-    if row.layout.name not in ("nifti_pairs", "picture_pairs"):
+    if row.layout.name not in ("nifti_pairs", "picture_pairs", "npz", "hdf5"):
         return ""  # archives hold much that is no case, and listed cases are all that is wanted
     return unused_files(Path(raw_root) / row.raw_folder, row, list(cases.values()))
 
