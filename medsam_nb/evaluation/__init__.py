@@ -6,10 +6,12 @@ __getattr__, __dir__, __all__ = lazy.attach(
     __name__,
     submodules=[
         "clicks",
+        "correction_loops",
         "mask_choices",
         "masks",
         "propagation",
         "reference",
+        "reference_loops",
         "rows",
         "single_slices",
         "store",
