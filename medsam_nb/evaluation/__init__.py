@@ -7,6 +7,7 @@ __getattr__, __dir__, __all__ = lazy.attach(
     submodules=[
         "clicks",
         "correction_loops",
+        "correction_rows",
         "mask_choices",
         "masks",
         "propagation",

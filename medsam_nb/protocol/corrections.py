@@ -14,6 +14,8 @@ from medsam_nb.protocol.prompts import Prompt, border_distance, deepest_point, l
 
 # What a correction tells the model. A mask is the truth of its slice.
 NEW_INFORMATION = ("one_point", "one_box", "mask")
+# What is corrected begins with one prompt, given in one call.
+INITIAL_PROMPTS = ("one_point", "point_per_component", "one_box")
 CLICKS = "clicks"  # the strategy in 2D
 # In 3D: prompts into the running predictor; the same prompts, at the end, into a fresh one; and a fresh
 # predictor in every loop.

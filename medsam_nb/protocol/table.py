@@ -15,7 +15,7 @@ from medsam_nb.errors import InputError
 
 # The tidy table: one row per value. `slice_index` is missing where the value is of a whole volume.
 COLUMNS = {
-    "task": "string",  # "2d" (every slice prompted) or "3d" (propagated)
+    "task": "string",  # "2d" (every slice prompted), "3d" (propagated), "2d_clicks", "3d_loops" (corrected)
     "data_set": "string",
     "modality": "string",
     "case_id": "string",
@@ -30,6 +30,11 @@ COLUMNS = {
     "protocol": "string",  # "corrected" or "released"
     "prompt_source": "string",  # "truth", "jittered:SHARE:REPEAT" or "file:NAME:HASH" (prompt_sources)
     "frames": "string",  # options.FRAMES: how slices were resized for the network
+    "strategy": "string",  # of corrections only: corrections.CLICKS, RUNNING, RESTARTED or FRESH
+    "new_information": "string",  # of corrections only: corrections.NEW_INFORMATION
+    "loop": "Int64",  # of corrections only: how many were made; 0 after the initial prompt
+    "n_prompts": "Int64",  # of corrections only: given so far, on the slice (2D) or in the volume (3D)
+    "ended": "string",  # of corrections only: why no further one was made although more were allowed
     "slice_index": "Int64",
     "prompted_slices": "string",  # 3D only: ascending, joined by ";"
     "distance_slices": "Int64",  # 3D only: to the nearest prompted slice, negative before it
@@ -49,7 +54,7 @@ COLUMNS = {
 # What tells one cell of the experiment from another, beside data set, case, object and slice.
 FACTORS = (
     *("task", "model", "prompt", "mask_choice", "frame_choice", "direction", "mask_scope", "protocol"),
-    *("frames", "prompt_source"),
+    *("frames", "prompt_source", "strategy", "new_information", "loop"),
 )
 # What tells rows apart; the rest of the columns describe or measure.
 KEY_COLUMNS = [
@@ -63,6 +68,7 @@ KEY_COLUMNS = [
         "slice_index",
         "prompted_slices",
         "metric",
+        *("strategy", "new_information", "loop"),
         "run_key",
     ),
 ]

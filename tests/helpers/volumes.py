@@ -8,6 +8,8 @@ import numpy as np
 
 from medsam_nb.manifest.reading import load_manifest
 from medsam_nb.models.checkpoints import load_model
+from medsam_nb.protocol.intensity import Intensity
+from medsam_nb.protocol.volume import Case, Volume
 
 ROOT = Path(__file__).parents[2]
 HEIGHT, WIDTH = 40, 52
@@ -48,3 +50,18 @@ def counted(network):
     finally:
         for hook in hooks:
             hook.remove()
+
+
+def disc_case() -> Case:
+    """Five slices of 48 x 60 with two bright discs (one object) and a dark bar (another)."""
+    rows, columns = np.ogrid[:48, :60]
+    labels = np.zeros((5, 48, 60), np.uint8)
+    for index in (1, 2, 3):
+        labels[index][(rows - 15) ** 2 + (columns - 15) ** 2 <= (5 + index) ** 2] = 1
+        labels[index][(rows - 32) ** 2 + (columns - 42) ** 2 <= 36] = 1
+    labels[2:4, 40:44, 5:30] = 2
+    noise = np.random.default_rng(0).normal(0, 8, labels.shape)
+    image = np.choose(labels, [100, 200, 30]) + noise
+    volume = Volume.from_spacing(image.astype(np.float32), (4.0, 1.0, 1.0))
+    objects = {"discs": (1,), "bar": (2,)}
+    return Case("made_up", "a", "simulated", volume, labels, objects, Intensity("window", 0, 255), "p")
