@@ -9,7 +9,9 @@ import lazy_loader as lazy
 __getattr__, __dir__, __all__ = lazy.attach(
     __name__,
     submodules=[
+        "corrections",
         "designs",
+        "effort",
         "intensity",
         "metrics",
         "options",

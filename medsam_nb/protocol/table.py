@@ -16,7 +16,7 @@ from medsam_nb.protocol.options import RELEASED_MEMORY
 
 # The tidy table: one row per value. `slice_index` is missing where the value is of a whole volume.
 COLUMNS = {
-    "task": "string",  # "2d" (every slice prompted) or "3d" (propagated)
+    "task": "string",  # "2d" (every slice prompted), "3d" (propagated), "2d_clicks", "3d_loops" (corrected)
     "data_set": "string",
     "modality": "string",
     "case_id": "string",
@@ -32,6 +32,11 @@ COLUMNS = {
     "prompt_source": "string",  # "truth", "jittered:SHARE:REPEAT" or "file:NAME:HASH" (prompt_sources)
     "frames": "string",  # options.FRAMES: how slices were resized for the network
     "memory": "string",  # 3D only: options.MemoryWindow.name, what a tracked slice may attend to
+    "strategy": "string",  # of corrections only: corrections.CLICKS, RUNNING, RESTARTED or FRESH
+    "new_information": "string",  # of corrections only: corrections.NEW_INFORMATION
+    "loop": "Int64",  # of corrections only: how many were made; 0 after the initial prompt
+    "n_prompts": "Int64",  # of corrections only: given so far, on the slice (2D) or in the volume (3D)
+    "ended": "string",  # of corrections only: why no further one was made although more were allowed
     "slice_index": "Int64",
     "prompted_slices": "string",  # 3D only: ascending, joined by ";"
     "distance_slices": "Int64",  # 3D only: to the nearest prompted slice, negative before it
@@ -51,7 +56,7 @@ COLUMNS = {
 # What tells one cell of the experiment from another, beside data set, case, object and slice.
 FACTORS = (
     *("task", "model", "prompt", "mask_choice", "frame_choice", "direction", "mask_scope", "protocol"),
-    *("frames", "memory", "prompt_source"),
+    *("frames", "memory", "prompt_source", "strategy", "new_information", "loop"),
 )
 # What tells rows apart; the rest of the columns describe or measure.
 KEY_COLUMNS = [
@@ -66,6 +71,7 @@ KEY_COLUMNS = [
         "slice_index",
         "prompted_slices",
         "metric",
+        *("strategy", "new_information", "loop"),
         "run_key",
     ),
 ]

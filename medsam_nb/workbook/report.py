@@ -174,8 +174,8 @@ def save_table(table: pd.DataFrame, run_dir: Path, name: str) -> Path:
     return path
 
 
-def read_results(run_dir: Path) -> pd.DataFrame:
-    """Return the tidy tables of 2D and 3D that a study has, one below the other.
+def read_results(run_dir: Path, tasks: Sequence[str] = ("2d", "3d")) -> pd.DataFrame:
+    """Return the tidy tables of tasks that a study has, one below the other.
 
     Raises
     ------
@@ -183,7 +183,7 @@ def read_results(run_dir: Path) -> pd.DataFrame:
         If there is none, or one is damaged.
     """
     folder = Path(run_dir) / "tables"
-    paths = [folder / f"{name}.parquet" for name in ("results_2d", "results_3d")]
+    paths = [folder / f"results_{task}.parquet" for task in tasks]
     found = [_table(path) for path in paths if path.is_file()]
     if not found:
         raise StudyError(

@@ -26,6 +26,7 @@ from medsam_nb.evaluation import masks as label_maps
 from medsam_nb.evaluation.masks import MaskStore
 from medsam_nb.evaluation.store import Store
 from medsam_nb.figures import slices, style
+from medsam_nb.figures.words import label
 from medsam_nb.manifest.disclosure import seen_warnings
 from medsam_nb.manifest.reading import load_manifest
 from medsam_nb.manifest.rows import Manifest
@@ -79,9 +80,9 @@ class Run:
             raise StudyError(path, "there is no such table yet.", "Run the notebook that writes it first.")
         return pd.read_parquet(path)
 
-    def results(self) -> pd.DataFrame:
-        """Return the tidy tables of 2D and 3D that the run has, one below the other."""
-        return report.read_results(self.folder)
+    def results(self, *further: str) -> pd.DataFrame:
+        """Return the tidy tables of 2D, 3D and `further` tasks that the run has, one below the other."""
+        return report.read_results(self.folder, ("2d", "3d", *further))
 
     def case_folders(self, data_sets: Sequence[str], prepared_dir: str | Path) -> list[Path]:
         """Return the folders of the prepared cases of data sets that count for accuracy."""
@@ -118,7 +119,7 @@ class Run:
 
         Parameters
         ----------
-        task : {"2d", "3d"}
+        task : {"2d", "3d", "2d_clicks", "3d_loops"}
         data_sets, models : sequence of str
             Rows of the manifest; format examples are left out.
         prepared_dir, weights_dir : str or Path
@@ -158,7 +159,7 @@ class Run:
             )
         ]
         name = name or task
-        self.outcome = units.run_units(planned, self.store, workers=workers, label=task.upper())
+        self.outcome = units.run_units(planned, self.store, workers=workers, label=label(task))
         report.save_table(self.outcome, self.folder, f"units_{name}")
         units.require_results(self.outcome)
         keys = units.finished(planned, self.store)
