@@ -13,10 +13,10 @@ import numpy as np
 import pandas as pd
 
 from medsam_nb.errors import InputError
-from medsam_nb.statistics.correction import holm, holm_divisors
 from medsam_nb.statistics.declarations import Comparison, declare
 from medsam_nb.statistics.findings import finding
 from medsam_nb.statistics.inference import ALPHA, FEWEST_UNITS, Sample
+from medsam_nb.statistics.multiple_testing import holm, holm_divisors
 from medsam_nb.statistics.pooling import OVERLAPS, check_table, paired_values, patient_means
 from medsam_nb.statistics.signs import ROUND, rank_biserial, signed_rank
 

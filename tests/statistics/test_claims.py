@@ -10,7 +10,7 @@ from medsam_nb.errors import InputError
 from medsam_nb.protocol.designs import ALL_DESIGNS
 from medsam_nb.protocol.table import as_table
 from medsam_nb.statistics import claim_values, claims
-from medsam_nb.statistics.correction import holm
+from medsam_nb.statistics.multiple_testing import holm
 from medsam_nb.statistics.pooling import check_table
 from medsam_nb.statistics.scoreboard import VERDICTS, _verdict, scoreboard
 

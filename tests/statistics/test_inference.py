@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 from statsmodels.stats.multitest import multipletests
 
-from medsam_nb.statistics.correction import holm, holm_divisors
 from medsam_nb.statistics.inference import FEWEST_DATA_SETS, GENERAL, SIGNS_FROM, Sample
+from medsam_nb.statistics.multiple_testing import holm, holm_divisors
 from medsam_nb.statistics.signs import mean_sign_change
 
 MEANS = np.array([0.031, 0.052, -0.012, 0.044, 0.027, 0.061, 0.018])
