@@ -5,10 +5,10 @@ BIN = .venv/bin
 READY = .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce test lint lab train model-report bench soak schema lock clean
+.PHONY: help setup reproduce open-questions test lint lab train model-report bench soak schema lock clean
 
 help:  ## list the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | awk -F'\t' '{printf "  make %-13s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | awk -F'\t' '{printf "  make %-15s %s\n", $$1, $$2}'
 
 # The whole pinned set, checked by hash. uv installs it in a fraction of pip's time; sam2 comes as a
 # source archive, whose build sees the same pinned torch and leaves the CUDA extension out (with it,
@@ -25,6 +25,9 @@ setup: $(READY)  ## create .venv with the pinned packages
 
 reproduce: $(READY)  ## run the demo study; the report is runs/demo/index.html
 	$(BIN)/medsam-nb run studies/demo.yaml
+
+open-questions: $(READY)  ## run the open questions; the report is runs/open_questions/index.html
+	$(BIN)/medsam-nb run studies/open_questions.yaml
 
 test: $(READY)  ## run all tests
 	$(BIN)/python -m pytest -n auto --dist loadfile

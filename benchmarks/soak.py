@@ -393,7 +393,7 @@ def main() -> None:
     if code:
         sys.exit(f"the study does not run without harm:\n{words}")
     (expected,) = re.findall(r"^digest (\w+)$", words, re.MULTILINE)
-    while time.monotonic() - began < 60 * options.minutes:
+    while not tried or time.monotonic() - began < 60 * options.minutes:
         number = sum(tried.values())
         harm = harms[number % len(harms)]
         place = root / f"{number:04d}-{harm.__name__}"

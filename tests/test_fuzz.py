@@ -124,7 +124,7 @@ def in_words(error: WorkbookError) -> None:
 
 CHOSEN = {
     "data_sets": ("mni152", "simulated_xray", "mri_spine", "ct_spleen"),
-    "checkpoints": ("sam2_hiera_large", "miniature_sam"),
+    "checkpoints": ("sam2_hiera_large", "miniature_sam", "medsam"),
 }
 WHOLE = yaml.safe_load((ROOT / "data_manifest.yaml").read_text(encoding="utf-8"))
 SMALL = {kind: {name: WHOLE[kind][name] for name in names} for kind, names in CHOSEN.items()}

@@ -13,7 +13,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, pret
 
 @app.command()
 def train(
-    study: Annotated[Path, typer.Argument(help="Such as training/plans/sam2.yaml.")],
+    plan: Annotated[Path, typer.Argument(help="Such as training/plans/sam2.yaml.")],
     out: Annotated[Path | None, typer.Option(help="Folder of state, logs and result.")] = None,
     minutes: Annotated[
         float | None,
@@ -26,7 +26,7 @@ def train(
     """Train a miniature model from scratch, or go on where a run stopped."""
     from training import run
 
-    print(run.train(study, out or Path("runs/training") / study.stem, minutes, device))
+    print(run.train(plan, out or Path("runs/training") / plan.stem, minutes, device))
 
 
 @app.command()

@@ -1,19 +1,37 @@
-"""A training study: its stages, its file, and the learning rate of a stage."""
+"""A training plan: its stages, its file, and the learning rate of a stage."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import fields, replace
 from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
 
 from medsam_nb.errors import StudyError
 from medsam_nb.files import read_yaml
 from medsam_nb.finetuning.targets import Rules
 from training.samples import SampleOptions
 
+STRICT = {"extra": "forbid", "allow_inf_nan": False}
+UNKNOWN_KEY = "unexpected_keyword_argument"  # pydantic's word for it
 
-@dataclass(frozen=True)
+
+def _without_rules(given: Any) -> Any:
+    """Refuse the rules of a stage in the wrong place: samples take them from the stage."""
+    if isinstance(given, dict) and "rules" in given:
+        raise ValueError("'rules' stand beside `samples`, not in them")
+    return given
+
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Samples = Annotated[SampleOptions, BeforeValidator(_without_rules)]
+
+
+@dataclass(frozen=True, config=STRICT)
 class Stage:
-    """One stage of a training study (see `plans/sam2.yaml`).
+    """One stage of a training plan (see `training/plans/sam2.yaml`).
 
     Attributes
     ----------
@@ -35,74 +53,84 @@ class Stage:
     ema : float
         Decay of the weight average, which is what is evaluated, carried on and saved.
     evaluations : int
-    samples : dict
-        Fields of `samples.SampleOptions`.
-    rules : dict
-        Fields of `targets.Rules`; what is measured while training keeps the defaults.
+    samples : SampleOptions
+    rules : Rules
+        What training asks for; what is measured while training keeps the defaults.
     """
 
     name: str
-    minutes: float
-    lr: float = 1e-3
-    decay_from: float = 0.0
-    decay_to: float = 0.1
+    minutes: Annotated[float, Field(gt=0)]
+    lr: Annotated[float, Field(gt=0)] = 1e-3
+    decay_from: Share = 0.0
+    decay_to: Share = 0.1
     warmup: int = 25
     balanced: int = 0
     video_balanced: int = 0
     aux_weight: float = 0.4
-    correct: float = 0.15
+    correct: Share = 0.15
     presence_weight: float = 1.0
     encoder_grad: bool = False
-    ema: float = 0.998
+    ema: Share = 0.998
     evaluations: int = 2
-    samples: dict = field(default_factory=dict)
-    rules: dict = field(default_factory=dict)
+    samples: Samples = SampleOptions()
+    rules: Rules = Rules()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class Plan:
-    """A training study: which model, on how many ranks, with which stages."""
+    """A training plan: which model, on how many ranks, with which stages."""
 
-    model: str
+    model: Literal["sam2", "sam"]
     stages: tuple[Stage, ...]
     seed: int = 7
-    ranks: int = 2
-    volumes: int = 1200
+    ranks: Annotated[int, Field(ge=1)] = 2
+    volumes: Annotated[int, Field(ge=1)] = 1200
     pool: str = "runs/miniature"
     start_from: str | None = None
 
 
 def read_plan(path: Path, minutes: float | None = None) -> Plan:
-    """Read a study file; `minutes` rescales the stages to that total.
+    """Read a plan; `minutes` rescales the stages to that total.
 
     Raises
     ------
     StudyError
-        For an unknown or missing key or an unknown model, naming the file; see also `read_yaml`.
+        If the file cannot be read, or for an unknown key or a value that cannot be; it names the file, the
+        stage, and what is allowed.
     """
     content, _ = read_yaml(path, error=StudyError)
     try:
-        return _as_study(path, content, minutes)
-    except (KeyError, TypeError, AttributeError) as error:
-        reason = f"has no {error}" if isinstance(error, KeyError) else f"is no training plan ({error})"
-        raise StudyError(path, f"{reason}.", "See training/plans/sam2.yaml.") from error
+        plan = TypeAdapter(Plan).validate_python(content)
+    except ValidationError as error:
+        found = "; ".join(_readable(content, one) for one in error.errors())
+        raise StudyError(path, f"{found}.", "Correct the file.") from error
+    if minutes is None or not plan.stages:
+        return plan
+    factor = minutes / sum(stage.minutes for stage in plan.stages)
+    return replace(plan, stages=tuple(replace(s, minutes=s.minutes * factor) for s in plan.stages))
 
 
-def _as_study(path: Path, content: dict, minutes: float | None) -> Plan:
-    known = {one: {f.name for f in fields(one)} for one in (Stage, SampleOptions, Rules)}
-    for stage in content["stages"]:
-        unknown = set(stage) - known[Stage]
-        unknown |= set(stage.get("samples", {})) - (known[SampleOptions] - {"rules"})
-        unknown |= set(stage.get("rules", {})) - known[Rules]
-        if unknown:
-            raise StudyError(
-                path, f"stage {stage.get('name')!r} has unknown keys {sorted(unknown)}.", "Correct the file."
-            )
-    if content["model"] not in ("sam2", "sam"):
-        raise StudyError(path, f"unknown model {content['model']!r}.", "Use 'sam2' or 'sam'.")
-    factor = 1.0 if minutes is None else minutes / sum(s["minutes"] for s in content["stages"])
-    stages = tuple(Stage(**{**s, "minutes": s["minutes"] * factor}) for s in content["stages"])
-    return Plan(**{**content, "stages": stages})
+def _readable(content: Any, found: dict[str, Any]) -> str:
+    """Return one finding of pydantic in the words of the file: stage, key, and what is allowed."""
+    place, kind = [str(part) for part in found["loc"]], Plan
+    where = ".".join(place) or "the file"
+    if len(place) > 1:  # "stages", the stage's number, and what is wrong in it
+        number = int(place[1])
+        stage = content["stages"][number]
+        name = stage.get("name") if isinstance(stage, dict) else None
+        where = f"stage {number + 1 if name is None else repr(name)}"
+        where += f", {'.'.join(place[2:])}" if place[2:] else ""
+        kind = {"samples": SampleOptions, "rules": Rules}.get(place[2], Stage) if place[3:] else Stage
+    if found["type"] == UNKNOWN_KEY:
+        known = [one.name for one in fields(kind) if (kind, one.name) != (SampleOptions, "rules")]
+        return f"{where}: unknown key; known: {', '.join(known)}"
+    message = found["msg"].removeprefix("Value error, ")
+    return f"{where}: {message}" + ("" if found["type"] == "missing" else f", not {found['input']!r}")
+
+
+def as_content(plan: Plan) -> dict[str, Any]:
+    """Return what a file of this plan would hold: what `read_plan` reads again."""
+    return TypeAdapter(Plan).dump_python(plan, mode="json", exclude_defaults=True)
 
 
 def learning_rate(stage: Stage, step: int, used: float) -> float:

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
 from tqdm import tqdm
 
 from medsam_nb.errors import InputError
@@ -28,6 +27,7 @@ from medsam_nb.protocol.volume import Case
 from medsam_nb.provenance import project_root
 from medsam_nb.workbook import pictures
 from training import report_cases
+from training.weights import denormals_as_zero
 
 SEED = 20240801
 DESIGN = Design("centre_slice", "one_box", "bidirectional", "most_confident_mask")
@@ -177,6 +177,7 @@ def _measure(
     return tables
 
 
+@denormals_as_zero()  # as in training
 def report(
     out: Path, *, images: int = 70, objects: int = 100, weights: Path | None = None, only: str | None = None
 ) -> dict:
@@ -202,7 +203,6 @@ def report(
         raise InputError(weights, "belongs to no model that was named.", "Say which: --only miniature_sam2.")
     root, out = project_root(), Path(out)
     out.mkdir(parents=True, exist_ok=True)
-    torch.set_flush_denormal(True)  # as in training
     pool = report_cases.held_out_pool(out / "pool_report.npy")
     manifest = load_manifest(root / "data_manifest.yaml")
     cases = report_cases.real_cases(manifest, root / "data" / "prepared")

@@ -2,7 +2,7 @@
 
     python -m training train training/plans/sam2.yaml --out runs/miniature/sam2
 
-A study file lists stages; each has a budget in minutes, and its learning rate falls with the used share of
+A plan lists stages; each has a budget in minutes, and its learning rate falls with the used share of
 that budget, so a stage always ends with its decay.  State (weights, average, optimisers, stage, step, clock,
 random state) is written every minute; the same command continues after a kill.  On a CPU, two
 single-threaded ranks average their gradients; on a GPU one process takes larger batches.
@@ -15,7 +15,8 @@ import os
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import asdict
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,12 +25,12 @@ import torch.distributed
 import yaml
 from tqdm import tqdm
 
-from medsam_nb.finetuning import sequence_steps, steps, targets
+from medsam_nb.finetuning import sequence_steps, steps
 from medsam_nb.models import miniature
 from training import batches, held_out, initialisation, label_volumes, samples
 from training.curves import HELD_OUT_COLUMNS, LOSS_COLUMNS, Log, draw_curves
-from training.plan import Plan, Stage, fading, learning_rate, read_plan
-from training.weights import Averager, Trained, build, has_memory
+from training.plan import Plan, Stage, as_content, fading, learning_rate, read_plan
+from training.weights import Averager, Trained, build, denormals_as_zero, has_memory
 
 SAVE_SECONDS = 60
 
@@ -37,37 +38,35 @@ SAVE_SECONDS = 60
 class Trainer:
     """One rank of a training run."""
 
-    def __init__(self, study: Plan, out: Path, device: str, rank: int, ranks: int):
-        self.study, self.out, self.device, self.rank, self.ranks = study, out, device, rank, ranks
-        self.state = {"stage": 0, "step": 0, "clock": 0.0, "total": 0.0, "memory_ready": has_memory(study)}
+    def __init__(self, plan: Plan, out: Path, device: str, rank: int, ranks: int):
+        self.plan, self.out, self.device, self.rank, self.ranks = plan, out, device, rank, ranks
+        self.state = {"stage": 0, "step": 0, "clock": 0.0, "total": 0.0, "memory_ready": has_memory(plan)}
         self.saved = None
         path = out / "state.pt"
         if path.is_file():
             self.saved = torch.load(path, map_location="cpu", weights_only=True)
-            if self.saved["study"] != study.model:
+            if self.saved["study"] != plan.model:
                 raise ValueError(f"{path} holds a run of {self.saved['study']!r}: choose another folder")
             self.state = self.saved["state"]
         self.losses = Log(out / "losses.csv", LOSS_COLUMNS)
         self.scores = Log(out / "held_out.csv", HELD_OUT_COLUMNS)
-        self.held = samples.open_pool(Path(study.pool) / "pool_validation.npy")
+        self.held = samples.open_pool(Path(plan.pool) / "pool_validation.npy")
 
     def run(self, rendezvous: str) -> None:
         """Run the stage at which the state stands (to its end)."""
-        torch.manual_seed(self.study.seed)
-        average = (
-            self.saved["average"] if self.saved else build(self.study, miniature.IMAGE_SIZE).state_dict()
-        )
-        average = self.run_stage(self.study.stages[self.state["stage"]], average, rendezvous)
+        torch.manual_seed(self.plan.seed)
+        average = self.saved["average"] if self.saved else build(self.plan, miniature.IMAGE_SIZE).state_dict()
+        average = self.run_stage(self.plan.stages[self.state["stage"]], average, rendezvous)
         self.state.update(stage=self.state["stage"] + 1, step=0, clock=0.0)
         self.save(average)
-        if self.rank == 0 and self.state["stage"] == len(self.study.stages):
+        if self.rank == 0 and self.state["stage"] == len(self.plan.stages):
             digest = initialisation.save_state(average, self.out / "final.pt")
             print(f"weights: {self.out / 'final.pt'} sha256 {digest}")
 
     def prepare_memory(self, model, source: batches.Batches) -> None:
         """Structured initialisation of the memory attention, from the same images on every rank."""
         pool = samples.open_pool(source.pool_path)
-        images = batches.image_batch(pool, np.random.default_rng(self.study.seed), source.options)["images"]
+        images = batches.image_batch(pool, np.random.default_rng(self.plan.seed), source.options)["images"]
         with torch.no_grad():
             initialisation.initialise_memory(model, steps.encode(model, images.to(self.device)).embedding)
         self.state["memory_ready"] = True
@@ -75,13 +74,13 @@ class Trainer:
     def run_stage(self, stage: Stage, average: dict, rendezvous: str) -> dict:
         """Train one stage (or what is left of it); returns the averaged weights."""
         state, saved = self.state, self.saved
-        options = samples.SampleOptions(**stage.samples, rules=targets.Rules(**stage.rules))
-        model = build(self.study, options.size).to(self.device)
+        options = replace(stage.samples, rules=stage.rules)
+        model = build(self.plan, options.size).to(self.device)
         model.load_state_dict(average)
         head = steps.metric_head(model).to(self.device)
-        seed = self.study.seed * 1000 + state["stage"]
+        seed = self.plan.seed * 1000 + state["stage"]
         source = batches.Batches(
-            Path(self.study.pool) / "pool_train.npy", options, seed, self.rank, first_step=state["step"]
+            Path(self.plan.pool) / "pool_train.npy", options, seed, self.rank, first_step=state["step"]
         )
         loader = self.loader(source)
         batch = next(loader)  # the clock starts when data flow
@@ -177,7 +176,7 @@ class Trainer:
         model.eval()
         mine = range(self.rank, held_out.IMAGES, self.ranks)
         found = held_out.image_scores(model, self.held, options.size, mine, self.device)
-        if self.study.model == "sam2" and self.state["memory_ready"]:
+        if self.plan.model == "sam2" and self.state["memory_ready"]:
             mine = range(self.rank, held_out.SEQUENCES, self.ranks)
             found |= held_out.video_scores(model, self.held, options.size, mine, self.device)
         names = sorted(found)
@@ -197,7 +196,7 @@ class Trainer:
         """Write the state from which the same command goes on: in a stage (`trained`) or between two."""
         if self.rank != 0:
             return
-        content = {"study": self.study.model, "state": dict(self.state), "average": average}
+        content = {"study": self.plan.model, "state": dict(self.state), "average": average}
         for name in ("model", "head", "muon", "adam"):
             content[name] = getattr(trained, name).state_dict() if trained else None
         partial = self.out / "state.pt.partial"
@@ -205,11 +204,11 @@ class Trainer:
         os.replace(partial, self.out / "state.pt")
 
 
-def _work(rank: int, ranks: int, study: Plan, out: Path, device: str, rendezvous: str) -> None:
+def _work(rank: int, ranks: int, plan: Plan, out: Path, device: str, rendezvous: str) -> None:
     if device == "cpu":
         torch.set_num_threads(1)
-        torch.set_flush_denormal(True)
-    Trainer(study, out, device, rank, ranks).run(rendezvous)
+    with denormals_as_zero() if device == "cpu" else nullcontext():
+        Trainer(plan, out, device, rank, ranks).run(rendezvous)
     if ranks > 1:
         torch.distributed.destroy_process_group()
 
@@ -219,12 +218,12 @@ def _stages_done(out: Path) -> int:
     return torch.load(path, map_location="cpu", weights_only=True)["state"]["stage"] if path.is_file() else 0
 
 
-def train(study_path: Path, out_dir: Path, minutes: float | None = None, device: str | None = None) -> Path:
-    """Train (or continue) a study and return the path of the averaged weights.
+def train(plan_path: Path, out_dir: Path, minutes: float | None = None, device: str | None = None) -> Path:
+    """Train (or continue) a plan and return the path of the averaged weights.
 
     Parameters
     ----------
-    study_path : pathlib.Path
+    plan_path : pathlib.Path
     out_dir : pathlib.Path
         Receives `state.pt`, `losses.csv`, `held_out.csv`, `training_curve.png` and `final.pt`.
     minutes : float, optional
@@ -236,22 +235,20 @@ def train(study_path: Path, out_dir: Path, minutes: float | None = None, device:
     -------
     pathlib.Path
     """
-    study, out = read_plan(Path(study_path), minutes), Path(out_dir)
+    plan, out = read_plan(Path(plan_path), minutes), Path(out_dir)
     out.mkdir(parents=True, exist_ok=True)
-    (out / "study.yaml").write_text(
-        yaml.safe_dump({**asdict(study), "stages": [asdict(s) for s in study.stages]}), encoding="utf-8"
-    )
-    pool = Path(study.pool)
-    samples.build_pool(pool / "pool_train.npy", label_volumes.TRAIN_SEED_BASE, study.volumes)
+    (out / "plan.yaml").write_text(yaml.safe_dump(as_content(plan), sort_keys=False), encoding="utf-8")
+    pool = Path(plan.pool)
+    samples.build_pool(pool / "pool_train.npy", label_volumes.TRAIN_SEED_BASE, plan.volumes)
     samples.build_pool(pool / "pool_validation.npy", label_volumes.VALIDATION_SEED_BASE, 24)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    ranks = study.ranks if device == "cpu" else 1
-    while (stage := _stages_done(out)) < len(study.stages):
+    ranks = plan.ranks if device == "cpu" else 1
+    while (stage := _stages_done(out)) < len(plan.stages):
         with tempfile.TemporaryDirectory() as folder:
             rendezvous = (Path(folder) / f"stage_{stage}").as_uri()
             if ranks == 1:
-                _work(0, 1, study, out, device, rendezvous)
+                _work(0, 1, plan, out, device, rendezvous)
             else:
                 # Spawned: a caller that has used threads (a notebook, a test) must not be forked.
-                torch.multiprocessing.spawn(_work, args=(ranks, study, out, device, rendezvous), nprocs=ranks)
+                torch.multiprocessing.spawn(_work, args=(ranks, plan, out, device, rendezvous), nprocs=ranks)
     return out / "final.pt"

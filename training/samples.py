@@ -11,6 +11,7 @@ import multiprocessing
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import ClassVar
 
 import cv2
 import numpy as np
@@ -54,6 +55,8 @@ class SampleOptions:
         Share of the images and sequences of which the body with its shells is asked for, where that is fair.
     rules : targets.Rules
     """
+
+    __pydantic_config__: ClassVar[dict] = {"extra": "forbid"}  # a plan refuses misspelt keys
 
     size: int = 128
     images: int = 6

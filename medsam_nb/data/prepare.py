@@ -30,10 +30,10 @@ from medsam_nb.data.prepared import (
     write_result,
     write_table,
 )
+from medsam_nb.data.workers import ProcessKilled, run_each
 from medsam_nb.errors import InputError, StudyError, WorkbookError
 from medsam_nb.files import PARTIAL, remove_made
 from medsam_nb.manifest.rows import DataSet
-from medsam_nb.workers import ProcessKilled, run_each
 
 __all__ = [
     "NoObject",

@@ -5,10 +5,14 @@ import lazy_loader as lazy
 __getattr__, __dir__, __all__ = lazy.attach(
     __name__,
     submodules=[
+        "clicks",
+        "correction_loops",
+        "correction_rows",
         "mask_choices",
         "masks",
         "propagation",
         "reference",
+        "reference_loops",
         "rows",
         "single_slices",
         "store",

@@ -161,6 +161,10 @@ class Steps:
     def prompt(self, index: int, prompt: Prompt) -> tuple[torch.Tensor, dict]:
         """Decode a prompted slice and encode its memory, as before propagation."""
         self.network.reset_state(self.state)
+        return self.prompted_output(index, prompt)
+
+    def prompted_output(self, index: int, prompt: Prompt) -> tuple[torch.Tensor, dict]:
+        """Give a prompt to the state as it is; return what is kept of its slice."""
         add_prompt(self.network, self.state, index, prompt)
         self.network.propagate_in_video_preflight(self.state)
         remembered = self.state["output_dict_per_obj"][0]["cond_frame_outputs"][index]

@@ -56,7 +56,7 @@ def video_state(model: Model, slices: np.ndarray) -> dict:
     return state
 
 
-class _Decoded:
+class Decoded:
     """A hook on the mask decoder: notes the score of what is kept; lets the first win where wanted."""
 
     def __init__(self) -> None:
@@ -70,7 +70,8 @@ class _Decoded:
         return masks, scores, tokens, presence
 
 
-def _read_as_float(_attention, _inputs, named):
+def read_as_float(_attention, _inputs, named):
+    """A hook on memory attention: reads memories, which are stored as bfloat16, as float32."""
     return _inputs, named | {"memory": named["memory"].float()}
 
 
@@ -106,12 +107,12 @@ def sweep(
     """
     if (options.window, options.attention, options.frames) != (MemoryWindow(), "exact", "image"):
         raise StudyError("reference", f"cannot predict with {options}.", "Only the engine can.")
-    network, decoded = model.network, _Decoded()
+    network, decoded = model.network, Decoded()
     points_before = network.multimask_max_pt_num
     with ExitStack() as stack:
         stack.callback(network.sam_mask_decoder.register_forward_hook(decoded).remove)
         if model.dtype == torch.float32:
-            reading = network.memory_attention.register_forward_pre_hook(_read_as_float, with_kwargs=True)
+            reading = network.memory_attention.register_forward_pre_hook(read_as_float, with_kwargs=True)
             stack.callback(reading.remove)
         stack.callback(setattr, network, "multimask_max_pt_num", points_before)
         if options.mask_scope == "all_with_boxes":
@@ -128,7 +129,7 @@ def sweep(
     yield from found
 
 
-def _one_pass(network, state, decoded: _Decoded, track: Track, one_pass: Pass, prompt_of, mask_scope: str):
+def _one_pass(network, state, decoded: Decoded, track: Track, one_pass: Pass, prompt_of, mask_scope: str):
     """Prompt a fresh state and follow one pass with the package's own loop."""
     scores = {}
     network.reset_state(state)

@@ -24,7 +24,7 @@ from medsam_nb.protocol.volume import Case
 VOLUME_METRICS = ("none", "overlap", "all")
 
 
-def _chosen_masks(case: Case, objects: Sequence[str]) -> dict[str, np.ndarray]:
+def object_masks(case: Case, objects: Sequence[str]) -> dict[str, np.ndarray]:
     """Return the masks (z, y, x) of the chosen objects, or of all where none is named."""
     masks = {name: case.mask(name) for name in case.objects if not objects or name in objects}
     if not masks:
@@ -36,7 +36,7 @@ def _chosen_masks(case: Case, objects: Sequence[str]) -> dict[str, np.ndarray]:
     return masks
 
 
-def _slice_facts(case: Case, object_name: str) -> dict[int, dict]:
+def slice_facts(case: Case, object_name: str) -> dict[int, dict]:
     """Return the columns that describe the object on each slice that holds it."""
     mask = case.mask(object_name)
     return {
@@ -50,7 +50,7 @@ def _slice_facts(case: Case, object_name: str) -> dict[int, dict]:
     }
 
 
-def _require_numbers(values: np.ndarray, model: Model, case: Case, slice_index: int) -> None:
+def require_numbers(values: np.ndarray, model: Model, case: Case, slice_index: int) -> None:
     """Raise CheckpointError for NaN or infinity: thresholded, they would pass for an empty mask."""
     if not np.isfinite(values).all():
         raise CheckpointError(
@@ -60,7 +60,8 @@ def _require_numbers(values: np.ndarray, model: Model, case: Case, slice_index: 
         )
 
 
-def _case_facts(case: Case, model: Model, task: str, protocol: str) -> dict:
+def case_facts(case: Case, model: Model, task: str, protocol: str) -> dict:
+    """Return the columns that all rows of a case, a model and a task have in common."""
     return {
         "task": task,
         "data_set": case.data_set,
@@ -110,8 +111,8 @@ def evaluate_2d(
         `designs.MASK_CHOICES_2D`. Masks of several calls are united after the choice; the score is their
         mean.
     """
-    truth = _chosen_masks(case, objects)
-    facts = {name: _slice_facts(case, name) for name in truth}
+    truth = object_masks(case, objects)
+    facts = {name: slice_facts(case, name) for name in truth}
     source = parse_source(prompt_source)
     calls: dict[tuple, tuple[int, Prompt]] = {}
     if source.kind == "file":
@@ -131,10 +132,10 @@ def evaluate_2d(
     for (name, index, mode, _), masks, scores in candidates(
         model, case.slices_uint8(), calls, features=features
     ):
-        _require_numbers(scores, model, case, index)
+        require_numbers(scores, model, case, index)
         found[name, index, mode].append((masks, scores))
 
-    common = _case_facts(case, model, "2d", protocol) | {"metric": "iou", "prompt_source": source.name}
+    common = case_facts(case, model, "2d", protocol) | {"metric": "iou", "prompt_source": source.name}
     return [
         common
         | facts[name][index]
@@ -237,14 +238,15 @@ def evaluate_3d(
     """
     require_known("volume_metrics", volume_metrics, VOLUME_METRICS, what="choice of volume metrics")
     source = parse_source(prompt_source)
-    truth = _chosen_masks(case, objects)
-    facts = {name: _slice_facts(case, name) for name in truth}
+    truth = object_masks(case, objects)
+    facts = {name: slice_facts(case, name) for name in truth}
     whole = volume_metrics != "none" or keep is not None
     if whole:
         options = replace(options, until="volume_end")
-    common = _case_facts(case, model, "3d", options.protocol) | {
+    common = case_facts(case, model, "3d", options.protocol) | {
         "mask_scope": options.mask_scope,
         "frames": options.frames,
+        "memory": options.window.name,
         "prompt_source": source.name,
     }
     given = source.given(case) if source.kind == "file" else {}
@@ -287,7 +289,7 @@ def evaluate_3d(
         model, case.slices_uint8(), truth, designs, prompt_of, options, features=features, given=slices_of
     ):
         name, index = found.object_name, found.slice_index
-        _require_numbers(found.logits, model, case, index)
+        require_numbers(found.logits, model, case, index)
         if whole:
             volumes.add(found)
         if index not in facts[name]:

@@ -11,6 +11,7 @@ import numpy as np
 
 from medsam_nb.data.prepare import load_case
 from medsam_nb.errors import CheckpointError, InputError
+from medsam_nb.evaluation.correction_rows import evaluate_clicks, evaluate_loops
 from medsam_nb.evaluation.masks import MaskStore
 from medsam_nb.evaluation.rows import evaluate_2d, evaluate_3d
 from medsam_nb.files import read_json
@@ -35,6 +36,8 @@ from medsam_nb.protocol.table import RunKey
 from medsam_nb.protocol.volume import Case
 from medsam_nb.provenance import COMPUTING_PACKAGES, ROWS, as_json, code_sha256, git_commit, package_versions
 
+TASKS = {"2d": evaluate_2d, "3d": evaluate_3d, "2d_clicks": evaluate_clicks, "3d_loops": evaluate_loops}
+
 
 @dataclass(frozen=True)
 class Unit:
@@ -42,13 +45,14 @@ class Unit:
 
     Attributes
     ----------
-    task : {"2d", "3d"}
+    task : str
+        One of `TASKS`.
     case_folder : Path
         Of the prepared case.
     checkpoint : Checkpoint
     weights_dir : Path
     parameters : tuple of (str, value)
-        Keyword arguments of `rows.evaluate_2d` or `rows.evaluate_3d`.
+        Keyword arguments of the task's function.
     key : RunKey
     features : (Path, int) or None
         Folder where encoded slices are kept for later units, and how many bytes it may hold.
@@ -211,7 +215,7 @@ def run_unit(unit: Unit) -> tuple[list[dict], dict]:
                     store.write(mask, run_key=unit.key.digest, object=name, design=said)
 
             arguments["keep"] = keep
-        rows = {"2d": evaluate_2d, "3d": evaluate_3d}[unit.task](model, case, **arguments)
+        rows = TASKS[unit.task](model, case, **arguments)
     provenance = {
         "git_commit": git_commit(),
         "python": sys.version.split()[0],

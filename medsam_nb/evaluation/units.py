@@ -13,13 +13,13 @@ from functools import partial
 import pandas as pd
 from tqdm import tqdm
 
+from medsam_nb.data.workers import ProcessKilled, run_each
 from medsam_nb.errors import StudyError, WorkbookError, printable
 from medsam_nb.evaluation.store import Store
 from medsam_nb.evaluation.unit import Unit, loaded_model, plan_units, run_unit
 from medsam_nb.files import unfinished
 from medsam_nb.protocol.table import RunKey
 from medsam_nb.provenance import COMPUTING_PACKAGES, git_commit, package_versions
-from medsam_nb.workers import ProcessKilled, run_each
 
 __all__ = [
     "Unit",

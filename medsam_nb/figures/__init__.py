@@ -8,6 +8,7 @@ __getattr__, __dir__, __all__ = lazy.attach(
         "claims",
         "designs",
         "distance",
+        "memory",
         "models",
         "prompts",
         "robustness",
@@ -17,7 +18,7 @@ __getattr__, __dir__, __all__ = lazy.attach(
     ],
     submod_attrs={
         "style": ["PAGE_MM"],
-        "words": ["label"],
+        "words": ["label", "metric_label"],
         "prompts": ["iou_by_prompt_2d", "iou_by_prompt_2d_of_models"],
         "designs": ["critical_difference", "design_heat_map", "design_ranking", "iou_by_design"],
         "distance": ["depth_and_spacing", "iou_by_distance", "retention_by_distance"],

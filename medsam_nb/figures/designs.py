@@ -21,7 +21,7 @@ from medsam_nb.figures.style import (
     point,
     readable_on,
 )
-from medsam_nb.figures.words import counted, label
+from medsam_nb.figures.words import counted, label, metric_label
 from medsam_nb.protocol.designs import FRAME_CHOICES
 from medsam_nb.protocol.prompts import PROMPTS_3D
 from medsam_nb.statistics.paired import summarise
@@ -31,13 +31,15 @@ from medsam_nb.statistics.rankings import DESIGN, Ranking, alike
 MOST_BARS = 6
 
 
-def iou_by_design(table: pd.DataFrame, ax: Axes) -> pd.DataFrame:
+def iou_by_design(table: pd.DataFrame, ax: Axes, metric: str = "iou") -> pd.DataFrame:
     """Draw the IoU of every 3D design: a row per prompt and frame choice, four marks per row.
 
     Parameters
     ----------
     table : DataFrame
         3D rows of one model; other rows are passed over.
+    metric : str
+        "iou", or "dice" of the same masks.
 
     Returns
     -------
@@ -48,7 +50,7 @@ def iou_by_design(table: pd.DataFrame, ax: Axes) -> pd.DataFrame:
     if rows.empty:
         return nothing(ax, "no 3D rows")
     factors = ["prompt", "frame_choice", "direction", "mask_choice"]
-    drawn = summarise(case_means(rows, factors), factors)
+    drawn = summarise(case_means(rows, factors, metric), factors)
     cells = [
         (prompt, frame)
         for prompt in PROMPTS_3D
@@ -78,7 +80,7 @@ def iou_by_design(table: pd.DataFrame, ax: Axes) -> pd.DataFrame:
     ax.set_yticks([t for t, _ in ticks], [text for _, text in ticks])
     ax.set_ylim(place - 0.4, -0.6)
     ax.tick_params(axis="y", length=0)
-    iou_axis(ax, f"mean IoU ({counted(drawn['n_cases'].max(), 'case')})")
+    iou_axis(ax, f"mean {metric_label(metric)} ({counted(drawn['n_cases'].max(), 'case')})")
     marks = [
         (direction, choice)
         for direction in DIRECTION_COLOURS
@@ -100,12 +102,12 @@ def iou_by_design(table: pd.DataFrame, ax: Axes) -> pd.DataFrame:
     return drawn
 
 
-def design_heat_map(table: pd.DataFrame, ax: Axes) -> pd.DataFrame:
+def design_heat_map(table: pd.DataFrame, ax: Axes, metric: str = "iou") -> pd.DataFrame:
     """Draw the mean IoU of every 3D design as a coloured table; designs without rows stay white."""
     rows = table[table["task"] == "3d"]
     if rows.empty:
         return nothing(ax, "no 3D rows")
-    drawn = summarise(case_means(rows, DESIGN), DESIGN)
+    drawn = summarise(case_means(rows, DESIGN, metric), DESIGN)
     lines = [(p, f) for p in PROMPTS_3D for f in FRAME_CHOICES]
     columns = [(d, m) for d in DIRECTION_COLOURS for m in ("first_mask", "most_confident_mask")]
     cells = drawn.set_index(["prompt", "frame_choice", "direction", "mask_choice"])["mean"].to_dict()
@@ -124,11 +126,11 @@ def design_heat_map(table: pd.DataFrame, ax: Axes) -> pd.DataFrame:
     for edge, (one, other) in enumerate(zip(lines, lines[1:], strict=False)):
         if one[0] != other[0]:
             ax.axhline(edge + 0.5, color="white", lw=1.5)
-    ax.set_title(f"mean IoU ({counted(int(drawn['n_cases'].max()), 'case')})")
+    ax.set_title(f"mean {metric_label(metric)} ({counted(int(drawn['n_cases'].max()), 'case')})")
     return drawn
 
 
-def design_ranking(table: pd.DataFrame, ax: Axes, most: int = 24) -> pd.DataFrame:
+def design_ranking(table: pd.DataFrame, ax: Axes, most: int = 24, metric: str = "iou") -> pd.DataFrame:
     """Draw the designs from best to worst; thin lines join the same design with other mask choice.
 
     Where there are more than `most`, the best and the worst halves of that number are drawn, and
@@ -137,7 +139,7 @@ def design_ranking(table: pd.DataFrame, ax: Axes, most: int = 24) -> pd.DataFram
     rows = table[table["task"] == "3d"]
     if rows.empty:
         return nothing(ax, "no 3D rows")
-    drawn = summarise(case_means(rows, DESIGN), DESIGN)
+    drawn = summarise(case_means(rows, DESIGN, metric), DESIGN)
     drawn = drawn.sort_values("mean", ascending=False, kind="stable").reset_index(drop=True)
     half = most // 2
     left_out = max(0, len(drawn) - 2 * half) if len(drawn) > most else 0
@@ -158,7 +160,7 @@ def design_ranking(table: pd.DataFrame, ax: Axes, most: int = 24) -> pd.DataFram
     ax.set_yticks([place[i] for i in shown.index], names)
     ax.set_ylim(max(place.values()) + 0.7, -0.7)
     ax.tick_params(axis="y", length=0)
-    iou_axis(ax, f"mean IoU ({counted(int(drawn['n_cases'].max()), 'case')})")
+    iou_axis(ax, f"mean {metric_label(metric)} ({counted(int(drawn['n_cases'].max()), 'case')})")
     present = [prompt for prompt in PROMPTS_3D if prompt in set(shown["prompt"])]
     legend(ax, [mark(PROMPT_COLOURS[prompt], label(prompt)) for prompt in present])
     return drawn.assign(shown=drawn.index.isin(shown.index))

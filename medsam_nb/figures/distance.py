@@ -17,14 +17,18 @@ from medsam_nb.figures.style import (
     legend,
     nothing,
 )
-from medsam_nb.figures.words import label
+from medsam_nb.figures.words import label, metric_label
 from medsam_nb.statistics.paired import summarise
-from medsam_nb.statistics.pooling import case_means, check_table, refuse_mixture
+from medsam_nb.statistics.pooling import case_means, check_table, of_metric, refuse_mixture
 from medsam_nb.statistics.retention import retention
 
 
 def iou_by_distance(
-    table: pd.DataFrame, ax: Axes, by: str = "direction", fewest_cases: int | None = None
+    table: pd.DataFrame,
+    ax: Axes,
+    by: str = "direction",
+    fewest_cases: int | None = None,
+    metric: str = "iou",
 ) -> pd.DataFrame:
     """Draw the IoU against the distance from the nearest prompted slice, in slices.
 
@@ -37,13 +41,15 @@ def iou_by_distance(
     fewest_cases : int, optional
         Distances that fewer cases reach are left out, unless the table has fewer cases in all. By
         default a quarter of the cases, at least 2: at the far end one deep volume would be the line.
+    metric : str
+        "iou", or "dice" of the same masks.
 
     Returns
     -------
     DataFrame
         What is drawn: `by`, `distance_slices`, `mean`, `ci_low`, `ci_high`, `n_cases`, `n_data_sets`.
     """
-    rows = check_table(table[(table["task"] == "3d") & (table["metric"] == "iou")])
+    rows = of_metric(check_table(table[table["task"] == "3d"]), metric)
     rows = rows[rows["distance_slices"].notna()].astype({"value": float, "distance_slices": int})
     if rows.empty:
         return nothing(ax, "no 3D rows with a distance from the prompt")
@@ -52,7 +58,7 @@ def iou_by_distance(
     objects = rows.groupby([*case, "object"], dropna=False)["value"].mean().reset_index()
     cases = objects.groupby(case, dropna=False)["value"].mean().reset_index()
     drawn = _by_distance(cases, ax, by, fewest_cases)
-    iou_axis(ax, "mean IoU", "y")
+    iou_axis(ax, f"mean {metric_label(metric)}", "y")
     return drawn
 
 
@@ -101,12 +107,12 @@ def _by_distance(cases: pd.DataFrame, ax: Axes, by: str, fewest_cases: int) -> p
     return drawn.reset_index(drop=True)
 
 
-def depth_and_spacing(table: pd.DataFrame, axes: np.ndarray) -> pd.DataFrame:
+def depth_and_spacing(table: pd.DataFrame, axes: np.ndarray, metric: str = "iou") -> pd.DataFrame:
     """Draw each case's mean 3D IoU against its number of slices and its slice spacing (two axes)."""
-    rows = table[(table["task"] == "3d") & (table["metric"] == "iou")]
+    rows = of_metric(table[table["task"] == "3d"], metric)
     if rows.empty:
         return [nothing(ax, "no 3D rows") for ax in axes][0]
-    means = case_means(rows, [])
+    means = case_means(rows, [], metric)
     facts = rows.groupby(["data_set", "case_id"])[["n_slices", "spacing_z_mm"]].first().reset_index()
     drawn = means.merge(facts, on=["data_set", "case_id"]).astype({"n_slices": float, "spacing_z_mm": float})
     for ax, (column, name) in zip(
@@ -114,5 +120,5 @@ def depth_and_spacing(table: pd.DataFrame, axes: np.ndarray) -> pd.DataFrame:
     ):
         ax.plot(drawn[column], drawn["value"], "o", color="#0072B2", ms=2.5, alpha=0.8, mew=0)
         ax.set_xlabel(name)
-        iou_axis(ax, "mean IoU", "y")
+        iou_axis(ax, f"mean {metric_label(metric)}", "y")
     return drawn

@@ -9,14 +9,16 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from medsam_nb.figures.style import PROMPT_COLOURS, iou_axis, legend, mark, nothing, point
-from medsam_nb.figures.words import label
+from medsam_nb.figures.words import label, metric_label
 from medsam_nb.protocol.prompts import PROMPTS_2D
 from medsam_nb.statistics.paired import summarise
 from medsam_nb.statistics.pooling import case_means
 
 
-def iou_by_prompt_2d(table: pd.DataFrame, ax: Axes, mask_choice: str = "first_mask") -> pd.DataFrame:
-    """Draw the IoU of every 2D prompt mode, one row per data set; `table` holds one model's rows.
+def iou_by_prompt_2d(
+    table: pd.DataFrame, ax: Axes, mask_choice: str = "first_mask", metric: str = "iou"
+) -> pd.DataFrame:
+    """Draw the IoU, or "dice", of every 2D prompt mode, one row per data set; `table` holds one model's rows.
 
     Returns
     -------
@@ -26,7 +28,7 @@ def iou_by_prompt_2d(table: pd.DataFrame, ax: Axes, mask_choice: str = "first_ma
     rows = table[(table["task"] == "2d") & (table["mask_choice"] == mask_choice)]
     if rows.empty:
         return nothing(ax, f"no 2D rows with mask choice {label(mask_choice)}")
-    drawn = summarise(case_means(rows, ["prompt"]), ["data_set", "prompt"])
+    drawn = summarise(case_means(rows, ["prompt"], metric), ["data_set", "prompt"])
     modes = [mode for mode in PROMPTS_2D if mode in set(drawn["prompt"])]
     names = sorted(drawn["data_set"].unique())
     for place, name in enumerate(names):
@@ -41,7 +43,7 @@ def iou_by_prompt_2d(table: pd.DataFrame, ax: Axes, mask_choice: str = "first_ma
     ax.set_yticks(range(len(names)), [f"{label(name, 26)} ({counts[name]})" for name in names])
     ax.set_ylim(len(names) - 0.5, -0.5)
     ax.tick_params(axis="y", length=0)
-    iou_axis(ax, "mean IoU (cases in brackets)")
+    iou_axis(ax, f"mean {metric_label(metric)} (cases in brackets)")
     legend(ax, [mark(PROMPT_COLOURS[mode], label(mode)) for mode in modes])
     return drawn
 

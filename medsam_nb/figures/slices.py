@@ -12,6 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 
+from medsam_nb.figures.words import label
 from medsam_nb.protocol.prompts import Prompt
 
 TRUTH, PREDICTION, PROMPT = "#56B4E9", "#E69F00", "#F0E442"
@@ -96,7 +97,7 @@ def draw(ax: Axes, panel: Panel, scale: float = 1.0) -> None:
 def _wrapped(text: str, characters: int) -> str:
     """Break a title where it may break (spaces, underscores, slashes), never wider than its panel."""
     lines, line = [], ""
-    for part in str(text).replace("_", " ").replace("/", "/ ").split(" "):
+    for part in label(text).replace("/", "/ ").split(" "):
         while len(part) > characters:
             lines, line, part = [*lines, *([line] if line else []), part[:characters]], "", part[characters:]
         if line and len(line) + len(part) + 1 > characters:

@@ -24,10 +24,23 @@ def label(name: object, width: int = 0) -> str:
     --------
     >>> label("miniature_sam2"), label("simulated_xray"), label("sam2.1_hiera_large")
     ('miniature SAM 2', 'simulated X-ray', 'SAM 2.1 hiera large')
+    >>> label("SAM 2 against SAM (miniature_sam2, miniature_sam)")
+    'SAM 2 against SAM (miniature SAM 2, miniature SAM)'
     """
     text = re.sub(r"\bsam2\.1(?=_)", "SAM 2.1", str(name)).replace("_", " ")
-    text = " ".join(SPELT.get(part, part) for part in text.split(" "))
+    text = re.sub(r"\w+", lambda word: SPELT.get(word[0], word[0]), text)
     return fill(text, width) if width else text
+
+
+def metric_label(metric: str) -> str:
+    """Return the name of a measure as it is printed.
+
+    Examples
+    --------
+    >>> metric_label("iou"), metric_label("dice"), metric_label("volume_dice")
+    ('IoU', 'Dice', 'volume Dice')
+    """
+    return " ".join({"iou": "IoU", "dice": "Dice", "nsd": "NSD"}.get(p, p) for p in metric.split("_"))
 
 
 def counted(number: int, noun: str) -> str:

@@ -9,6 +9,7 @@ measure, and a training stage may ask for more.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import cv2
 import numpy as np
@@ -29,6 +30,8 @@ class Rules:
     exact_boxes : float
         Share of the boxes that are exact; the others have jittered edges.
     """
+
+    __pydantic_config__: ClassVar[dict] = {"extra": "forbid"}  # a training plan refuses misspelt keys
 
     least_share: float = 0.0012
     least_pixels: int = 40

@@ -38,7 +38,7 @@ def load_manifest(path: Path, *more: Path) -> Manifest:
         With file, line, field and what is allowed, for every mistake found; also for a name that two
         files give, and for a `seen_by` that names no checkpoint (its warning would never be shown).
     """
-    data_sets, checkpoints = {}, {}
+    data_sets, checkpoints, places = {}, {}, {}
     for file in (path, *more):
         manifest = _load_one(Path(file))
         for rows, new in ((data_sets, manifest.data_sets), (checkpoints, manifest.checkpoints)):
@@ -48,9 +48,10 @@ def load_manifest(path: Path, *more: Path) -> Manifest:
                     file, f"{', '.join(twice)} is already in another file.", "Rename the row."
                 )
             rows.update(new)
+            places |= dict.fromkeys(new, file)
     for row in data_sets.values() if checkpoints else ():
         for model in row.seen_by:
-            item = f"{row.name}, seen_by"
+            item = f"{places[row.name]}, {row.name}.seen_by"
             require_known(item, model, checkpoints, what="checkpoint of the manifest", error=ManifestError)
     return Manifest(data_sets=data_sets, checkpoints=checkpoints)
 

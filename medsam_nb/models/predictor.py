@@ -12,7 +12,7 @@ a prediction (`evaluation.reference`, which shares no code with this module, is 
 
 import io
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
 
@@ -112,3 +112,32 @@ def add_prompt(network: SAM2VideoPredictor, state: dict, index: int, prompt: Pro
     points = np.array(prompt.points, np.float32) if prompt.points else None
     labels = np.array(prompt.point_labels, np.int32) if prompt.points else None
     network.add_new_points_or_box(state, index, OBJECT_ID, points=points, labels=labels, box=prompt.box)
+
+
+def resumed_state(
+    network: SAM2VideoPredictor,
+    state: dict,
+    prompted: dict[int, dict],
+    tracked: dict[int, dict],
+    visited: Iterable[int],
+    reverse: bool,
+) -> None:
+    """Bring a state to where it was after a pass: what it remembers, and which slices it visited.
+
+    Parameters
+    ----------
+    network : SAM2VideoPredictor
+    state : dict
+        Of `open_state`.
+    prompted, tracked : dict of int to dict
+        What is remembered of slices, in the package's form.
+    visited : iterable of int
+        Slices of the pass.
+    reverse : bool
+        Its direction.
+    """
+    network.reset_state(state)
+    place = network._obj_id_to_idx(state, OBJECT_ID)
+    remembered = {"cond_frame_outputs": dict(prompted), "non_cond_frame_outputs": dict(tracked)}
+    state["output_dict_per_obj"][place] = remembered
+    state["frames_tracked_per_obj"][place] = {index: {"reverse": reverse} for index in visited}

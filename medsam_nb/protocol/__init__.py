@@ -9,7 +9,9 @@ import lazy_loader as lazy
 __getattr__, __dir__, __all__ = lazy.attach(
     __name__,
     submodules=[
+        "corrections",
         "designs",
+        "effort",
         "intensity",
         "metrics",
         "options",
@@ -24,7 +26,7 @@ __getattr__, __dir__, __all__ = lazy.attach(
     ],
     submod_attrs={
         "designs": ["ALL_DESIGNS", "Design", "chosen_designs"],
-        "options": ["MemoryWindow", "PropagationOptions"],
+        "options": ["MemoryWindow", "PropagationOptions", "windows"],
         "prompt_sources": ["PromptSource", "parse_source"],
         "prompts": ["Prompt", "prompt_3d", "prompts_2d"],
         "metrics": ["iou"],

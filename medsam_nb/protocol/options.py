@@ -1,5 +1,6 @@
 """How a volume is propagated, beyond its design: one object, checked when it is made, recorded as it is."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 from medsam_nb.errors import StudyError, require_known
@@ -12,6 +13,7 @@ FRAMES = ("image", "video")
 BEYOND = ("repeated", "interpolated")
 TRAINED_MEMORIES = 7
 TRAINED_POINTERS = 16
+RELEASED_MEMORY = "released"
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,26 @@ class MemoryWindow:
         require_known("window, beyond", self.beyond, BEYOND, what="way beyond the trained memories")
 
     @property
+    def name(self) -> str:
+        """What tables call it: what differs from the released model's, or "released".
+
+        Examples
+        --------
+        >>> MemoryWindow().name, MemoryWindow(2).name, MemoryWindow(1, pointers=1).name
+        ('released', '2 memories', '1 memory, 1 pointer')
+        >>> MemoryWindow(stride=3).name, MemoryWindow(9, beyond="interpolated").name
+        ('7 memories, stride 3', '9 memories, interpolated')
+        """
+        if self == MemoryWindow():
+            return RELEASED_MEMORY
+        parts = [f"{self.memories} {'memory' if self.memories == 1 else 'memories'}"]
+        parts += [f"stride {self.stride}"] if self.stride > 1 else []
+        if self.pointers != TRAINED_POINTERS:
+            parts.append(f"{self.pointers} {'pointer' if self.pointers == 1 else 'pointers'}")
+        parts += [self.beyond] if not self.is_exact else []
+        return ", ".join(parts)
+
+    @property
     def is_exact(self) -> bool:
         """Whether every memory has a trained temporal embedding."""
         return self.memories <= TRAINED_MEMORIES
@@ -67,6 +89,26 @@ class MemoryWindow:
     def reach(self) -> int:
         """How many slices back a spatial memory may be read."""
         return max(1, (self.memories - 2) * self.stride + 1) if self.memories > 1 else 0
+
+
+def windows(
+    memory_counts: Sequence[int], memory_strides: Sequence[int], pointer_counts: Sequence[int]
+) -> list[MemoryWindow]:
+    """Return the released memory and windows that differ from it in one respect each.
+
+    Last comes, if both are asked for, one memory with one pointer: nothing but the prompted slices.
+
+    Examples
+    --------
+    >>> [window.name for window in windows([1, 7], [1, 2], [1])]
+    ['released', '1 memory', '7 memories, stride 2', '7 memories, 1 pointer', '1 memory, 1 pointer']
+    """
+    found = [MemoryWindow()]
+    found += [MemoryWindow(number) for number in memory_counts]
+    found += [MemoryWindow(stride=stride) for stride in memory_strides]
+    found += [MemoryWindow(pointers=number) for number in pointer_counts]
+    found += [MemoryWindow(1, pointers=1)] if 1 in memory_counts and 1 in pointer_counts else []
+    return list(dict.fromkeys(found))
 
 
 @dataclass(frozen=True)

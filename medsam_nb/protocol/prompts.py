@@ -95,8 +95,22 @@ def central_point(component: np.ndarray, *seed_parts: object) -> tuple[int, int]
     pixel (so the image edge counts as a border), as in the study. Where several pixels share the
     greatest distance, one is drawn with a generator seeded by `seed_parts`.
     """
-    padded = np.pad(component.astype(np.uint8), 1)
-    distance = cv2.distanceTransform(padded, cv2.DIST_L2, 5)[1:-1, 1:-1]
+    return deepest_point(border_distance(component), *seed_parts)
+
+
+def border_distance(component: np.ndarray) -> np.ndarray:
+    """Return how far every pixel of a component, bool (y, x), lies from its border, pixels; 0 outside."""
+    return cv2.distanceTransform(np.pad(component.astype(np.uint8), 1), cv2.DIST_L2, 5)[1:-1, 1:-1]
+
+
+def deepest_point(distance: np.ndarray, *seed_parts: object) -> tuple[int, int]:
+    """Return the pixel (x, y) of the greatest distance, one of several drawn by `seed_parts`.
+
+    Parameters
+    ----------
+    distance : ndarray, shape (y, x)
+        Of `border_distance`; somewhere at least 1.
+    """
     rows, columns = np.nonzero(distance >= max(distance.max(), 1.0))
     pick = generator("point", *seed_parts).integers(len(rows))
     return int(columns[pick]), int(rows[pick])
@@ -172,8 +186,7 @@ def inscribed_radius(mask: np.ndarray, point: tuple[float, float]) -> float:
 
     The same distance as in `central_point`; the image's edge counts as a border.
     """
-    distance = cv2.distanceTransform(np.pad(mask.astype(np.uint8), 1), cv2.DIST_L2, 5)[1:-1, 1:-1]
-    return float(distance[round(point[1]), round(point[0])])
+    return float(border_distance(mask)[round(point[1]), round(point[0])])
 
 
 def jittered(prompt: Prompt, mask: np.ndarray, share: float, *seed_parts: object) -> Prompt:

@@ -12,10 +12,11 @@ from dataclasses import asdict, dataclass, field
 import pandas as pd
 
 from medsam_nb.errors import InputError
+from medsam_nb.protocol.options import RELEASED_MEMORY
 
 # The tidy table: one row per value. `slice_index` is missing where the value is of a whole volume.
 COLUMNS = {
-    "task": "string",  # "2d" (every slice prompted) or "3d" (propagated)
+    "task": "string",  # "2d" (every slice prompted), "3d" (propagated), "2d_clicks", "3d_loops" (corrected)
     "data_set": "string",
     "modality": "string",
     "case_id": "string",
@@ -30,6 +31,12 @@ COLUMNS = {
     "protocol": "string",  # "corrected" or "released"
     "prompt_source": "string",  # "truth", "jittered:SHARE:REPEAT" or "file:NAME:HASH" (prompt_sources)
     "frames": "string",  # options.FRAMES: how slices were resized for the network
+    "memory": "string",  # 3D only: options.MemoryWindow.name, what a tracked slice may attend to
+    "strategy": "string",  # of corrections only: corrections.CLICKS, RUNNING, RESTARTED or FRESH
+    "new_information": "string",  # of corrections only: corrections.NEW_INFORMATION
+    "loop": "Int64",  # of corrections only: how many were made; 0 after the initial prompt
+    "n_prompts": "Int64",  # of corrections only: given so far, on the slice (2D) or in the volume (3D)
+    "ended": "string",  # of corrections only: why no further one was made although more were allowed
     "slice_index": "Int64",
     "prompted_slices": "string",  # 3D only: ascending, joined by ";"
     "distance_slices": "Int64",  # 3D only: to the nearest prompted slice, negative before it
@@ -49,7 +56,7 @@ COLUMNS = {
 # What tells one cell of the experiment from another, beside data set, case, object and slice.
 FACTORS = (
     *("task", "model", "prompt", "mask_choice", "frame_choice", "direction", "mask_scope", "protocol"),
-    *("frames", "prompt_source"),
+    *("frames", "memory", "prompt_source", "strategy", "new_information", "loop"),
 )
 # What tells rows apart; the rest of the columns describe or measure.
 KEY_COLUMNS = [
@@ -59,10 +66,12 @@ KEY_COLUMNS = [
         "mask_scope",
         "protocol",
         "frames",
+        "memory",
         "prompt_source",
         "slice_index",
         "prompted_slices",
         "metric",
+        *("strategy", "new_information", "loop"),
         "run_key",
     ),
 ]
@@ -140,6 +149,7 @@ def as_table(rows: list[Mapping] | pd.DataFrame) -> pd.DataFrame:
     return table.assign(
         patient_id=table["patient_id"].fillna(table["case_id"]),
         prompt_source=table["prompt_source"].fillna("truth"),  # what tables had before
+        memory=table["memory"].mask(table["memory"].isna() & table["task"].eq("3d"), RELEASED_MEMORY),
     )
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats as scipy_stats
 
+from medsam_nb.protocol.corrections import RESTARTED, RUNNING
 from medsam_nb.protocol.designs import DESIGN_FACTORS, MASK_CHOICES_3D
 from medsam_nb.protocol.table import FACTORS
 from medsam_nb.statistics.declarations import Comparison
@@ -19,6 +20,7 @@ from medsam_nb.statistics.pooling import (
     case_means,
     paired_values,
     patient_means,
+    refuse_mixture,
     select,
 )
 
@@ -202,6 +204,35 @@ def likeness_of_areas(table: pd.DataFrame, models: Mapping[str, str]) -> pd.Data
     return _per_patient(means, lambda group: _rank_correlation(group["alike"], group["value"]))
 
 
-def untestable(table: pd.DataFrame, models: Mapping[str, str]) -> pd.DataFrame:
-    """Nothing: no table of this workbook can test it."""
-    return _none()
+def after_corrections(strategy: str, information: str) -> Pairs:
+    """Return a test of a volume after its last correction against before the first.
+
+    Parameters
+    ----------
+    strategy : {"correction", "reinitialisation"}
+        After corrections of the running predictor, what counts is what a fresh one makes of all prompts, with
+        which that algorithm ends.
+    information : str
+        What a correction told (`corrections.NEW_INFORMATION`). An object that could not be corrected stays
+        as it was.
+    """
+
+    def pairs(table: pd.DataFrame, models: Mapping[str, str]) -> pd.DataFrame:
+        rows = select(table, {"task": "3d_loops", "metric": "iou", "model": models.get("sam2", "")})
+        rows = rows[rows["new_information"] == information].astype({"value": float})
+        refuse_mixture(rows, [])
+        curve = [*CASE, "object", *(name for name in FACTORS if name not in ("strategy", "loop"))]
+        before = rows[(rows["strategy"] == strategy) & (rows["loop"] == 0)]
+        after = rows[rows["strategy"] == (RESTARTED if strategy == RUNNING else strategy)]
+        after = after[after["loop"] == after.groupby(curve, dropna=False)["loop"].transform("max")]
+        if before.empty:
+            return _none()
+        place = [*curve, "slice_index"]
+        both = before[[*place, "value"]].rename(columns={"value": "b"})
+        both = both.merge(after[[*place, "value"]].rename(columns={"value": "a"}), on=place, how="left")
+        both["a"] = both["a"].fillna(both["b"])
+        for kept in (curve, [*CASE, "object"], CASE):
+            both = both.groupby(kept, dropna=False)[["a", "b"]].mean().reset_index()
+        return by_patient(both)
+
+    return pairs

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from medsam_nb.data.export import write_masks
-from medsam_nb.data.formats import luminance, read_volume, write_on_source_grid
+from medsam_nb.data.formats import read_volume, write_on_source_grid
+from medsam_nb.data.pictures import luminance
 from medsam_nb.data.prepare import load_case
 from medsam_nb.protocol.intensity import Intensity, to_uint8
 from medsam_nb.protocol.prompts_file import image_sha256

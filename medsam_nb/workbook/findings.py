@@ -6,8 +6,9 @@ import pandas as pd
 
 from medsam_nb.figures.words import counted, label
 from medsam_nb.protocol.designs import DESIGN_FACTORS
+from medsam_nb.statistics.change_point import ChangePoint
 from medsam_nb.statistics.findings import OPEN, TINY
-from medsam_nb.statistics.inference import GENERAL, WITHIN
+from medsam_nb.statistics.inference import ALPHA, GENERAL, WITHIN
 
 
 def usable_cases(cases: pd.DataFrame) -> str:
@@ -127,7 +128,7 @@ def comparisons_made(result: pd.DataFrame, names: Sequence[str] = ()) -> str:
     if clear.empty:
         return f"{text}after correction none has a finding."
     said = [
-        f"{row.comparison}{f' ({label(row.level)})' if row.level else ''} {row.difference:+.2f}"
+        f"{label(row.comparison)}{f' ({label(row.level)})' if row.level else ''} {row.difference:+.2f}"
         for row in clear.itertuples()
     ]
     return f"{text}after correction {len(clear)} have a finding (mean paired difference): {'; '.join(said)}."
@@ -150,3 +151,38 @@ def _cases(means: pd.DataFrame) -> str:
 def _equal(means: pd.DataFrame, by: str) -> pd.Series:
     """Return the mean of every level with data sets of equal weight."""
     return means.groupby([by, "data_set"])["value"].mean().groupby(by).mean()
+
+
+def memory_needed(result: pd.DataFrame) -> str:
+    """Return which memory windows are shown to lose against the released one, and what the shortest costs.
+
+    Parameters
+    ----------
+    result : DataFrame
+        Of `paired.compare`; a comparison per window, named by it, against the released memory.
+    """
+    tested = result[result["p_holm"].notna()]
+    if tested.empty:
+        return "No memory window could be compared with the released one."
+    worse = tested[(tested["p_holm"] < ALPHA) & (tested["difference"] < 0)]
+    said = [f"{row.comparison} {row.difference:+.3f}" for row in worse.itertuples()]
+    text = f"Of {counted(len(tested), 'other memory window')}, after correction {len(worse)} "
+    text += f"{'is' if len(worse) == 1 else 'are'} worse than the released one"
+    text += (
+        f" (mean paired difference of the IoU of propagated slices): {'; '.join(said)}. " if said else ". "
+    )
+    least = tested.iloc[-1]
+    spread = f"{least['holm_low']:+.3f} to {least['holm_high']:+.3f}"
+    return f"{text}With {least['comparison']} it changes by {least['difference']:+.3f} ({spread})."
+
+
+def where_loss_begins(found: ChangePoint) -> str:
+    """Return in a sentence where the fall with the distance changes, or that this is not shown."""
+    if found.note:
+        return f"Where the loss begins cannot be said: it {found.note}."
+    slopes = f"{found.before:+.4f} IoU per slice before, {found.after:+.4f} beyond"
+    where = f"{found.at:.0f} slices from the prompt (95 % interval {found.low:.0f} to {found.high:.0f}"
+    where += f"; {counted(found.n_patients, 'patient')}; {slopes})"
+    if found.change_low <= 0 <= found.change_high:
+        return f"No distance is shown at which the loss begins: the best break lies {where}."
+    return f"The slope changes {where}."

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from medsam_nb.errors import printable
-from medsam_nb.figures.words import counted, interval_text, p_text
+from medsam_nb.figures.words import counted, interval_text, label, metric_label, p_text
 from medsam_nb.files import write_atomically
 from medsam_nb.protocol.designs import DESIGN_FACTORS
 from medsam_nb.statistics.findings import NEGLIGIBLE, spoken
@@ -66,14 +66,14 @@ def comparison_table(result: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def means_table(summary: pd.DataFrame, by: list[str]) -> pd.DataFrame:
-    """Return means as printed, from `paired.summarise`: what tells cells apart, mean, n."""
-    printed = {c.replace("_", " "): [str(v).replace("_", " ") for v in summary[c]] for c in by}
+def means_table(summary: pd.DataFrame, by: list[str], metric: str = "iou") -> pd.DataFrame:
+    """Return means of a metric as printed, from `paired.summarise`: what tells cells apart, mean, n."""
+    printed = {c.replace("_", " "): [label(v) for v in summary[c]] for c in by}
     means = [interval_text(r.mean, r.ci_low, r.ci_high) for r in summary.itertuples()]
     several = (summary["n_patients"] != summary["n_cases"]).any()
     counts = {"patients": summary["n_patients"].to_list()} if several else {}
     counts |= {"cases": summary["n_cases"].to_list(), "data sets": summary["n_data_sets"].to_list()}
-    return pd.DataFrame(printed | {"mean IoU (95 % CI)": means} | counts)
+    return pd.DataFrame(printed | {f"mean {metric_label(metric)} (95 % CI)": means} | counts)
 
 
 def claims_table(board: pd.DataFrame) -> pd.DataFrame:
@@ -91,6 +91,17 @@ def claims_table(board: pd.DataFrame) -> pd.DataFrame:
     )
 
 
+def _as_latex(value: object) -> str:
+    """Return a value as text that prints as it is and steers nothing.
+
+    pandas' own escape leaves "<" and ">", which text fonts print as other signs, and a bracket or star at the
+    start of a row, which LaTeX takes for an argument of the line break before it.
+    """
+    text = " ".join(printable(str(value)).split())
+    escaped = "".join(_SPECIAL.get(character, character) for character in text)
+    return f"{{}}{escaped}" if escaped.startswith(("[", "*")) else escaped
+
+
 def latex(table: pd.DataFrame, caption: str, name: str) -> str:
     """Return a table as LaTeX with booktabs rules; text is escaped, numbers stand to the right.
 
@@ -99,30 +110,25 @@ def latex(table: pd.DataFrame, caption: str, name: str) -> str:
     Parameters
     ----------
     table : DataFrame
-        As it is to be printed.
+        As it is to be printed; what is missing becomes "-".
     caption : str
     name : str
-        Of the LaTeX label.
+        Of the LaTeX label; what a label cannot hold becomes "-".
     """
-
-    def cell(value: object) -> str:
-        text = " ".join(printable(str(value)).split())
-        return "".join(_SPECIAL.get(character, character) for character in text)
-
-    key = re.sub(r"[^A-Za-z0-9:._-]+", "-", name)  # no character that steers TeX, and none that ends a label
     long = [c for c in table if table[c].astype(str).str.len().max() > LONG]  # NaN without rows: not long
     broken = f"p{{{0.6 / max(len(long), 1):.2f}\\linewidth}}"
     columns = "".join(
         broken if c in long else "r" if pd.api.types.is_numeric_dtype(table[c]) else "l" for c in table
     )
-    lines = [r"\begin{table}", r"\centering", rf"\caption{{{cell(caption)}}}", rf"\label{{tab:{key}}}"]
-    lines += [rf"\begin{{tabular}}{{{columns}}}", r"\toprule"]
-    lines += [" & ".join(cell(c) for c in table.columns) + r" \\", r"\midrule"]
-    rows = [" & ".join(cell(v) for v in row) + r" \\" for row in table.itertuples(index=False)]
-    lines += [
-        f"{{}}{row}" if row.startswith(("[", "*")) else row for row in rows
-    ]  # no argument of the \\ before
-    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}", ""])
+    styled = table.reset_index(drop=True).style.format(_as_latex, na_rep="-").hide(axis="index")
+    return styled.format_index(_as_latex, axis="columns").to_latex(
+        environment="table",
+        position_float="centering",
+        caption=_as_latex(caption),
+        label=f"tab:{re.sub(r'[^A-Za-z0-9:._-]+', '-', name)}",
+        column_format=columns,
+        hrules=True,
+    )
 
 
 def _listed(items: list[str]) -> str:
@@ -150,7 +156,7 @@ def inference_sentences(result: pd.DataFrame, noun: str) -> list[str]:
     found.append(f"Of {declared} declared beforehand, {len(tested)} could be tested, in {families}.")
     if tested.empty:
         return found
-    metrics = [{"iou": "IoU", "dice": "Dice"}.get(name, name) for name in tested["metric"].unique()]
+    metrics = [metric_label(name) for name in tested["metric"].unique()]
     found.append(f"The effect is the mean paired difference of {_listed(metrics)}.")
     found += _levels(tested, noun)
     small = f"; below {NEGLIGIBLE:g} it is called of no practical weight"
@@ -256,7 +262,7 @@ def methods_paragraph(
     return " ".join(parts)
 
 
-def write_manuscript(folder: Path, table: pd.DataFrame, model: str) -> str:
+def write_manuscript(folder: Path, table: pd.DataFrame, model: str, metric: str = "iou") -> str:
     """Write the main tables of a run as LaTeX and CSV, and the methods text; return the text.
 
     What the notebooks before have not left (no comparisons, no 3D) is left out.
@@ -269,6 +275,8 @@ def write_manuscript(folder: Path, table: pd.DataFrame, model: str) -> str:
         The tidy table.
     model : str
         Whose designs are listed.
+    metric : str
+        Of the means: "iou", or "dice" of the same masks. Comparisons and claims have their own.
     """
     tables = Path(folder) / "tables"
     found = {path.stem: pd.read_parquet(path) for path in tables.glob("*.parquet")}
@@ -285,13 +293,13 @@ def write_manuscript(folder: Path, table: pd.DataFrame, model: str) -> str:
         printed["published_sam"] = comparison_table(found["published_sam"]), caption
     if len(flat):
         printed["prompts_2d"] = (
-            means_table(summarise(case_means(flat, by), by), by),
-            "2D: mean IoU over cases.",
+            means_table(summarise(case_means(flat, by, metric), by), by, metric),
+            f"2D: mean {metric_label(metric)} over cases.",
         )
     if len(deep):
         design = list(DESIGN_FACTORS)
-        means = means_table(summarise(case_means(deep, design), design), design)
-        printed["designs_3d"] = means, "3D: mean IoU over cases."
+        means = means_table(summarise(case_means(deep, design, metric), design), design, metric)
+        printed["designs_3d"] = means, f"3D: mean {metric_label(metric)} over cases."
     for name, (shown, caption) in printed.items():
         write_atomically(tables / f"{name}.tex", latex(shown, caption, name).encode())
         write_atomically(tables / f"{name}_printed.csv", shown.to_csv(index=False).encode())

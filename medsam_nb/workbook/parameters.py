@@ -11,9 +11,10 @@ from pathlib import Path
 
 from medsam_nb.errors import StudyError, WorkbookError, require_known
 from medsam_nb.manifest.rows import Manifest
-from medsam_nb.protocol.designs import chosen_designs, parse_design
+from medsam_nb.protocol import corrections
+from medsam_nb.protocol.designs import FRAME_CHOICES, MASK_CHOICES_3D, chosen_designs, parse_design
 from medsam_nb.protocol.options import MemoryWindow, PropagationOptions
-from medsam_nb.protocol.prompts import PROMPTS_2D
+from medsam_nb.protocol.prompts import PROMPTS_2D, PROMPTS_3D
 from medsam_nb.provenance import project_root
 
 MAY_BE_EMPTY = ("objects",)  # lists; empty for all
@@ -23,6 +24,8 @@ RANGES = {
     "resamples": (100, 1_000_000),
     "features_gb": (0, None),
     "failed_below": (0, 1),
+    "clicks": (1, 100),
+    "loops": (1, 100),
 }
 WRITTEN_AS = {  # how a value of a type is written in YAML
     bool: "true or false",
@@ -194,6 +197,27 @@ def _check_prompts(names: list[str], given: Given) -> None:
         require_known("", name, PROMPTS_2D, what="prompt in 2D")
 
 
+def _check_names(names: tuple[str, ...], what: str) -> Callable[[object, Given], None]:
+    """Return the check of a parameter whose value is one of these names, or a list of them."""
+
+    def check(value: object, given: Given) -> None:
+        for one in value if isinstance(value, list) else [value]:
+            require_known("", one, names, what=what)
+
+    return check
+
+
+def _check_seconds(value: Mapping, given: Given) -> None:
+    """What a prompt costs has to be said for every kind that is given."""
+    needed = {*given.values.get("initial_prompts", []), *given.values.get("new_information", [])}
+    for name, seconds in value.items():
+        require_known("", name, PROMPTS_3D, what="prompt in 3D")
+        if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds < math.inf:
+            raise StudyError("", f"says {_shown(seconds)} for {name}.", "Write seconds, more than 0.")
+    if missing := sorted(needed - set(value)):
+        raise StudyError("", f"says nothing of {', '.join(missing)}.", "Write the seconds that it takes.")
+
+
 def _check_volume_metrics(name: str, given: Given) -> None:
     from medsam_nb.evaluation.rows import VOLUME_METRICS  # imports torch, so only where it is asked for
 
@@ -270,7 +294,14 @@ CHECKS: dict[str, Callable[..., None]] = {
     "designs": _check_designs,
     "shown_prompt": _check_shown_prompt,
     "shown_design": _check_shown_design,
+    "metric": _check_names(("iou", "dice"), "metric of slices"),
     "volume_metrics": _check_volume_metrics,
+    "initial_prompts": _check_names(corrections.INITIAL_PROMPTS, "initial prompt"),
+    "strategies": _check_names(corrections.STRATEGIES_3D, "strategy of corrections"),
+    "new_information": _check_names(corrections.NEW_INFORMATION, "new information"),
+    "frame_choice": _check_names(FRAME_CHOICES, "frame choice"),
+    "mask_choice": _check_names(MASK_CHOICES_3D, "mask choice"),
+    "seconds_per_prompt": _check_seconds,
     "device": _check_device,
     "dtype": _check_dtype,
 }

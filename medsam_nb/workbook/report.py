@@ -17,11 +17,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from traitlets.config import Config
 
 from medsam_nb.errors import InputError, StudyError, WorkbookError
-from medsam_nb.figures.words import as_csv
+from medsam_nb.figures.words import as_csv, label
 from medsam_nb.files import read_json, write_study_file
+from medsam_nb.protocol.table import FACTORS
 
 ROWS_SHOWN = 40
 LONG_TEXT = 30  # characters of a cell
+# Columns with names of this workbook, printed as in figures; names of cases and files stay as they are.
+NAMES = {*FACTORS, "data_set", "object", "model", "comparison", "level", "test", "factor", "unit"}
 # A figure's letters have 7 points; a third more makes them as large on a screen as the captions.
 CSS_PIXELS_PER_INCH = 130
 
@@ -171,8 +174,8 @@ def save_table(table: pd.DataFrame, run_dir: Path, name: str) -> Path:
     return path
 
 
-def read_results(run_dir: Path) -> pd.DataFrame:
-    """Return the tidy tables of 2D and 3D that a study has, one below the other.
+def read_results(run_dir: Path, tasks: Sequence[str] = ("2d", "3d")) -> pd.DataFrame:
+    """Return the tidy tables of tasks that a study has, one below the other.
 
     Raises
     ------
@@ -180,7 +183,7 @@ def read_results(run_dir: Path) -> pd.DataFrame:
         If there is none, or one is damaged.
     """
     folder = Path(run_dir) / "tables"
-    paths = [folder / f"{name}.parquet" for name in ("results_2d", "results_3d")]
+    paths = [folder / f"results_{task}.parquet" for task in tasks]
     found = [_table(path) for path in paths if path.is_file()]
     if not found:
         raise StudyError(
@@ -219,11 +222,15 @@ def _text(value: object) -> str:
     return f'<div class="long">{text}</div>' if len(text) > LONG_TEXT else text
 
 
+def _name(value: object) -> str:
+    return _text(value if pd.api.types.is_scalar(value) and pd.isna(value) else label(value))
+
+
 def _shown(path: Path) -> dict:
     """Return a table's first rows as HTML, and how many rows there are."""
     table = _table(path)
     formats = {
-        name: _p_value if name == "p" or name.startswith("p_") else _text
+        name: _p_value if name == "p" or name.startswith("p_") else _name if name in NAMES else _text
         for name in table.columns
         if name == "p" or name.startswith("p_") or not pd.api.types.is_numeric_dtype(table[name])
     }

@@ -26,6 +26,7 @@ from medsam_nb.evaluation import masks as label_maps
 from medsam_nb.evaluation.masks import MaskStore
 from medsam_nb.evaluation.store import Store
 from medsam_nb.figures import slices, style
+from medsam_nb.figures.words import label
 from medsam_nb.manifest.disclosure import seen_warnings
 from medsam_nb.manifest.reading import load_manifest
 from medsam_nb.manifest.rows import Manifest
@@ -79,9 +80,9 @@ class Run:
             raise StudyError(path, "there is no such table yet.", "Run the notebook that writes it first.")
         return pd.read_parquet(path)
 
-    def results(self) -> pd.DataFrame:
-        """Return the tidy tables of 2D and 3D that the run has, one below the other."""
-        return report.read_results(self.folder)
+    def results(self, *further: str) -> pd.DataFrame:
+        """Return the tidy tables of 2D, 3D and `further` tasks that the run has, one below the other."""
+        return report.read_results(self.folder, ("2d", "3d", *further))
 
     def case_folders(self, data_sets: Sequence[str], prepared_dir: str | Path) -> list[Path]:
         """Return the folders of the prepared cases of data sets that count for accuracy."""
@@ -110,13 +111,15 @@ class Run:
         workers: int,
         features_gb: float,
         masks: Sequence[str] = (),
+        variants: Sequence[Mapping[str, object]] = ({},),
+        name: str = "",
         **parameters: object,
     ) -> pd.DataFrame:
-        """Compute what is not stored yet, and return the tidy table of a task; keep it as `results_<task>`.
+        """Compute what is not stored yet, and return the tidy table of a task; keep it as `results_<name>`.
 
         Parameters
         ----------
-        task : {"2d", "3d"}
+        task : {"2d", "3d", "2d_clicks", "3d_loops"}
         data_sets, models : sequence of str
             Rows of the manifest; format examples are left out.
         prepared_dir, weights_dir : str or Path
@@ -127,6 +130,10 @@ class Run:
             Disk for encoded slices; 0 for none.
         masks : sequence of str
             Names of designs whose masks are kept in 3D; see `export_masks`.
+        variants : sequence of mapping
+            Parameters that differ: every case is computed with each, and the rows stand in one table.
+        name : str
+            Of the table; the task's if empty. Only those of the tasks are the results of a study (`results`).
         **parameters
             Of `units.plan_units` and of the task.
 
@@ -137,21 +144,27 @@ class Run:
         """
         from medsam_nb.evaluation import units
 
-        planned = units.plan_units(
-            task,
-            self.case_folders(data_sets, prepared_dir),
-            [self.manifest.checkpoint(name) for name in models],
-            weights_dir=self.root / weights_dir,
-            features=(self.folder / "features", features_gb),
-            masks=(self.folder / "masks", masks) if masks else None,
-            **parameters,
-        )
-        self.outcome = units.run_units(planned, self.store, workers=workers, label=task.upper())
-        report.save_table(self.outcome, self.folder, f"units_{task}")
+        planned = [
+            unit
+            for variant in variants
+            for unit in units.plan_units(
+                task,
+                self.case_folders(data_sets, prepared_dir),
+                [self.manifest.checkpoint(model) for model in models],
+                weights_dir=self.root / weights_dir,
+                features=(self.folder / "features", features_gb),
+                masks=(self.folder / "masks", masks) if masks else None,
+                **parameters,
+                **variant,
+            )
+        ]
+        name = name or task
+        self.outcome = units.run_units(planned, self.store, workers=workers, label=label(task))
+        report.save_table(self.outcome, self.folder, f"units_{name}")
         units.require_results(self.outcome)
         keys = units.finished(planned, self.store)
         table = self.store.read(keys)
-        report.save_table(table, self.folder, f"results_{task}")
+        report.save_table(table, self.folder, f"results_{name}")
         record = units.provenance(self.store, keys, planned[0].plain_parameters)
         report.add_provenance(self.folder, self.notebook, record)
         return table

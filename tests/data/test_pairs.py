@@ -179,7 +179,7 @@ def test_folders_with_a_series_are_images(tmp_path):
     [
         (
             {"images": "{case}/{what}.nii"},
-            "{what} is no placeholder; known: {case}, {patient}, {object}, {part}",
+            "{what} is no placeholder; known: {case}, {patient}",
         ),
         ({"images": "{case}/{object}.nii"}, "only `{case}` may stand in it"),
         ({"images": "images/a.nii"}, "String should match pattern"),

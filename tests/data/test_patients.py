@@ -108,7 +108,7 @@ def test_a_table_names_the_patients(tmp_path):
         ("case_id,patient\na\n", "line 2: a case or patient is empty"),
         ("case,patient\na,1\n", "no column case_id"),
         ("", "no column case_id and no column patient"),
-        (b"\xff\xfe\x00", "UTF-16"),
+        (b"\xff\xfe\x00", "who.csv: is text in UTF-16"),
     ],
 )
 def test_a_wrong_table_is_named(tmp_path, text, words):

@@ -1,8 +1,6 @@
 """The engine predicts what the reference predicts, bit for bit, with every distinct step made once."""
 
 import dataclasses
-from collections import Counter
-from contextlib import contextmanager
 from itertools import product
 from pathlib import Path
 
@@ -10,14 +8,13 @@ import numpy as np
 import pytest
 import torch
 from helpers import networks
+from helpers.volumes import HEIGHT, WIDTH, blob, counted, shipped
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from medsam_nb.data.simulated import anatomy
 from medsam_nb.errors import StudyError
 from medsam_nb.evaluation import propagation, reference, single_slices
-from medsam_nb.manifest.reading import load_manifest
-from medsam_nb.models.checkpoints import load_model
 from medsam_nb.models.features import SliceFeatures
 from medsam_nb.models.memory import looking_back, temporal_rows
 from medsam_nb.protocol.designs import ALL_DESIGNS, DIRECTIONS, MASK_CHOICES_3D, PAPER_V1_DESIGNS, Design
@@ -25,7 +22,6 @@ from medsam_nb.protocol.options import MemoryWindow, PropagationOptions
 from medsam_nb.protocol.prompts import Prompt
 
 ROOT = Path(__file__).parents[2]
-HEIGHT, WIDTH = 40, 52
 POINT = Design("centre_slice", "one_point", "bidirectional", "most_confident_mask")
 SETTINGS = settings(
     max_examples=12,
@@ -34,22 +30,6 @@ SETTINGS = settings(
     database=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
-
-
-def blob(depth: int, filled: list[int], seed: int) -> np.ndarray:
-    """Return an object on the given slices: one or two rectangles that move along z."""
-    draw, mask = np.random.default_rng(seed), np.zeros((depth, HEIGHT, WIDTH), bool)
-    for index in filled:
-        top, left = draw.integers(0, 12), draw.integers(0, 20)
-        mask[index, top : top + draw.integers(6, 16), left : left + draw.integers(6, 20)] = True
-        if draw.random() < 0.5:
-            mask[index, 32:37, 40 : 40 + draw.integers(4, 10)] = True
-    return mask
-
-
-def shipped(dtype: str = "float32"):
-    checkpoint = load_manifest(ROOT / "data_manifest.yaml").checkpoint("miniature_sam2")
-    return load_model(checkpoint, ROOT / "weights", device="cpu", dtype=dtype)
 
 
 def windowed(**window):
@@ -69,27 +49,6 @@ def assert_same(model, slices, objects, designs, **options):
         np.testing.assert_array_equal(found[key][1], score, err_msg=str(key))
         assert found[key][2] == prompted
     return len(expected)
-
-
-@contextmanager
-def counted(network):
-    """Count how often the four expensive parts compute, by a module within each."""
-    counts = Counter()
-    inner = {
-        "encoded": network.image_encoder.trunk,
-        "attended": network.memory_attention.norm,
-        "decoded": network.sam_mask_decoder.transformer,
-        "remembered": network.memory_encoder.fuser,
-    }
-    hooks = [
-        module.register_forward_hook(lambda *_, name=name: counts.update([name]))
-        for name, module in inner.items()
-    ]
-    try:
-        yield counts
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 @SETTINGS

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from helpers.volumes import disc_case
 from sam2.sam2_image_predictor import SAM2ImagePredictor
 from segment_anything import SamPredictor
 
@@ -30,18 +31,7 @@ SEED = 5
 
 @pytest.fixture(scope="module")
 def case():
-    """Five slices of 48 x 60 with two bright discs (one object) and a dark bar (another)."""
-    rows, columns = np.ogrid[:48, :60]
-    labels = np.zeros((5, 48, 60), np.uint8)
-    for index in (1, 2, 3):
-        labels[index][(rows - 15) ** 2 + (columns - 15) ** 2 <= (5 + index) ** 2] = 1
-        labels[index][(rows - 32) ** 2 + (columns - 42) ** 2 <= 36] = 1
-    labels[2:4, 40:44, 5:30] = 2
-    noise = np.random.default_rng(0).normal(0, 8, labels.shape)
-    image = np.choose(labels, [100, 200, 30]) + noise
-    volume = Volume.from_spacing(image.astype(np.float32), (4.0, 1.0, 1.0))
-    objects = {"discs": (1,), "bar": (2,)}
-    return Case("made_up", "a", "simulated", volume, labels, objects, Intensity("window", 0, 255), "p")
+    return disc_case()
 
 
 @pytest.fixture(scope="module")

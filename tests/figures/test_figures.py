@@ -337,3 +337,25 @@ def test_methods_say_equivalence_exclusions_and_protocol():
     assert "1 case could not be used" in words and "no object: 1 case." in words
     assert "Protocol: corrected." in words
     assert "  " not in words and words.endswith(".")
+
+
+def test_figures_and_tables_show_the_dice_of_the_same_masks():
+    table = made_up_table(("MRI-Heart",), 2, designs=ALL_DESIGNS[:8])
+    table = table[table["model"] == "miniature_sam2"]
+    dice = table.assign(value=2 * table["value"] / (1 + table["value"]))
+    for draw in (
+        prompts.iou_by_prompt_2d,
+        designs.iou_by_design,
+        designs.design_heat_map,
+        designs.design_ranking,
+        distance.iou_by_distance,
+    ):
+        fig, axes = plt.subplots(2)
+        shown, expected = draw(table, axes[0], metric="dice"), draw(dice, axes[1])
+        pd.testing.assert_frame_equal(shown, expected)
+        text = axes[0].get_xlabel() + axes[0].get_ylabel() + axes[0].get_title()
+        assert "mean Dice" in text and "IoU" not in text
+        plt.close(fig)
+    by = ["prompt", "mask_choice"]
+    flat = pooling.case_means(table[table["task"] == "2d"], by, "dice")
+    assert "mean Dice (95 % CI)" in manuscript.means_table(paired.summarise(flat, by), by, "dice")

@@ -84,6 +84,30 @@ def rows_3d(cases, rng, model="miniature_sam2", designs=ALL_DESIGNS, slices=12):
                 }
 
 
+def rows_of_loops(cases, rng, gains, ended=(), loops=2, slices=4, model="miniature_sam2"):
+    """3D rows of corrections: `gains` by new information and loop; cases (set, n) in `ended` get none."""
+    for data_set, case_id, base in cases:
+        stuck = (data_set, int(case_id[-2:])) in ended
+        for strategy in ("correction", "correction_reinitialised", "reinitialisation"):
+            for information, gain in gains.items():
+                last = 0 if stuck else loops
+                only = strategy == "correction_reinitialised"
+                for loop in ([last] if only else range(last + 1)) if not (only and stuck) else ():
+                    for z in range(slices):
+                        value = base - 0.1 + loop * gain + rng.normal(0, 0.005)
+                        yield {
+                            "task": "3d_loops", "data_set": data_set, "modality": data_set.split("-")[0],
+                            "case_id": case_id, "object": "organ", "model": model, "prompt": "one_point",
+                            "mask_choice": "most_confident_mask", "frame_choice": "centre_slice",
+                            "direction": "bidirectional", "mask_scope": "all", "protocol": "corrected",
+                            "frames": "image", "strategy": strategy, "new_information": information,
+                            "loop": loop, "n_prompts": 1 + loop * (1 if strategy[0] == "r" else 2),
+                            "ended": "no error is left" if stuck else None, "slice_index": z,
+                            "n_slices": slices, "truth_px": 100, "metric": "iou",
+                            "value": float(np.clip(value, 0, 1)), "score": 0.8,
+                        }  # fmt: skip
+
+
 def made_up_cases(data_sets=("MRI-Heart", "CT-Spleen"), cases=8, seed=0):
     """(data set, case, base IoU) with variation between data sets and cases."""
     rng = np.random.default_rng(seed)

@@ -71,7 +71,7 @@ checkpoints:
     assert "mine (our lab's notes of 2025):" in known
     assert "images of ct_colon cannot be ruled out" in unknown and "mine" not in unknown
     own.write_text(own.read_text(encoding="utf-8").replace("{tuned:", "{tunde:"), encoding="utf-8")
-    with pytest.raises(ManifestError, match="mine, seen_by: 'tunde'.*Did you mean 'tuned'"):
+    with pytest.raises(ManifestError, match="own.yaml, mine.seen_by: 'tunde'.*Did you mean 'tuned'"):
         load_manifest(SHIPPED, own)
     with pytest.raises(ManifestError, match="'yours'"):
         seen_warnings(load_manifest(SHIPPED), ["yours"], ["medsam"])

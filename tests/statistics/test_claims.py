@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from helpers.made_up import made_up_table
+from helpers.made_up import made_up_cases, made_up_table, rows_of_loops
 from scipy import stats as scipy_stats
 
 from medsam_nb.errors import InputError
@@ -40,7 +40,7 @@ def test_verdicts_follow_from_the_effects_that_were_built_in(board):
         assert verdict[claim] == "supported" + TWO_SETS, claim
     assert verdict["H11"] == "supported in part" + TWO_SETS  # no 2D rows as far from the prompt
     assert verdict["H13"] == "inconclusive"
-    assert verdict["H8"] == "not testable"
+    assert verdict["H8a"] == verdict["H8b"] == "not testable"
     assert {words.removesuffix(TWO_SETS) for words in board["verdict"]} <= set(VERDICTS)
 
 
@@ -67,8 +67,9 @@ def test_a_claim_of_which_a_part_cannot_be_tested_is_supported_in_part(table):
 
 
 def test_what_is_not_testable_says_what_it_needs(board):
-    h8 = board[board["claim"] == "H8"].iloc[0]
-    assert h8["because"].startswith("1 of 1 tests not testable; needs an interactive 3D run")
+    h8 = board.groupby("claim")["because"].first()
+    assert h8["H8a"].startswith("4 of 4 tests not testable; needs rows of 11_correct_masks")
+    assert h8["H8b"].startswith("2 of 2 tests not testable; needs rows of 11_correct_masks")
     assert board["because"].str.len().gt(10).all()
 
 
@@ -205,3 +206,38 @@ def test_the_best_design_is_chosen_on_other_patients():
     row = scoreboard(table, draws=399).set_index("claim").loc["H10"]
     assert row["n"] == 40 and abs(row["difference"]) < 0.01
     assert row["finding"] == "inconclusive" and row["p_holm"] > 0.05
+
+
+def corrected_table(gains, ended=()):
+    """Six cases in each of two data sets, corrected in two loops; gains by new information and loop."""
+    return as_table(list(rows_of_loops(made_up_cases(cases=6), np.random.default_rng(3), gains, ended)))
+
+
+def test_h8_is_supported_where_only_masks_help_and_contradicted_where_prompts_do():
+    still = {"one_point": 0.0, "one_box": 0.01, "mask": 0.1}
+    found = verdicts(scoreboard(corrected_table(still), draws=99))
+    assert found["H8a"] == found["H8b"] == "supported" + TWO_SETS
+    helping = {"one_point": 0.0, "one_box": 0.1, "mask": 0.0}
+    board = scoreboard(corrected_table(helping), draws=99)
+    found = verdicts(board)
+    assert found["H8a"] == "contradicted" + TWO_SETS and found["H8b"] == "inconclusive"
+    tests = board[board["claim"] == "H8a"].set_index("test")["finding"]
+    assert {name for name, what in tests.items() if what == "contradicted"} == {
+        f"after against before, {strategy} with one box" for strategy in ("correction", "reinitialisation")
+    }
+
+
+def test_h8_compares_the_last_loop_with_the_first_on_the_same_slices():
+    table = check_table(
+        corrected_table({"one_point": 0.0, "one_box": 0.0, "mask": 0.1}, ended={("MRI-Heart", 2)})
+    )
+    models = {"sam2": "miniature_sam2"}
+    for strategy, after in (("correction", "correction_reinitialised"), ("reinitialisation",) * 2):
+        found = claim_values.after_corrections(strategy, "mask")(table, models).set_index("patient_id")
+        rows = table[(table["new_information"] == "mask") & (table["case_id"] == "MRI-Heart_04")]
+        rows = rows.astype({"value": float})
+        last = rows[(rows["strategy"] == after) & (rows["loop"] == 2)]["value"].mean()
+        first = rows[(rows["strategy"] == strategy) & (rows["loop"] == 0)]["value"].mean()
+        assert found.loc["MRI-Heart_04", ["a", "b"]].tolist() == pytest.approx([last, first])
+        assert found.loc["MRI-Heart_02", "a"] == found.loc["MRI-Heart_02", "b"]  # could not be corrected
+        assert len(found) == 12

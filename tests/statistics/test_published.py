@@ -17,7 +17,7 @@ def test_published_means_are_those_of_the_release():
         "box_per_component": 0.654,
     }
     assert {name: round(float(first[name]), 3) for name in expected} == expected
-    oracle = table[table["mask_choice"] == "oracle_mask"].groupby("prompt")["value"].mean()
+    oracle = table[table["mask_choice"] == "oracle_channel"].groupby("prompt")["value"].mean()
     assert round(float(oracle["box_per_component"]), 3) == 0.744
     assert len(table) == 280 and len(table[["data_set", "object"]].drop_duplicates()) == 28
 

@@ -246,3 +246,10 @@ def test_damaged_results_are_named(tmp_path):
     cut(tmp_path / "tables" / "results_2d.parquet")
     with pytest.raises(StudyError, match="results_2d.parquet: cannot be read.*again"):
         report.read_results(tmp_path)
+
+
+def test_tables_print_names_as_figures_do_and_cases_as_they_are(tmp_path):
+    rows = {"model": ["miniature_sam2", None], "case_id": ["scan_us_7", "b"], "prompt": ["one_box", "mask"]}
+    report.save_table(pd.DataFrame(rows), tmp_path, "shown")
+    html = report._shown(tmp_path / "tables" / "shown.parquet")["html"]
+    assert all(f"<td>{text}</td>" in html for text in ("miniature SAM 2", "", "scan_us_7", "one box"))

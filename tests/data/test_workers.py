@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from medsam_nb.workers import ProcessKilled, run_each
+from medsam_nb.data.workers import ProcessKilled, run_each
 
 ROOT = Path(__file__).parents[1]
 

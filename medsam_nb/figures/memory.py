@@ -1,0 +1,122 @@
+"""3D: what the memory of tracked slices is worth.
+
+In the visual language of `style`: functions draw on axes they are given and return what they drew.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+
+from medsam_nb.figures.style import GREY, iou_axis, nothing, point
+from medsam_nb.figures.words import counted, metric_label
+from medsam_nb.statistics.change_point import ChangePoint
+from medsam_nb.statistics.paired import summarise
+from medsam_nb.statistics.pooling import case_means
+
+SAME, OTHER = "#7a7a7a", "#0072B2"  # not shown to differ from the released memory, and shown
+
+
+def iou_by_memory(table: pd.DataFrame, ax: Axes, order: Sequence[str], metric: str = "iou") -> pd.DataFrame:
+    """Draw the mean of propagated slices for every memory window, a row each.
+
+    Parameters
+    ----------
+    table : DataFrame
+        3D rows of one model under several windows; prompted slices are left out.
+    order : sequence of str
+        Names of the windows (`MemoryWindow.name`), from top to bottom.
+
+    Returns
+    -------
+    DataFrame
+        What is drawn: `memory`, `mean`, `ci_low`, `ci_high`, `n_cases`, `n_data_sets`.
+    """
+    rows = table[(table["task"] == "3d") & table["memory"].isin(list(order)) & table["distance_slices"].ne(0)]
+    if rows.empty:
+        return nothing(ax, "no 3D rows away from a prompted slice")
+    drawn = summarise(case_means(rows, ["memory"], metric), ["memory"])
+    drawn = drawn.set_index("memory").reindex([name for name in order if name in set(drawn["memory"])])
+    for place, (_, row) in enumerate(drawn.iterrows()):
+        point(ax, row, place, OTHER)
+    ax.set_yticks(range(len(drawn)), list(drawn.index))
+    ax.set_ylim(len(drawn) - 0.5, -0.5)
+    ax.tick_params(axis="y", length=0)
+    cases = counted(int(drawn["n_cases"].max()), "case")
+    iou_axis(ax, f"mean {metric_label(metric)} of propagated slices\n({cases})")
+    return drawn.reset_index()
+
+
+def memory_differences(result: pd.DataFrame, ax: Axes, order: Sequence[str]) -> pd.DataFrame:
+    """Draw the mean paired difference of every window from the released memory, with the corrected interval.
+
+    Parameters
+    ----------
+    result : DataFrame
+        Of `paired.compare`, whose comparisons are named by the window.
+    order : sequence of str
+        Rows from top to bottom; the released memory's stays empty.
+
+    Returns
+    -------
+    DataFrame
+        The rows of `result` that are drawn.
+    """
+    shown = result.set_index("comparison")
+    shown = shown.loc[[name for name in order if name in shown.index and shown.loc[name, "n"] > 0]]
+    if shown.empty:
+        return nothing(ax, "nothing to compare")
+    places = {name: place for place, name in enumerate(order)}
+    for name, row in shown.iterrows():
+        clear = row["holm_low"] > 0 or row["holm_high"] < 0
+        colour = OTHER if clear else SAME
+        if np.isfinite([row["holm_low"], row["holm_high"]]).all():
+            ax.plot([row["holm_low"], row["holm_high"]], [places[name]] * 2, color=colour, lw=0.9)
+        ax.plot(row["difference"], places[name], "o", color=colour, mfc=colour if clear else "white", mew=0.8)
+    ax.axvline(0, color=GREY, lw=0.6)
+    ax.set_yticks([])
+    ax.set_ylim(len(order) - 0.5, -0.5)
+    ax.grid(axis="x")
+    ax.set_xlabel("difference from the released memory,\ncorrected interval (filled: leaves 0)")
+    return shown.reset_index()
+
+
+def broken_line(means: pd.DataFrame, found: ChangePoint, ax: Axes, metric: str = "iou") -> pd.DataFrame:
+    """Draw the mean over patients by distance, and the broken line that was fitted to the patients.
+
+    Every patient has a level of its own, which is taken out before the means: else the far end, which only
+    patients with long objects reach, would lie higher or lower for their sake.
+
+    Parameters
+    ----------
+    means : DataFrame
+        Of `change_point.by_distance`.
+    found : ChangePoint
+    ax : Axes
+    metric : str
+        Of `means`.
+
+    Returns
+    -------
+    DataFrame
+        What is drawn: `distance`, `mean`, `n_patients`, `fitted`; empty where no line could be fitted.
+    """
+    if found.note:
+        return nothing(ax, found.note)
+    rows = means[means["distance"] <= found.farthest]
+    at = rows["distance"].to_numpy(float)
+    line = found.before * np.minimum(at, found.at) + found.after * np.maximum(at - found.at, 0)
+    rows = rows.assign(line=line, residual=rows["value"] - line)
+    patient = rows.groupby(["data_set", "patient_id"])["residual"]
+    level = patient.mean().mean()
+    rows = rows.assign(mean=rows["value"] - patient.transform("mean") + level, fitted=line + level)
+    grouped = rows.groupby("distance")
+    drawn = grouped.agg(mean=("mean", "mean"), n_patients=("mean", "size"), fitted=("fitted", "first"))
+    drawn = drawn.reset_index()
+    ax.axvspan(found.low, found.high, color="#eeeeee", zorder=0)
+    ax.plot(drawn["distance"], drawn["mean"], "o", color=OTHER, ms=2.5)
+    ax.plot(drawn["distance"], drawn["fitted"], "-", color="black", lw=0.9)
+    ax.set_xlabel("slices from the nearest prompted slice")
+    iou_axis(ax, f"mean {metric_label(metric)}", "y")
+    return drawn
