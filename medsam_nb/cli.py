@@ -34,6 +34,23 @@ def run(
     raise typer.Exit(outcome.exit_code)
 
 
+@app.command()
+def rehearse(
+    study: Annotated[Path, typer.Argument(help="A study's YAML file, such as studies/paper_v1.yaml.")],
+    only: Annotated[list[str], typer.Option(help="A data set; may be given several times.")] = [],  # noqa: B006
+    set_: Annotated[
+        list[str], typer.Option("--set", metavar="NAME=VALUE", help="Replace a parameter of the study.")
+    ] = [],  # noqa: B006
+) -> None:
+    """Run a study on small downloads that lie as the real ones do, with the miniature models."""
+    from medsam_nb.workbook.rehearsal.rehearse import rehearse as rehearsed
+    from medsam_nb.workbook.rehearsal.rehearse import report
+
+    found = rehearsed(study, only, _overrides(set_))
+    report(found)
+    raise typer.Exit(found.exit_code)
+
+
 def _overrides(items: list[str]) -> dict[str, object]:
     """Return the parameters of `--set NAME=VALUE`, values as YAML."""
 
