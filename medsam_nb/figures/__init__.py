@@ -6,6 +6,7 @@ __getattr__, __dir__, __all__ = lazy.attach(
     __name__,
     submodules=[
         "claims",
+        "corrections",
         "designs",
         "distance",
         "memory",
@@ -25,5 +26,6 @@ __getattr__, __dir__, __all__ = lazy.attach(
         "models": ["sam2_against_sam", "sam2_minus_sam"],
         "claims": ["claims_forest"],
         "robustness": ["iou_by_share"],
+        "corrections": ["iou_by_click", "iou_by_effort", "iou_by_loop"],
     },
 )

@@ -7,9 +7,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patches import Rectangle
+from matplotlib.patches import Patch, Rectangle
 from matplotlib.patheffects import withStroke
 
 from medsam_nb.figures.words import label
@@ -17,6 +18,7 @@ from medsam_nb.protocol.prompts import Prompt
 
 TRUTH, PREDICTION, PROMPT = "#56B4E9", "#E69F00", "#F0E442"
 NEGATIVE = "#CC79A7"  # points outside the object
+MISSED, EXCESS = "#D55E00", "#CC79A7"  # of the truth, and beyond it
 # A dark rim keeps thin lines visible on light and on dark tissue.
 RIM = [withStroke(linewidth=1.6, foreground="black", alpha=0.6)]
 
@@ -38,6 +40,8 @@ class Panel:
     title : str
     spacing_mm : (y, x)
         Size of a pixel; sets the aspect ratio.
+    errors : bool
+        Fill what the prediction misses of the truth, and what it has beyond it, instead of its outline.
     """
 
     image: np.ndarray
@@ -47,6 +51,7 @@ class Panel:
     iou: float | None = None
     title: str = ""
     spacing_mm: tuple[float, float] = (1.0, 1.0)
+    errors: bool = False
 
 
 def outline(ax: Axes, mask: np.ndarray | None, colour: str, style: str = "solid", width: float = 0.8) -> None:
@@ -71,14 +76,26 @@ def _prompt(ax: Axes, prompt: Prompt, scale: float) -> None:
     outline(ax, prompt.mask, PROMPT, "dotted", 0.8 * scale)
 
 
+def _fill(ax: Axes, mask: np.ndarray, colour: str, aspect: float) -> None:
+    """Cover the pixels of a mask, bool (y, x), with a colour."""
+    layer = np.zeros((*mask.shape, 4))
+    layer[mask] = to_rgba(colour, 0.75)
+    ax.imshow(layer, aspect=aspect, interpolation="nearest")
+
+
 def draw(ax: Axes, panel: Panel, scale: float = 1.0) -> None:
     """Draw one panel on the axes; `scale` makes lines and marks larger, for a screen."""
     height, width = panel.image.shape[:2]
     aspect = panel.spacing_mm[0] / panel.spacing_mm[1]
     levels = {"vmin": 0, "vmax": 255} if panel.image.dtype == np.uint8 else {}
     ax.imshow(panel.image, cmap="gray", aspect=aspect, interpolation="nearest", **levels)
-    outline(ax, panel.truth, TRUTH, width=1.7 * scale)  # wider: seen also where both agree
-    outline(ax, panel.prediction, PREDICTION, width=0.8 * scale)
+    # Wider than the prediction: seen also where both agree. Errors are not covered by it.
+    outline(ax, panel.truth, TRUTH, width=(0.5 if panel.errors else 1.7) * scale)
+    if panel.errors:
+        _fill(ax, panel.truth & ~panel.prediction, MISSED, aspect)
+        _fill(ax, panel.prediction & ~panel.truth, EXCESS, aspect)
+    else:
+        outline(ax, panel.prediction, PREDICTION, width=0.8 * scale)
     prompts = [panel.prompt] if isinstance(panel.prompt, Prompt) else (panel.prompt or [])
     for prompt in prompts:
         _prompt(ax, prompt, scale)
@@ -156,10 +173,14 @@ def grid(panels: Sequence[Panel], columns: int = 4, width_mm: float = 180) -> tu
         handles = []
         if any(panel.truth is not None for panel in shown):
             handles.append(Line2D([], [], color=TRUTH, lw=1.7, label="ground truth"))
-        if any(panel.prediction is not None for panel in shown):
+        if any(panel.errors for panel in shown):
+            handles += [Patch(color=MISSED, label="missed"), Patch(color=EXCESS, label="excess")]
+        if any(panel.prediction is not None and not panel.errors for panel in shown):
             handles.append(Line2D([], [], color=PREDICTION, lw=0.8, label="prediction"))
         if any(panel.prompt is not None for panel in shown):
             look = {"ls": "--", "marker": "P", "mfc": PROMPT, "mec": "black", "mew": 0.5}
             handles.append(Line2D([], [], color="#b5a800", label="prompt", **look))
-        fig.legend(handles=handles, loc="outside lower center", ncols=3, fontsize=6.5, frameon=False)
+        fig.legend(
+            handles=handles, loc="outside lower center", ncols=len(handles) or 1, fontsize=6.5, frameon=False
+        )
     return fig, pd.DataFrame(plotted, columns=["row", "column", "title", "iou"])

@@ -11,26 +11,6 @@ import numpy as np
 TARGETS = (0.80, 0.85, 0.90)  # of the number of clicks, as the interactive benchmarks report it
 
 
-def continued(values: Sequence[float], corrections: int) -> np.ndarray:
-    """Return a curve that ended early with its last value repeated: what is not corrected stays as it is.
-
-    Parameters
-    ----------
-    values : sequence of float
-        At least one, at most `corrections` + 1.
-    corrections : int
-        How many were allowed.
-
-    Returns
-    -------
-    ndarray, shape (corrections + 1,)
-    """
-    values = np.asarray(values, float)
-    if not 1 <= len(values) <= corrections + 1:
-        raise ValueError(f"{len(values)} values for {corrections} corrections")
-    return np.concatenate([values, np.full(corrections + 1 - len(values), values[-1])])
-
-
 def area_under_curve(values: Sequence[float]) -> float:
     """Return the area under a curve by the trapezoidal rule, divided by its length: between 0 and 1.
 

@@ -9,6 +9,7 @@ __getattr__, __dir__, __all__ = lazy.attach(
         "claim_values",
         "claims",
         "declarations",
+        "effort",
         "findings",
         "inference",
         "mixed",

@@ -13,7 +13,17 @@ __getattr__, __dir__, __all__ = lazy.attach(
             "explorer_session",
             "explorer_view",
         ),
-        *("findings", "kernels", "manuscript", "pictures", "report", "run", "runner", "study"),
+        *(
+            "correction_pictures",
+            "findings",
+            "kernels",
+            "manuscript",
+            "pictures",
+            "report",
+            "run",
+            "runner",
+            "study",
+        ),
     ],
     submod_attrs={
         "explorer_results": ["ResultsView"],

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from medsam_nb.figures.words import counted, label
+from medsam_nb.protocol.corrections import RUNNING
 from medsam_nb.protocol.designs import DESIGN_FACTORS
 from medsam_nb.statistics.change_point import ChangePoint
 from medsam_nb.statistics.findings import OPEN, TINY
@@ -112,6 +113,54 @@ def decay(drawn: pd.DataFrame) -> str:
             f"{where} ({counted(int(far['n_cases'].max()), 'case')} there)"
         )
     return f"The mean IoU goes, {'; '.join(parts)}."
+
+
+def clicks_help(drawn: pd.DataFrame, reached: pd.DataFrame, model: str) -> str:
+    """Return what clicks on single slices do, and how often they reach the highest target.
+
+    Parameters
+    ----------
+    drawn : DataFrame
+        Of `effort.curves` by `model` and `prompt`.
+    reached : DataFrame
+        Of `effort.clicks_to_reach` by the same.
+    model : str
+        Whose curves.
+    """
+    parts = []
+    for prompt, curve in drawn[drawn["model"] == model].groupby("prompt", sort=False):
+        first, last = curve.iloc[0], curve.iloc[-1]
+        text = f"after {label(prompt)} the mean IoU goes from {first['mean']:.2f} to {last['mean']:.2f} "
+        text += f"with {counted(int(last['loop']), 'click')}"
+        rows = reached[(reached["model"] == model) & (reached["prompt"] == prompt)]
+        for row in rows[rows["target"] == rows["target"].max()].itertuples():
+            text += f" ({row.target:g} is reached on {row.reached} of {row.n} slices"
+            text += f", with {row.noc_reached:.1f} prompts on average)" if row.reached else ")"
+        parts.append(text)
+    return f"{label(model)}: {'; '.join(parts)}." if parts else ""
+
+
+def corrections_help(gained: pd.DataFrame) -> str:
+    """Return what each new information gains in volumes, by strategy, with intervals.
+
+    Parameters
+    ----------
+    gained : DataFrame
+        Of `effort.gains`, one model and one initial prompt.
+    """
+    parts = []
+    for row in gained.itertuples():
+        interval = f" ({row.ci_low:+.2f} to {row.ci_high:+.2f})" if row.ci_low == row.ci_low else ""
+        strategy = "the running predictor" if row.strategy == RUNNING else "fresh starts"
+        parts.append(f"{label(row.new_information)} with {strategy} {row.gain:+.2f}{interval}")
+    if not parts:
+        return "No volume was corrected."
+    clear = gained[gained["ci_low"] > 0]
+    masks_only = len(clear) > 0 and set(clear["new_information"]) == {"mask"}
+    said = "Only true masks clearly raise it" if masks_only else "What clearly raises it: " + (
+        ", ".join(dict.fromkeys(map(label, clear["new_information"]))) or "nothing"
+    )  # fmt: skip
+    return f"Change of the mean IoU of volumes by corrections: {'; '.join(parts)}. {said}."
 
 
 def verdicts(board: pd.DataFrame) -> str:

@@ -211,6 +211,8 @@ def _check_seconds(value: Mapping, given: Given) -> None:
     """What a prompt costs has to be said for every kind that is given."""
     needed = {*given.values.get("initial_prompts", []), *given.values.get("new_information", [])}
     for name, seconds in value.items():
+        if not isinstance(name, str):
+            raise StudyError("", f"names {_shown(name)}.", "Write prompts and seconds: {one_point: 2}.")
         require_known("", name, PROMPTS_3D, what="prompt in 3D")
         if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds < math.inf:
             raise StudyError("", f"says {_shown(seconds)} for {name}.", "Write seconds, more than 0.")

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 def test_a_harm_is_survived_and_counted(harm, tmp_path):
     command = [sys.executable, "-m", "benchmarks.soak", "--minutes", "0.08", "--seed", "5", "--only", harm]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path)}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, encoding="utf-8")
     line = done.stdout.strip().splitlines()[-1]
     found = re.fullmatch(rf"soak: (\d+) tried, (\d+) survived, 0 lost \({harm} \d+; .* seed 5\)", line)
     assert done.returncode == 0 and found, done.stdout + done.stderr

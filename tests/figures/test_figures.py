@@ -7,11 +7,12 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
-from helpers.made_up import made_up_table
+from helpers.made_up import made_up_table, rows_of_clicks, rows_of_loops
 
-from medsam_nb.figures import claims, designs, distance, models, prompts, slices, style, words
+from medsam_nb.figures import claims, corrections, designs, distance, models, prompts, slices, style, words
 from medsam_nb.protocol.designs import ALL_DESIGNS
 from medsam_nb.protocol.prompts import Prompt
+from medsam_nb.protocol.table import as_table
 from medsam_nb.statistics import paired, pooling, published, rankings
 from medsam_nb.statistics.scoreboard import scoreboard
 from medsam_nb.workbook import manuscript
@@ -38,7 +39,26 @@ def both_models(draw):
     return lambda table, ax: draw(table, ax, "miniature_sam2", "miniature_sam")
 
 
+def corrected(rows_of, *given):
+    """Rows of corrections of the cases of a table."""
+
+    def rows(table):
+        cases = [
+            (*names, 0.5) for names in dict.fromkeys(zip(table["data_set"], table["case_id"], strict=True))
+        ]
+        return as_table(list(rows_of(cases, np.random.default_rng(0), *given)))
+
+    return rows
+
+
+clicks = corrected(rows_of_clicks)
+loops = corrected(rows_of_loops, {"one_point": 0.01, "one_box": 0.05, "mask": 0.1})
+SECONDS = {"one_point": 2.0, "one_box": 7.0, "mask": 80.0}
 DRAWN = {
+    "iou_by_click": (75, lambda t, ax: corrections.iou_by_click(clicks(t), ax)),
+    "dice_by_click": (75, lambda t, ax: corrections.iou_by_click(clicks(t), ax, "dice")),
+    "iou_by_loop": (80, lambda t, ax: corrections.iou_by_loop(loops(t), ax)),
+    "iou_by_effort": (80, lambda t, ax: corrections.iou_by_effort(loops(t), ax, SECONDS)),
     "iou_by_design": (110, of_sam2(designs.iou_by_design)),
     "iou_by_distance": (62, of_sam2(distance.iou_by_distance)),
     "retention": (62, of_sam2(distance.retention_by_distance)),

@@ -84,6 +84,24 @@ def rows_3d(cases, rng, model="miniature_sam2", designs=ALL_DESIGNS, slices=12):
                 }
 
 
+def rows_of_clicks(cases, rng, prompts=("one_point", "one_box"), clicks=4, model="miniature_sam2"):
+    """2D rows of corrections that rise by 0.04 with every click; every fifth slice ends after two."""
+    for data_set, case_id, base in cases:
+        for prompt in prompts:
+            for z in range(5):
+                last = 2 if z == 4 else clicks
+                for loop in range(last + 1):
+                    value = base - 0.1 + 0.04 * loop + rng.normal(0, 0.005)
+                    yield {
+                        "task": "2d_clicks", "data_set": data_set, "modality": data_set.split("-")[0],
+                        "case_id": case_id, "object": "organ", "model": model, "prompt": prompt,
+                        "mask_choice": "most_confident_mask", "protocol": "corrected", "strategy": "clicks",
+                        "new_information": "one_point", "loop": loop, "n_prompts": loop + 1,
+                        "ended": "no error is left" if loop == 2 and z == 4 else None, "slice_index": z,
+                        "n_slices": 5, "truth_px": 100, "metric": "iou", "value": float(np.clip(value, 0, 1)),
+                    }  # fmt: skip
+
+
 def rows_of_loops(cases, rng, gains, ended=(), loops=2, slices=4, model="miniature_sam2"):
     """3D rows of corrections: `gains` by new information and loop; cases (set, n) in `ended` get none."""
     for data_set, case_id, base in cases:

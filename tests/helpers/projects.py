@@ -118,6 +118,6 @@ def started(*arguments: object, folder: Path, **options: object) -> subprocess.P
     paths = [str(ROOT), os.environ.get("PYTHONPATH", "")]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
     return subprocess.Popen(
-        command(*arguments), cwd=folder, env=environment, text=True, stdout=subprocess.PIPE,
+        command(*arguments), cwd=folder, env=environment, encoding="utf-8", stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT, **options,
     )  # fmt: skip

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from medsam_nb.protocol.effort import area_under_curve, continued, gain_per_effort, number_of_clicks
+from medsam_nb.protocol.effort import area_under_curve, gain_per_effort, number_of_clicks
 
 SETTINGS = settings(max_examples=80, deadline=None, derandomize=True, database=None)
 curves = st.lists(st.floats(0, 1), min_size=1, max_size=12)
@@ -29,13 +29,6 @@ def test_a_target_is_reached_by_the_first_value_not_below_it(values, target):
         assert all(value < target for value in values)
     else:
         assert values[found - 1] >= target and all(value < target for value in values[: found - 1])
-
-
-def test_a_curve_that_ended_stays_where_it_was():
-    assert continued([0.2, 0.6], 4).tolist() == [0.2, 0.6, 0.6, 0.6, 0.6]
-    assert number_of_clicks(continued([0.2, 0.6], 4), 0.7) is None
-    with pytest.raises(ValueError, match="3 values for 1"):
-        continued([0.1, 0.2, 0.3], 1)
 
 
 def test_gain_per_unit_of_effort():

@@ -200,11 +200,11 @@ def test_studies_are_found_from_outside_the_workbook(busy, tmp_path):
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     run = subprocess.run(
         command("run", "studies/demo.yaml", "--set", "workers=many"),
-        cwd=elsewhere, env=environment, capture_output=True, text=True,
+        cwd=elsewhere, env=environment, capture_output=True, encoding="utf-8",
     )  # fmt: skip
     assert run.returncode == 2 and "workers: is the word 'many', not a whole number" in run.stderr
     run = subprocess.run(
-        command("run", "nowhere.yaml"), cwd=elsewhere, env=environment, capture_output=True, text=True
+        command("run", "nowhere.yaml"), cwd=elsewhere, env=environment, capture_output=True, encoding="utf-8"
     )
     assert run.returncode == 2
     assert f"nowhere.yaml: there is no such file. Give the path of a study, such as {ROOT}" in run.stderr
