@@ -62,6 +62,7 @@ class Run:
         self.notebook, self.root, self.folder, self.manifest = notebook, root, folder, manifest
         self.store = Store(folder / "rows")
         self.outcome = pd.DataFrame(columns=["data_set", "case_id", "model", "task", "status", "error"])
+        self._tasks: list[str] = []
         self._figures: dict[str, str] = {}
         self._tables: dict[str, str] = {}
         self._galleries: dict[str, list[tuple[str, str]]] = {}
@@ -166,7 +167,10 @@ class Run:
         table = self.store.read(keys)
         report.save_table(table, self.folder, f"results_{name}")
         record = units.provenance(self.store, keys, planned[0].plain_parameters)
-        report.add_provenance(self.folder, self.notebook, record)
+        self._tasks = list(dict.fromkeys([*self._tasks, task]))
+        second = task != self._tasks[0]  # of a notebook with several tasks each leaves a record of its own
+        name = f"{self.notebook}, {label(task)}" if second else self.notebook
+        report.add_provenance(self.folder, name, record)
         return table
 
     def score_label_maps(

@@ -9,12 +9,16 @@ import yaml
 from helpers.made_up import made_up_cases, rows_of_clicks, rows_of_loops
 from helpers.volumes import disc_case, shipped
 
+from medsam_nb.data.prepare import prepare
 from medsam_nb.errors import StudyError
 from medsam_nb.evaluation.correction_rows import evaluate_clicks, evaluate_loops
+from medsam_nb.manifest.reading import load_manifest
 from medsam_nb.protocol.table import as_table
+from medsam_nb.provenance import project_root
 from medsam_nb.statistics import effort
-from medsam_nb.workbook import correction_pictures, findings
+from medsam_nb.workbook import correction_pictures, findings, report
 from medsam_nb.workbook.resolve import resolve_parameters
+from medsam_nb.workbook.run import Run
 from medsam_nb.workbook.study import load_study
 
 SECONDS = {"one_point": 2.0, "one_box": 7.0, "mask": 80.0}
@@ -118,3 +122,23 @@ def test_the_demo_tests_the_claim_after_the_corrections_are_made():
         < order.index("11_correct_masks")
         < order.index("05_compare_with_paper")
     )
+
+
+def test_each_task_of_a_notebook_leaves_its_own_record_and_table(tmp_path):
+    manifest = load_manifest(project_root() / "data_manifest.yaml")
+    row = manifest.data_set("simulated_xray")
+    prepare(row, tmp_path, tmp_path / "prepared", progress=False)
+    cases = tmp_path / "prepared" / row.name / "cases.parquet"
+    pd.read_parquet(cases).head(1).to_parquet(cases)
+    run = Run("11_correct_masks", tmp_path, tmp_path / "out", manifest)
+    given = {"prepared_dir": "prepared", "weights_dir": "weights", "workers": 0, "features_gb": 0.0}
+    given |= {"seed": 3, "device": "cpu", "initial_prompts": ["one_box"], "objects": ["organ"]}
+    clicked = run.evaluate("2d_clicks", [row.name], ["miniature_sam2"], clicks=1, **given)
+    looped = run.evaluate("3d_loops", [row.name], ["miniature_sam2"], loops=1, **given)
+    records = report.read_provenance(run.folder)
+    assert records["11_correct_masks"]["parameters"]["clicks"] == 1
+    assert records["11_correct_masks, 3D loops"]["parameters"]["loops"] == 1
+    assert set(run.results("2d_clicks")["task"]) == {"2d_clicks"}
+    assert len(run.results("2d_clicks", "3d_loops")) == len(clicked) + len(looped)
+    with pytest.raises(StudyError, match="no results yet"):
+        run.results()
