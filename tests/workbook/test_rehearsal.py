@@ -49,7 +49,10 @@ def rehearsed(tmp_path_factory):
     content = STUDY | {"name": name, "notebooks": {key: STUDY["notebooks"][key] for key in kept}}
     (place / "study.yaml").write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
     process = started(
-        "rehearse", place / "study.yaml", "--only", "ct_spleen", "--only", "xray_chest", folder=ROOT
+        *("rehearse", place / "study.yaml", "--only", "ct_spleen", "--only", "xray_chest"),
+        folder=ROOT,
+        encoding="utf-8",
+        errors="replace",
     )
     said = process.communicate(timeout=600)[0]
     folder = ROOT / "runs" / f"rehearsal_{name}"
