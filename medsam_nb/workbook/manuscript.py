@@ -221,7 +221,7 @@ def methods_paragraph(
     versions = [f"{name} {packages[name]}" for name in wanted if packages.get(name)]
     unverified = dict.fromkeys(provenance.get("unverified_weights", ()), ", unverified")
     weights = [
-        f"{name} (SHA-256 {sha[:12]}{unverified.get(name, '')})"
+        f"{label(name)} (SHA-256 {sha[:12]}{unverified.get(name, '')})"
         for name, sha in provenance.get("checkpoints", {}).items()
     ]
     n_cases = int(table.groupby(["data_set", "case_id"]).ngroups)
@@ -308,8 +308,12 @@ def write_manuscript(folder: Path, table: pd.DataFrame, model: str, metric: str 
     record["checkpoints"] = {k: v for r in records for k, v in r["checkpoints"].items()}
     made = found.get("comparisons", pd.DataFrame(columns=COMPARISON_COLUMNS))
     paragraph = methods_paragraph(record, table, made, found.get("cases"))
-    differing = dict.fromkeys(sentence for each in records for sentence in differences_from_sam2(each))
-    if differing:
-        paragraph += f"\n\nWhat differs from running the sam2 package oneself: {' '.join(differing)}"
+    for task, parameter in (("2D", "prompts"), ("3D", "designs")):
+        of_task = [each for each in records if parameter in each.get("parameters", {})]
+        differing = dict.fromkeys(one for each in of_task for one in differences_from_sam2(each))
+        if differing:
+            paragraph += (
+                f"\n\n{task}, what differs from running the sam2 package oneself: {' '.join(differing)}"
+            )
     write_atomically(tables / "methods.txt", paragraph.encode())
     return paragraph

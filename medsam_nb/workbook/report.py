@@ -24,7 +24,18 @@ from medsam_nb.protocol.table import FACTORS
 ROWS_SHOWN = 40
 LONG_TEXT = 30  # characters of a cell
 # Columns with names of this workbook, printed as in figures; names of cases and files stay as they are.
-NAMES = {*FACTORS, "data_set", "object", "model", "comparison", "level", "test", "factor", "unit"}
+NAMES = {
+    *FACTORS,
+    "data_set",
+    "object",
+    "model",
+    "comparison",
+    "level",
+    "reference",
+    "test",
+    "factor",
+    "unit",
+}
 # A figure's letters have 7 points; a third more makes them as large on a screen as the captions.
 CSS_PIXELS_PER_INCH = 130
 

@@ -4,14 +4,17 @@ import dataclasses
 from pathlib import Path
 
 import pytest
+from helpers.made_up import made_up_table
 
 from medsam_nb.data.prepare import case_folders, prepare
 from medsam_nb.evaluation import units
 from medsam_nb.evaluation.store import Store
 from medsam_nb.manifest.reading import load_manifest
-from medsam_nb.protocol.designs import Design
+from medsam_nb.protocol.designs import ALL_DESIGNS, Design
 from medsam_nb.protocol.options import MemoryWindow, PropagationOptions
 from medsam_nb.workbook.differences import differences_from_sam2
+from medsam_nb.workbook.manuscript import write_manuscript
+from medsam_nb.workbook.report import add_provenance
 
 ROOT = Path(__file__).parents[2]
 
@@ -87,3 +90,20 @@ def test_records_of_real_runs_are_read(tmp_path):
 def test_options_may_stand_beside_the_designs():
     record = {"parameters": {"designs": "all", "mask_scope": "prompted", "attention": "exact"}}
     assert any("on prompted slices" in sentence for sentence in differences_from_sam2(record))
+
+
+def test_the_methods_text_says_it_for_each_task_that_was_run(tmp_path):
+    designs = [f"{frame}/one_box/bidirectional/first_mask" for frame in ("centre_slice", "largest_slice")]
+    base = {"checkpoints": {"miniature_sam2": "a" * 64}, "device": ["cpu"], "dtype": ["float32"], "seed": [1]}
+    for notebook, parameters in (
+        ("02_evaluate_2d", {"prompts": ["one_box"]}),
+        ("03_propagate_3d", {"designs": designs, "options": {}}),
+        ("11_correct_masks, 3D loops", {"loops": 3}),
+    ):
+        add_provenance(tmp_path, notebook, base | {"parameters": parameters})
+    table = made_up_table(("MRI-Heart",), 2, designs=ALL_DESIGNS[:4])
+    text = write_manuscript(tmp_path, table, "miniature_sam2")
+    flat, deep = text.split("\n\n")[1:]
+    assert flat.startswith("2D, what differs") and "several boxes are several calls" in flat
+    assert deep.startswith("3D, what differs") and "Front to end means from slice 0" in deep
+    assert "miniature SAM 2 (SHA-256 aaaaaaaaaaaa)" in text
