@@ -340,7 +340,7 @@ def test_the_command_prints_writes_and_refuses(tmp_path):
     images_and_labels(tmp_path / "data")
 
     def run(*words):
-        process = started("describe", *words, folder=tmp_path, encoding="utf-8", errors="replace")
+        process = started("describe", *words, folder=tmp_path, errors="replace")
         return process.communicate(timeout=120)[0], process.returncode
 
     printed, code = run(tmp_path / "data")

@@ -11,11 +11,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 from helpers.lab import CHROMIUM, NO_CHROMIUM, jupyterlab, skip_or_fail
 from playwright.sync_api import Page, sync_playwright
 
 ROOT = Path(__file__).parents[2]
-NOTEBOOKS = sorted(path.stem for path in (ROOT / "notebooks").glob("*.ipynb"))
+# Those of the demonstration; of the open questions there is no finished run to open.
+NOTEBOOKS = sorted(yaml.safe_load((ROOT / "studies" / "demo.yaml").read_text(encoding="utf-8"))["notebooks"])
 DEMO = ROOT / "runs" / "demo"
 DEADLINE_S = 300
 PICTURES = ("image/png", "application/vnd.jupyter.widget-view+json")

@@ -51,7 +51,6 @@ def rehearsed(tmp_path_factory):
     process = started(
         *("rehearse", place / "study.yaml", "--only", "ct_spleen", "--only", "xray_chest"),
         folder=ROOT,
-        encoding="utf-8",
         errors="replace",
     )
     said = process.communicate(timeout=600)[0]
