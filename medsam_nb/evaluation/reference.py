@@ -15,7 +15,7 @@ What a plain use of the package does not offer is done here in the simplest way:
 import io
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, redirect_stderr
+from contextlib import ExitStack, contextmanager, redirect_stderr
 from pathlib import Path
 
 import numpy as np
@@ -75,6 +75,23 @@ def read_as_float(_attention, _inputs, named):
     return _inputs, named | {"memory": named["memory"].float()}
 
 
+@contextmanager
+def driven(model: Model, **settings: object) -> Iterator[Decoded]:
+    """Watch what the predictor decodes while the block runs; `settings` of the network hold meanwhile."""
+    network, decoded = model.network, Decoded()
+    with ExitStack() as stack:
+        stack.callback(network.sam_mask_decoder.register_forward_hook(decoded).remove)
+        if model.dtype == torch.float32:
+            reading = network.memory_attention.register_forward_pre_hook(read_as_float, with_kwargs=True)
+            stack.callback(reading.remove)
+        for name, value in settings.items():
+            stack.callback(setattr, network, name, getattr(network, name))
+            setattr(network, name, value)
+        stack.enter_context(torch.inference_mode())
+        stack.enter_context(model.precision())
+        yield decoded
+
+
 def sweep(
     model: Model,
     slices: np.ndarray,
@@ -107,25 +124,18 @@ def sweep(
     """
     if (options.window, options.attention, options.frames) != (MemoryWindow(), "exact", "image"):
         raise StudyError("reference", f"cannot predict with {options}.", "Only the engine can.")
-    network, decoded = model.network, Decoded()
-    points_before = network.multimask_max_pt_num
-    with ExitStack() as stack:
-        stack.callback(network.sam_mask_decoder.register_forward_hook(decoded).remove)
-        if model.dtype == torch.float32:
-            reading = network.memory_attention.register_forward_pre_hook(read_as_float, with_kwargs=True)
-            stack.callback(reading.remove)
-        stack.callback(setattr, network, "multimask_max_pt_num", points_before)
-        if options.mask_scope == "all_with_boxes":
-            network.multimask_max_pt_num = 2
-        with torch.inference_mode(), model.precision():
-            tracks = plan(objects, designs, options.protocol, options.until, given)
-            state = video_state(model, slices) if tracks else {}
-            found = [
-                one
-                for track in tracks
-                for one_pass in track.passes
-                for one in _one_pass(network, state, decoded, track, one_pass, prompt_of, options.mask_scope)
-            ]
+    points = {"multimask_max_pt_num": 2} if options.mask_scope == "all_with_boxes" else {}
+    with driven(model, **points) as decoded:
+        tracks = plan(objects, designs, options.protocol, options.until, given)
+        state = video_state(model, slices) if tracks else {}
+        found = [
+            one
+            for track in tracks
+            for one_pass in track.passes
+            for one in _one_pass(
+                model.network, state, decoded, track, one_pass, prompt_of, options.mask_scope
+            )
+        ]
     yield from found
 
 

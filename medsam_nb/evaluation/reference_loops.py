@@ -6,14 +6,13 @@ Shared with the engine is only what is to be predicted (`protocol`) and the netw
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, redirect_stderr
+from contextlib import redirect_stderr
 from dataclasses import dataclass
 from io import StringIO
 
 import numpy as np
-import torch
 
-from medsam_nb.evaluation.reference import Decoded, read_as_float
+from medsam_nb.evaluation.reference import Decoded, driven
 from medsam_nb.models.checkpoints import Model
 from medsam_nb.protocol import corrections
 from medsam_nb.protocol.designs import start_slice
@@ -91,8 +90,7 @@ def loops_by_hand(
     truth, initial, seed_parts, strategies, new_information, loops, first
         As for `correction_loops.correction_loops`.
     """
-    network, decoded, found = model.network, Decoded(), {}
-    decoded.first_wins = first
+    network, found = model.network, {}
     filled = np.flatnonzero(truth.any((1, 2)))
     start = start_slice(tuple(sorted(initial)))
     runs = passes("bidirectional", start, min(int(filled[0]), start), max(int(filled[-1]), start))
@@ -141,16 +139,8 @@ def loops_by_hand(
                 return
             prompts |= {new[0]: new[1]}
 
-    stays = network.add_all_frames_to_correct_as_cond
-    with ExitStack() as stack:
-        stack.callback(network.sam_mask_decoder.register_forward_hook(decoded).remove)
-        if model.dtype == torch.float32:
-            reading = network.memory_attention.register_forward_pre_hook(read_as_float, with_kwargs=True)
-            stack.callback(reading.remove)
-        stack.callback(setattr, network, "add_all_frames_to_correct_as_cond", stays)
-        network.add_all_frames_to_correct_as_cond = True
-        stack.enter_context(torch.inference_mode())
-        stack.enter_context(model.precision())
+    with driven(model, add_all_frames_to_correct_as_cond=True) as decoded:
+        decoded.first_wins = first
         for kind in new_information:
             for strategy, run in ((corrections.RUNNING, running), (corrections.FRESH, fresh)):
                 if strategy in strategies:

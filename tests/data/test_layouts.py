@@ -15,6 +15,7 @@ from medsam_nb.data.prepare import case_folders, load_case, prepare
 from medsam_nb.errors import InputError
 from medsam_nb.evaluation.rows import evaluate_2d
 from medsam_nb.manifest.reading import load_manifest
+from medsam_nb.workbook.rehearsal.files import series
 
 MANIFEST = load_manifest(Path(__file__).parents[2] / "data_manifest.yaml")
 SHAPE = (24, 20, 8)
@@ -43,24 +44,7 @@ def picture(path, array, mode=None):
 
 
 def dicom(folder, array):
-    """Write a series; array (z, y, x), one file per slice, positions in the headers."""
-    folder.mkdir(parents=True)
-    writer = sitk.ImageFileWriter()
-    writer.KeepOriginalImageUIDOn()
-    for z, plane in enumerate(array):
-        image = sitk.GetImageFromArray(plane[None].astype(np.int16))
-        image.SetSpacing((1.0, 1.0, 3.0))
-        tags = {
-            "0008|0060": "MR", "0008|0016": "1.2.840.10008.5.1.4.1.1.4",
-            "0020|000d": "1.2.3.4", "0020|000e": f"1.2.3.4.{abs(hash(folder.name)) % 10**6}",
-            "0008|0018": f"1.2.3.4.5.{abs(hash(str(folder))) % 10**6}.{z}",
-            "0020|0013": str(z), "0020|0032": f"0\\0\\{3 * z}", "0020|0037": "1\\0\\0\\0\\1\\0",
-            "0018|0050": "3",
-        }  # fmt: skip
-        for tag, value in tags.items():
-            image.SetMetaData(tag, value)
-        writer.SetFileName(str(folder / f"1-{z + 1:02d}.dcm"))
-        writer.Execute(image)
+    series(folder, array, (3.0, 1.0, 1.0))
 
 
 def prepared(name, tmp_path):

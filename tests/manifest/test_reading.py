@@ -143,7 +143,8 @@ def test_rules_for_patients_that_contradict_or_cannot_work_are_named(tmp_path, r
     ],
 )
 def test_one_rule_for_patients_is_enough(tmp_path, rule):
-    load_manifest(write(tmp_path, OWN.replace(PAIRS, rule)))
+    read = load_manifest(write(tmp_path, OWN.replace(PAIRS, rule))).data_set("my_spleens")
+    assert read.layout.name in rule and (read.patient_table == "who.csv") == ("who.csv" in rule)
     jsonschema.validate(yaml.safe_load(OWN.replace(PAIRS, rule)), schema())
 
 

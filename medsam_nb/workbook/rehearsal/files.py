@@ -72,8 +72,8 @@ def rgb(array: np.ndarray) -> np.ndarray:
     return np.stack([array] * 3, axis=2)
 
 
-def series(folder: Path, array: np.ndarray) -> None:
-    """Write a DICOM series (z, y, x), one file for each slice."""
+def series(folder: Path, array: np.ndarray, spacing_mm: tuple[float, float, float] = (5.0, 0.8, 0.8)) -> None:
+    """Write a DICOM series, one file for each slice; array and spacing (z, y, x)."""
     import SimpleITK as sitk
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -82,11 +82,12 @@ def series(folder: Path, array: np.ndarray) -> None:
     writer.KeepOriginalImageUIDOn()
     for z, plane in enumerate(array):
         image = sitk.GetImageFromArray(plane[None].astype(np.int16))
-        image.SetSpacing((0.8, 0.8, 5.0))
+        image.SetSpacing(spacing_mm[::-1])
         tags = {
             "0008|0060": "MR", "0008|0016": "1.2.840.10008.5.1.4.1.1.4", "0020|000d": f"1.2.3.{number}",
-            "0020|000e": f"1.2.3.{number}.1", "0008|0018": f"1.2.3.{number}.1.{z + 1}", "0018|0050": "5",
-            "0020|0013": str(z), "0020|0032": f"0\\0\\{5 * z}", "0020|0037": "1\\0\\0\\0\\1\\0",
+            "0020|000e": f"1.2.3.{number}.1", "0008|0018": f"1.2.3.{number}.1.{z + 1}",
+            "0018|0050": f"{spacing_mm[0]:g}", "0020|0013": str(z),
+            "0020|0032": f"0\\0\\{spacing_mm[0] * z:g}", "0020|0037": "1\\0\\0\\0\\1\\0",
         }  # fmt: skip
         for tag, value in tags.items():
             image.SetMetaData(tag, value)
