@@ -21,7 +21,8 @@ def run(
 ) -> None:
     """Run a study's notebooks and write its report."""
     try:
-        from medsam_nb.workbook.runner import how_it_was_stopped, run_study, say
+        from medsam_nb.workbook.progress import say
+        from medsam_nb.workbook.runner import how_it_was_stopped, run_study
 
         outcome = run_study(study, _overrides(set_))
     except KeyboardInterrupt:

@@ -3,6 +3,7 @@
 Units run in worker processes with one thread each, so a result does not depend on how many workers there are.
 """
 
+import json
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,7 +18,7 @@ from medsam_nb.data.workers import ProcessKilled, run_each
 from medsam_nb.errors import StudyError, WorkbookError, printable
 from medsam_nb.evaluation.store import Store
 from medsam_nb.evaluation.unit import Unit, loaded_model, plan_units, run_unit
-from medsam_nb.files import unfinished
+from medsam_nb.files import read_json, unfinished
 from medsam_nb.protocol.table import RunKey
 from medsam_nb.provenance import COMPUTING_PACKAGES, git_commit, package_versions
 
@@ -61,6 +62,7 @@ def run_units(units: Sequence[Unit], store: Store, *, workers: int = 2, label: s
     """
     status = {unit.key: ("stored", "") for unit in units}
     missing = [unit for unit in units if not _is_stored(unit, store)]
+    missing.sort(key=_slices_to_do, reverse=True)  # a long one begun last would run alone at the end
     if missing:
         _require_writable(store)
     bar = tqdm(total=len(units), initial=len(units) - len(missing), desc=label, unit="case", file=sys.stdout)
@@ -82,6 +84,16 @@ def run_units(units: Sequence[Unit], store: Store, *, workers: int = 2, label: s
         ],
         columns=["data_set", "case_id", "model", "task", "status", "error"],
     )
+
+
+def _slices_to_do(unit: Unit) -> int:
+    """Return over how many slices a unit's objects reach, added up: about what it takes."""
+    try:
+        lines = json.loads(read_json(unit.case_folder / "case.json")["line"]["objects"])
+        wanted = dict(unit.parameters).get("objects") or [line["name"] for line in lines]
+        return sum(line["last_slice"] - line["first_slice"] + 1 for line in lines if line["name"] in wanted)
+    except (WorkbookError, KeyError, TypeError, ValueError):  # what is wrong with a case is told by its unit
+        return 0
 
 
 def _is_stored(unit: Unit, store: Store) -> bool:

@@ -42,10 +42,10 @@ CSS_PIXELS_PER_INCH = 130
 
 @dataclass(frozen=True)
 class NotebookRun:
-    """How one notebook ended: its executed copy, seconds, and the error that stopped it, if any."""
+    """How one notebook ended: its executed copy (None if not begun), seconds, and its error, if any."""
 
     name: str
-    executed: Path
+    executed: Path | None
     seconds: float
     error: str | None
 
@@ -315,7 +315,7 @@ def write_report(study: Mapping[str, Any], runs: Sequence[NotebookRun], run_dir:
 
     notebooks = []
     for run in runs:
-        html = whole(export_html, run.executed) if run.executed.is_file() else None
+        html = whole(export_html, run.executed) if run.executed and run.executed.is_file() else None
         notebooks.append(
             {
                 "name": run.name,

@@ -1,17 +1,17 @@
-"""Runs a study: its notebooks in order, each in a process of its own; told to stop, it ends them and says so.
+"""Runs a study: its notebooks, each in a process of its own; told to stop, it ends them and says so.
 
 Papermill injects the parameters and keeps the executed copies.
 """
 
 import logging
-import os
 import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -23,8 +23,10 @@ from papermill.exceptions import PapermillExecutionError
 from medsam_nb.provenance import project_root
 from medsam_nb.workbook.kernels import Kernel, kernel
 from medsam_nb.workbook.owner import owned
+from medsam_nb.workbook.progress import Progress, say, words
 from medsam_nb.workbook.report import NotebookRun, write_report
 from medsam_nb.workbook.resolve import require_ready, resolve_parameters
+from medsam_nb.workbook.schedule import Schedule, at_once, schedule
 from medsam_nb.workbook.study import declared_parameters, find_study, load_study, notebook_path, run_folder
 
 __all__ = ["Outcome", "declared_parameters", "load_study", "resolve_parameters", "run_notebook", "run_study"]
@@ -43,7 +45,7 @@ class Outcome:
         The report, `runs/<name>/index.html`; None if the study was stopped before a notebook had ended.
     runs : list of NotebookRun
         The notebooks that were begun. One that fails is kept with its traceback and named in the report;
-        those after it still run, on what there is.
+        others still run on what there is, but for those of which all that they need has failed.
     planned : list of str
         All notebooks of the study.
     stopped : signal.Signals or None
@@ -87,18 +89,6 @@ class _Stop:
     def _noted(self, number: int, _: FrameType | None) -> None:
         self.signal = self.signal or signal.Signals(number)
 
-    def watched(self, work: Callable[[], NotebookRun], place: Kernel) -> NotebookRun:
-        """Do work in a thread, so that this one hears signals; the first one ends the kernel."""
-        with ThreadPoolExecutor(1) as pool:
-            future = pool.submit(work)
-            ended = False
-            while not future.done():
-                wait([future], timeout=LOOK_S)
-                if self.signal and not ended:
-                    ended = True
-                    place.end()
-            return future.result()
-
 
 def run_notebook(
     name: str, executed: Path, parameters: Mapping[str, Any], place: Kernel | None = None
@@ -129,8 +119,9 @@ def run_notebook(
             cwd=str(project_root()),
             kernel_name="python3",
             progress_bar=False,
-            stdout_file=sys.stdout,  # progress bars, while they move
+            stdout_file=Progress(name),
             stderr_file=sys.stderr,
+            shutdown_kernel="immediate",  # it holds nothing that is not written
             **place.options(),
         )
     except PapermillExecutionError as failure:
@@ -151,20 +142,13 @@ def _literal(path: Path) -> str:
     return str(path).replace("{", "{{").replace("}", "}}")
 
 
-def say(text: str) -> None:
-    """Print, if anyone is left to read: Ctrl-C also ends what the output is piped into."""
-    try:
-        print(text, flush=True)
-    except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for all that follows, too
-
-
 def run_study(path: Path, overrides: Mapping[str, Any] | None = None) -> Outcome:
-    """Run a study's notebooks in order and write its report.
+    """Run a study's notebooks and write its report.
 
-    Ctrl-C and SIGTERM end the notebook that is running with all its processes; the report of what is
-    finished is still written. A study that is stopped before any notebook is finished leaves the report of
-    an earlier run alone.
+    A notebook starts when those that it needs have ended, two at a time where there are cores for them
+    (`schedule`). Ctrl-C and SIGTERM end those that are running with all their processes; the report of
+    what is finished is still written. A study that is stopped before any notebook is finished leaves the
+    report of an earlier run alone.
 
     Parameters
     ----------
@@ -183,17 +167,12 @@ def run_study(path: Path, overrides: Mapping[str, Any] | None = None) -> Outcome
     study = load_study(path)
     parameters = resolve_parameters(study, path, overrides)
     require_ready(parameters)
+    plan = schedule(parameters, at_once())
     run_dir = run_folder(study)
-    runs: list[NotebookRun] = []
     with _Stop() as stop, owned(run_dir, path) as remark:
         if remark:
             say(remark)
-        for number, (name, given) in enumerate(parameters.items(), 1):
-            if stop.signal:
-                break
-            say(f"[{number}/{len(parameters)}] {name}")
-            runs.append(_run_watched(stop, name, run_dir / "notebooks" / f"{name}.ipynb", given))
-            say(f"    {'failed: ' + runs[-1].error if runs[-1].error else 'done'} ({runs[-1].seconds:.0f} s)")
+        runs = _run_all(plan, parameters, run_dir / "notebooks", stop)
         if stop.signal and all(run.error for run in runs):
             report = None
         else:
@@ -201,12 +180,46 @@ def run_study(path: Path, overrides: Mapping[str, Any] | None = None) -> Outcome
     return Outcome(report, runs, list(parameters), stop.signal)
 
 
-def _run_watched(stop: _Stop, name: str, executed: Path, given: Mapping[str, Any]) -> NotebookRun:
-    with kernel() as place:
-        run = stop.watched(lambda: run_notebook(name, executed, given, place), place)
-    if stop.signal and run.error:
-        return NotebookRun(name, executed, run.seconds, f"stopped by {stop.signal.name}")
-    return run
+def _run_all(
+    plan: Schedule, parameters: Mapping[str, Mapping[str, Any]], folder: Path, stop: _Stop
+) -> list[NotebookRun]:
+    """Run the notebooks of a schedule; return how those that were begun or left out ended, in their order."""
+    ended: dict[str, NotebookRun] = {}
+    running: dict[Future[NotebookRun], Kernel] = {}
+    started, told = time.monotonic(), False
+
+    def begin(name: str) -> None:
+        say(f"[{list(parameters).index(name) + 1}/{len(parameters)}] {name}")
+        plan.running.add(name)
+        place = kernels.enter_context(kernel())
+        work = pool.submit(run_notebook, name, folder / f"{name}.ipynb", parameters[name], place)
+        running[work] = place
+
+    def end(run: NotebookRun) -> None:
+        if stop.signal and run.error:
+            run = replace(run, error=f"stopped by {stop.signal.name}")
+        plan.running.discard(run.name)
+        (plan.failed if run.error else plan.done).add(run.name)
+        ended[run.name] = run
+        how = f"failed: {run.error}" if run.error else "done"
+        say(f"    {run.name} {how} ({words(run.seconds)}; {words(time.monotonic() - started)} in all)")
+
+    # Kernels end before the pool is left, which waits for their notebooks.
+    with ThreadPoolExecutor(plan.most) as pool, ExitStack() as kernels:
+        while running or not (stop.signal or plan.finished):
+            for name in () if stop.signal else plan.ready():
+                begin(name)
+            for work in wait(running, LOOK_S, FIRST_COMPLETED).done:
+                running.pop(work).end()
+                end(work.result())
+            if stop.signal and not told:
+                told = True
+                for place in running.values():
+                    place.end()
+            for name in () if stop.signal else plan.in_vain():
+                needed = " and ".join(plan.needs[name])
+                end(NotebookRun(name, None, 0.0, f"not run, as {needed} failed"))
+    return [ended[name] for name in parameters if name in ended]
 
 
 def how_it_was_stopped(outcome: Outcome) -> str:

@@ -26,8 +26,9 @@ from medsam_nb.files import read_yaml, remove_made, write_study_file
 from medsam_nb.manifest.reading import load_manifest
 from medsam_nb.manifest.rows import DataSet, Manifest
 from medsam_nb.provenance import file_sha256, project_root
+from medsam_nb.workbook.progress import say
 from medsam_nb.workbook.rehearsal.downloads import CASES, DOWNLOADS
-from medsam_nb.workbook.runner import Outcome, run_study, say
+from medsam_nb.workbook.runner import Outcome, run_study
 from medsam_nb.workbook.study import below_root, find_study, load_study, run_folder
 
 PLAYERS = {"sam2": "miniature_sam2", "sam": "miniature_sam"}  # which miniature plays a family of models
