@@ -1,8 +1,12 @@
-"""The sweep engine against the study's own loop: time, calls, memory, and whether masks are identical.
+"""The sweep engine against two others: time, calls, memory, and whether masks are identical.
+
+The stronger one is a careful user of the sam2 package (`evaluation.reference`): one inference state for all
+designs, every slice encoded once, tracking to the last slice that counts. The weaker one is the study's own
+loop, which starts anew for every design. In 2D there is the loop only.
 
     python -m benchmarks.bench_engine [--only CASE ...] [--quick]
 
-Both sides run in one process on the same weights and inputs, the engine first; each case has a process
+All sides run in one process on the same weights and inputs, the engine first; each case has a process
 of its own. Times are of the CPU, on one thread, so that a busy machine disturbs the ratios little; where
 there is a CUDA device, further cases run on it, timed by the wall clock. Rows go to
 runs/bench/results.json as they are measured; a case that is run alone replaces its own rows only.
@@ -29,7 +33,7 @@ from benchmarks.batching import batching
 from benchmarks.inputs import Scan, miniature_model, mni152, of_the_demo, official_model, simulated
 from benchmarks.measure import clock_of, flop_table, measured
 from benchmarks.study_loop import decode_all, track_all
-from medsam_nb.evaluation import propagation, single_slices
+from medsam_nb.evaluation import propagation, reference, single_slices
 from medsam_nb.files import write_atomically
 from medsam_nb.models.checkpoints import Model
 from medsam_nb.models.features import device_name
@@ -47,8 +51,16 @@ def peak_rss_mb() -> int:
 
 def run_engine(model: Model, volume: Scan, designs, attention: str = "exact") -> dict:
     """Run the engine and index its logits as `track_all` does."""
-    options = PropagationOptions(attention=attention)
-    items = propagation.sweep(model, volume.slices, volume.objects, designs, volume.prompt_of, options)
+    return _swept(propagation.sweep, model, volume, designs, PropagationOptions(attention=attention))
+
+
+def run_carefully(model: Model, volume: Scan, designs) -> dict:
+    """Run the package as a careful user does, and index its logits as `track_all` does."""
+    return _swept(reference.sweep, model, volume, designs, PropagationOptions())
+
+
+def _swept(sweep: Callable, model: Model, volume: Scan, designs, options: PropagationOptions) -> dict:
+    items = sweep(model, volume.slices, volume.objects, designs, volume.prompt_of, options)
     return {
         (item.object_name, design, item.slice_index): item.logits for item in items for design in item.designs
     }
@@ -88,7 +100,7 @@ def compare_3d(
     *,
     blocked: bool = False,
 ) -> list[dict]:
-    """Run the engine, with blocked attention too if asked for, then the loop; a row for each engine run."""
+    """Run the engine, with blocked attention too if asked for, then the others; a row for each engine run."""
     model, engines, rows = make_model(), {}, []
     now = clock_of(model.network)
     with tempfile.TemporaryDirectory() as folder:
@@ -100,6 +112,10 @@ def compare_3d(
                 found = run_engine(model, volume, designs, attention=attention)
                 total = now() - start
             engines[attention] = found, total, dict(counts), dict(seconds), peak_rss_mb()
+        with measured(model.network) as (careful_counts, _):
+            start = now()
+            careful = run_carefully(model, volume, designs)
+            careful_s = now() - start
         with (
             measured(model.network) as (loop_counts, loop_seconds),
             redirect_stderr(open(os.devnull, "w", encoding="utf-8")),
@@ -110,7 +126,7 @@ def compare_3d(
     pixels = sum(logits.size for logits in expected.values())
     clock = "wall" if model.device.type == "cuda" else "cpu"
     for attention, (found, total, counts, seconds, peak) in engines.items():
-        assert found.keys() == expected.keys()
+        assert found.keys() == expected.keys() == careful.keys()
         differing = sum(np.count_nonzero((found[key] > 0) != (expected[key] > 0)) for key in expected)
         rows.append(
             {
@@ -121,13 +137,20 @@ def compare_3d(
                 "attention": attention,
                 f"loop_{clock}_s": round(loop_s, 2),
                 f"engine_{clock}_s": round(total, 2),
+                f"careful_{clock}_s": round(careful_s, 2),
                 f"{clock}_ratio": round(loop_s / total, 2),
+                f"{clock}_ratio_to_careful": round(careful_s / total, 2),
                 "floor_ratio": round(total / sum(seconds.values()), 3),
-                "identical": all(np.array_equal(found[key], expected[key]) for key in expected),
+                "identical": all(
+                    np.array_equal(logits, side[key])
+                    for side in (careful, expected)
+                    for key, logits in found.items()
+                ),
                 "differing_pixels": differing / pixels,
                 "mean_iou": mean_iou(expected, volume.objects),
                 "mean_iou_difference": mean_iou(found, volume.objects) - mean_iou(expected, volume.objects),
                 "loop_counts": dict(loop_counts),
+                "careful_counts": dict(careful_counts),
                 "engine_counts": counts,
                 "loop_part_s": {name: round(value, 2) for name, value in loop_seconds.items()},
                 "engine_part_s": {name: round(value, 2) for name, value in seconds.items()},
@@ -297,7 +320,7 @@ def main() -> None:
     record(case, rows)
     for row in rows:
         if row.get("attention", "exact") == "exact" and row.get("identical") is False:
-            sys.exit(f"{case}: the engine's predictions differ from the study's loop")
+            sys.exit(f"{case}: the engine's predictions differ from those of the package")
 
 
 if __name__ == "__main__":

@@ -25,10 +25,12 @@ class Progress(io.TextIOBase):
         Of the notebook, before its lines in a log file.
     stream : TextIO, optional
         Where to; standard output, unless given.
+    bars_only : bool
+        Whether all else is left to the executed copy; what goes to standard error (warnings) is not.
     """
 
-    def __init__(self, name: str, stream: TextIO | None = None) -> None:
-        self.name = name
+    def __init__(self, name: str, stream: TextIO | None = None, *, bars_only: bool = True) -> None:
+        self.name, self.bars_only = name, bars_only
         self.stream = stream or sys.stdout
         self._shown = time.monotonic()
 
@@ -42,6 +44,8 @@ class Progress(io.TextIOBase):
             state = text.rsplit("\r", 1)[1].rstrip("\n")
             if state.strip():
                 self._show(state)
+        elif not self.bars_only and text.strip():
+            _write(text, self.stream)
         return len(text)
 
     def _show(self, state: str) -> None:

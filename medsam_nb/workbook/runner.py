@@ -120,7 +120,7 @@ def run_notebook(
             kernel_name="python3",
             progress_bar=False,
             stdout_file=Progress(name),
-            stderr_file=sys.stderr,
+            stderr_file=Progress(name, sys.stderr, bars_only=False),
             shutdown_kernel="immediate",  # it holds nothing that is not written
             **place.options(),
         )

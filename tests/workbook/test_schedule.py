@@ -125,6 +125,12 @@ def test_a_terminal_shows_bars_and_nothing_else_that_a_notebook_prints():
     assert stream.getvalue() == "\r\033[K3D:  20%|██ | 2/10"
 
 
+def test_warnings_are_passed_on():
+    stream = io.StringIO()
+    Progress("03_propagate_3d", stream, bars_only=False).write("UserWarning: damaged\n")
+    assert stream.getvalue() == "UserWarning: damaged\n"
+
+
 def test_a_log_file_gets_a_line_a_minute(monkeypatch):
     now = [0.0]
     monkeypatch.setattr("medsam_nb.workbook.progress.time.monotonic", lambda: now[0])
