@@ -10,14 +10,13 @@ from medsam_nb.errors import ManifestError, StudyError, WorkbookError, require_k
 from medsam_nb.files import parse_yaml
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, pretty_exceptions_enable=False)
+SET = typer.Option("--set", metavar="NAME=VALUE", help="Replace a parameter of the study.")
 
 
 @app.command()
 def run(
     study: Annotated[Path, typer.Argument(help="A study's YAML file, such as studies/demo.yaml.")],
-    set_: Annotated[
-        list[str], typer.Option("--set", metavar="NAME=VALUE", help="Replace a parameter of the study.")
-    ] = [],  # noqa: B006 (typer copies it)
+    set_: Annotated[list[str], SET] = [],  # noqa: B006 (typer copies it)
 ) -> None:
     """Run a study's notebooks and write its report."""
     try:
@@ -36,12 +35,66 @@ def run(
 
 
 @app.command()
+def plan(
+    study: Annotated[Path, typer.Argument(help="A study's YAML file, such as studies/paper_v1.yaml.")],
+    set_: Annotated[list[str], SET] = [],  # noqa: B006
+) -> None:
+    """Say what a study will take: units, hours, workers, disk. Cases must be prepared."""
+    from medsam_nb.workbook import planning
+    from medsam_nb.workbook.progress import say
+    from medsam_nb.workbook.shares import run_share
+    from medsam_nb.workbook.work import work_of_study
+
+    work = work_of_study(study, _overrides(set_))
+
+    def sample(unit) -> None:
+        say(f"measuring one unit: {unit.task}, {unit.key.model}, {unit.key.data_set}/{unit.key.case_id}")
+        list(run_share([unit], work.store, workers=1))
+
+    found = list(planning.parts(work.units, work.store, sample))
+    say(planning.table(found).round(2).to_string(index=False))
+    for sentence in planning.sentences(found, work.store, work.workers):
+        say(sentence)
+
+
+@app.command()
+def units(
+    study: Annotated[Path, typer.Argument(help="A study's YAML file, such as studies/paper_v1.yaml.")],
+    part: Annotated[str, typer.Option(metavar="K/N", help="This job's share; all without it.")] = "1/1",
+    set_: Annotated[list[str], SET] = [],  # noqa: B006
+) -> None:
+    """Compute a share of a study's units, for array jobs; `medsam-nb run` then finds them stored."""
+    from medsam_nb.workbook.progress import say
+    from medsam_nb.workbook.shares import run_share, share
+    from medsam_nb.workbook.work import work_of_study
+
+    number, of = part_of(part)
+    work = work_of_study(study, _overrides(set_))
+    mine = share(work.all_units, number, of)
+    counted: dict[str, int] = {}
+    for done, (unit, status, error) in enumerate(run_share(mine, work.store, work.workers), 1):
+        counted[status] = counted.get(status, 0) + 1
+        if status != "stored":
+            name = f"{unit.task}, {unit.key.model}, {unit.key.data_set}/{unit.key.case_id}"
+            say(f"[{done}/{len(mine)}] {name}: {status}{f' ({error})' if error else ''}")
+    numbers = ", ".join(f"{number} {status}" for status, number in sorted(counted.items())) or "none"
+    say(f"part {part}: {len(mine)} of {len(work.all_units)} units; {numbers}")
+    raise typer.Exit(int("failed" in counted))
+
+
+def part_of(text: str) -> tuple[int, int]:
+    """Return number and count of a share that is written as "7/200"."""
+    number, _, of = text.partition("/")
+    if not (number.isdecimal() and of.isdecimal() and 1 <= int(number) <= int(of)):
+        raise StudyError(f"--part {text}", "is no part.", "Write, for example, --part 7/200.")
+    return int(number), int(of)
+
+
+@app.command()
 def rehearse(
     study: Annotated[Path, typer.Argument(help="A study's YAML file, such as studies/paper_v1.yaml.")],
     only: Annotated[list[str], typer.Option(help="A data set; may be given several times.")] = [],  # noqa: B006
-    set_: Annotated[
-        list[str], typer.Option("--set", metavar="NAME=VALUE", help="Replace a parameter of the study.")
-    ] = [],  # noqa: B006
+    set_: Annotated[list[str], SET] = [],  # noqa: B006
 ) -> None:
     """Run a study on small downloads that lie as the real ones do, with the miniature models."""
     from medsam_nb.workbook.rehearsal.rehearse import rehearse as rehearsed

@@ -3,6 +3,7 @@
 import ast
 import json
 import subprocess
+import sys
 import time
 from collections.abc import Sequence
 from functools import cache
@@ -158,3 +159,13 @@ def package_versions(names: Sequence[str]) -> dict[str, str]:
 def as_json(value: object) -> str:
     """Return plain values as JSON in one form: keys sorted, nothing that has no JSON form."""
     return json.dumps(value, sort_keys=True, allow_nan=False)
+
+
+def peak_memory_mb() -> int | None:
+    """Return the most memory that this process has held, MB; None where the system does not say."""
+    try:
+        import resource  # not on Windows
+    except ImportError:
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak // (1024 * 1024 if sys.platform == "darwin" else 1024)

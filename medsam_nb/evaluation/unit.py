@@ -34,7 +34,15 @@ from medsam_nb.protocol.options import PropagationOptions
 from medsam_nb.protocol.prompt_sources import PromptSource, parse_source
 from medsam_nb.protocol.table import RunKey
 from medsam_nb.protocol.volume import Case
-from medsam_nb.provenance import COMPUTING_PACKAGES, ROWS, as_json, code_sha256, git_commit, package_versions
+from medsam_nb.provenance import (
+    COMPUTING_PACKAGES,
+    ROWS,
+    as_json,
+    code_sha256,
+    git_commit,
+    package_versions,
+    peak_memory_mb,
+)
 
 TASKS = {"2d": evaluate_2d, "3d": evaluate_3d, "2d_clicks": evaluate_clicks, "3d_loops": evaluate_loops}
 
@@ -222,6 +230,7 @@ def run_unit(unit: Unit) -> tuple[list[dict], dict]:
         "started": started.isoformat(timespec="seconds"),
         "seconds": round((datetime.now(UTC) - started).total_seconds(), 2),
         "device_name": device_name(model.device),
+        "peak_memory_mb": peak_memory_mb(),
         "hole_filling": has_cuda_extension(),
         "weights_verified": is_verified(unit.checkpoint),
     }

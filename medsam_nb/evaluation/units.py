@@ -27,10 +27,16 @@ __all__ = [
     "counts",
     "finished",
     "loaded_model",
+    "longest_first",
+    "missing_units",
     "plan_units",
     "provenance",
+    "reason",
     "require_results",
+    "require_writable",
     "run_units",
+    "slices_to_do",
+    "stored_result",
 ]
 
 
@@ -61,14 +67,13 @@ def run_units(units: Sequence[Unit], store: Store, *, workers: int = 2, label: s
         At the first result that cannot be written: what else is computed could not be kept either.
     """
     status = {unit.key: ("stored", "") for unit in units}
-    missing = [unit for unit in units if not _is_stored(unit, store)]
-    missing.sort(key=_slices_to_do, reverse=True)  # a long one begun last would run alone at the end
+    missing = longest_first(missing_units(units, store))
     if missing:
-        _require_writable(store)
+        require_writable(store)
     bar = tqdm(total=len(units), initial=len(units) - len(missing), desc=label, unit="case", file=sys.stdout)
     with bar, closing(_results(missing, workers)) as results:
         for unit, result in results:
-            status[unit.key] = _stored_result(unit, result, store)
+            status[unit.key] = stored_result(unit, result, store)
             bar.update()
     return pd.DataFrame(
         [
@@ -86,8 +91,18 @@ def run_units(units: Sequence[Unit], store: Store, *, workers: int = 2, label: s
     )
 
 
-def _slices_to_do(unit: Unit) -> int:
-    """Return over how many slices a unit's objects reach, added up: about what it takes."""
+def missing_units(units: Sequence[Unit], store: Store) -> list[Unit]:
+    """Return the units that are not stored; damaged rows are named in a warning and removed."""
+    return [unit for unit in units if not _is_stored(unit, store)]
+
+
+def longest_first(units: Sequence[Unit]) -> list[Unit]:
+    """Return units in the order to compute them: a long one that is begun last would run alone at the end."""
+    return sorted(units, key=slices_to_do, reverse=True)
+
+
+def slices_to_do(unit: Unit) -> int:
+    """Return over how many slices a unit's objects reach, added up: the time it takes grows with them."""
     try:
         lines = json.loads(read_json(unit.case_folder / "case.json")["line"]["objects"])
         wanted = dict(unit.parameters).get("objects") or [line["name"] for line in lines]
@@ -100,12 +115,12 @@ def _is_stored(unit: Unit, store: Store) -> bool:
     damage = store.damage(unit.key)
     if damage is None:
         return store.has(unit.key)
-    warnings.warn(f"{damage.item}: {damage.problem} The unit is computed again.", stacklevel=3)
+    warnings.warn(f"{damage.item}: {damage.problem} The unit is computed again.", stacklevel=4)
     store.forget(unit.key)
     return False
 
 
-def _require_writable(store: Store) -> None:
+def require_writable(store: Store) -> None:
     """Raise StudyError before anything is computed if nothing could be kept."""
     trial = unfinished(store.folder)
     try:
@@ -137,19 +152,18 @@ def _results(units: Sequence[Unit], workers: int) -> Iterator[tuple[Unit, Callab
             yield unit, future.result
 
 
-def _stored_result(unit: Unit, result: Callable[[], tuple], store: Store) -> tuple[str, str]:
-    """Store what a unit gave; return its status and error."""
+def stored_result(unit: Unit, result: Callable[[], tuple], store: Store) -> tuple[str, str]:
+    """Store what a call gave that computed a unit; return its status ("computed" or "failed") and error.
+
+    Raises
+    ------
+    StudyError
+        If nothing can be written.
+    """
     try:
         rows, provenance = result()
-    except WorkbookError as error:
-        return "failed", str(error)
-    except ProcessKilled:
-        return "failed", (
-            f"{unit.key.data_set}/{unit.key.case_id}: its process was killed twice, the second time while it "
-            "ran alone. The system ran out of memory, or a library crashed: free memory, or leave it out."
-        )
     except Exception as error:  # a case must not stop a study, whatever went wrong with it
-        return "failed", printable(f"{type(error).__name__}: {error}")
+        return "failed", reason(unit, error)
     try:
         store.write(unit.key, rows, provenance)
     except OSError as error:
@@ -157,6 +171,18 @@ def _stored_result(unit: Unit, result: Callable[[], tuple], store: Store) -> tup
     except Exception as error:
         return "failed", printable(f"its rows have no form to be stored in: {type(error).__name__}: {error}")
     return "computed", ""
+
+
+def reason(unit: Unit, error: Exception) -> str:
+    """Return in words why a unit failed."""
+    if isinstance(error, WorkbookError):
+        return str(error)
+    if isinstance(error, ProcessKilled):
+        return (
+            f"{unit.key.data_set}/{unit.key.case_id}: its process was killed twice, the second time while it "
+            "ran alone. The system ran out of memory, or a library crashed: free memory, or leave it out."
+        )
+    return printable(f"{type(error).__name__}: {error}")
 
 
 def counts(outcome: pd.DataFrame) -> dict[str, int]:

@@ -39,7 +39,7 @@ def owned(folder: Path, study_file: Path) -> Iterator[str]:
     with ExitStack() as held:
         try:
             earlier = held.enter_context(locked(folder / LOCK, f"medsam-nb run {study_file}"))
-            _claim(folder, below_root(study_file))
+            claim(folder, study_file)
         except Locked as busy:
             raise StudyError(
                 study_file,
@@ -56,9 +56,15 @@ def owned(folder: Path, study_file: Path) -> Iterator[str]:
             yield ""
 
 
-def _claim(folder: Path, study_file: str) -> None:
-    """Write whose folder it is, unless it is another study file's that still exists."""
-    path = folder / RECORD
+def claim(folder: Path, study_file: Path) -> None:
+    """Write which study file a folder belongs to.
+
+    Raises
+    ------
+    StudyError
+        If it is another study file's that still exists.
+    """
+    path, study_file = folder / RECORD, below_root(study_file)
     try:
         before = str(json.loads(path.read_text(encoding="utf-8"))["study_file"])
     except (OSError, ValueError, KeyError, TypeError):

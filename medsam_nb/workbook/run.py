@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,9 +38,24 @@ from medsam_nb.provenance import project_root
 from medsam_nb.workbook import report
 
 if TYPE_CHECKING:
+    from medsam_nb.evaluation.unit import Unit
     from medsam_nb.models.checkpoints import Model
 
 ROWS_SHOWN = 12  # of a table in a notebook; the report and the CSV hold more
+
+# Where units are put instead of being computed, for those who ask what a notebook would compute.
+_collected: ContextVar[list[Unit] | None] = ContextVar("collected", default=None)
+
+
+@contextmanager
+def collecting_units() -> Iterator[list[Unit]]:
+    """Let every `Run.evaluate` within the block add its units to the list and return a table without rows."""
+    units: list[Unit] = []
+    before = _collected.set(units)
+    try:
+        yield units
+    finally:
+        _collected.reset(before)
 
 
 class Run:
@@ -159,6 +175,9 @@ class Run:
                 **variant,
             )
         ]
+        if (collected := _collected.get()) is not None:
+            collected += planned
+            return as_table([])
         name = name or task
         self.outcome = units.run_units(planned, self.store, workers=workers, label=label(task))
         report.save_table(self.outcome, self.folder, f"units_{name}")

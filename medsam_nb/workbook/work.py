@@ -1,0 +1,97 @@
+"""The work of a study without its notebooks: what they would compute, listed; and a share of it, computed.
+
+A notebook marks with the tag `units` the cells that lead to what it computes: imports, `open_run` and
+`run.evaluate`. They are run here with the study's parameters, and their units are collected.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nbformat
+
+from medsam_nb.errors import StudyError
+from medsam_nb.evaluation.store import Store
+from medsam_nb.evaluation.unit import Unit
+from medsam_nb.workbook.owner import claim
+from medsam_nb.workbook.resolve import require_ready, resolve_parameters
+from medsam_nb.workbook.run import collecting_units
+from medsam_nb.workbook.study import defaults, find_study, load_study, notebook_path, run_folder
+
+TAG = "units"
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a study computes.
+
+    Attributes
+    ----------
+    units : dict of str to list of Unit
+        By notebook; those that compute nothing, or not until others have ended, are not here.
+    store : Store
+        Of the study.
+    workers : int
+        Processes that the study asks for.
+    """
+
+    units: dict[str, list[Unit]]
+    store: Store
+    workers: int
+
+    @property
+    def all_units(self) -> list[Unit]:
+        """Every unit once."""
+        return list({unit.key.digest: unit for units in self.units.values() for unit in units}.values())
+
+
+def work_of_study(path: Path, overrides: Mapping[str, Any] | None = None) -> Work:
+    """Return the units of a study, as its notebooks would plan them.
+
+    Parameters
+    ----------
+    path : Path
+        The study's YAML file.
+    overrides : mapping
+        Parameters that replace those of the file.
+
+    Raises
+    ------
+    WorkbookError
+        If the study cannot be done as it is written, if weights are missing, or if its folder belongs to
+        another study.
+    StudyError
+        If no case is prepared, or no notebook of the study computes anything.
+    """
+    path = find_study(path)
+    study = load_study(path)
+    parameters = resolve_parameters(study, path, overrides)
+    require_ready(parameters)
+    claim(run_folder(study), path)
+    found = {}
+    for name, given in parameters.items():
+        cells = _tagged(name)
+        if not cells:
+            continue
+        values: dict[str, Any] = defaults(name) | given
+        with collecting_units() as units:
+            for number, cell in enumerate(cells, 1):
+                exec(compile(cell, f"{name}, cell {number} of `{TAG}`", "exec"), values)
+        found[name] = (units, values.get("workers", 0))
+    if not found:
+        raise StudyError(path, "none of its notebooks computes anything.", "Run it with `medsam-nb run`.")
+    if not any(units for units, _ in found.values()):
+        raise StudyError(
+            path, "there is no prepared case.", f"First: medsam-nb run {path} --only 01_prepare_data"
+        )
+    return Work(
+        {name: units for name, (units, _) in found.items()},
+        Store(run_folder(study) / "rows"),
+        max(workers for _, workers in found.values()),
+    )
+
+
+def _tagged(name: str) -> list[str]:
+    notebook = nbformat.read(notebook_path(name), as_version=4)
+    return [cell.source for cell in notebook.cells if TAG in cell.metadata.get("tags", [])]
