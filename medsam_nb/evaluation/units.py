@@ -14,6 +14,7 @@ from functools import partial
 import pandas as pd
 from tqdm import tqdm
 
+from medsam_nb.data.cluster import LOCAL, run_on_cluster
 from medsam_nb.data.workers import ProcessKilled, run_each
 from medsam_nb.errors import StudyError, WorkbookError, printable
 from medsam_nb.evaluation.store import Store
@@ -40,7 +41,9 @@ __all__ = [
 ]
 
 
-def run_units(units: Sequence[Unit], store: Store, *, workers: int = 2, label: str = "") -> pd.DataFrame:
+def run_units(
+    units: Sequence[Unit], store: Store, *, workers: int = 2, label: str = "", cluster: str = LOCAL
+) -> pd.DataFrame:
     """Compute the units that the store lacks; keep going when one fails.
 
     What the store holds is read byte by byte; damaged rows are named in a warning and computed again.
@@ -54,6 +57,8 @@ def run_units(units: Sequence[Unit], store: Store, *, workers: int = 2, label: s
         Use 1 with a GPU. A unit whose process is ended by the system is tried once more, alone.
     label : str
         Shown before the progress bar.
+    cluster : str
+        "local" for processes of this machine; or see `cluster.check_cluster`.
 
     Returns
     -------
@@ -71,7 +76,7 @@ def run_units(units: Sequence[Unit], store: Store, *, workers: int = 2, label: s
     if missing:
         require_writable(store)
     bar = tqdm(total=len(units), initial=len(units) - len(missing), desc=label, unit="case", file=sys.stdout)
-    with bar, closing(_results(missing, workers)) as results:
+    with bar, closing(_results(missing, workers, cluster)) as results:
         for unit, result in results:
             status[unit.key] = stored_result(unit, result, store)
             bar.update()
@@ -141,13 +146,14 @@ def _cannot_be_written(store: Store, error: OSError) -> StudyError:
     )
 
 
-def _results(units: Sequence[Unit], workers: int) -> Iterator[tuple[Unit, Callable[[], tuple]]]:
+def _results(units: Sequence[Unit], workers: int, cluster: str) -> Iterator[tuple[Unit, Callable[[], tuple]]]:
     """Yield each unit with a call that returns what `run_unit` did, or raises what it raised."""
-    if workers == 0:
+    if cluster == LOCAL and workers == 0:
         for unit in units:
             yield unit, partial(run_unit, unit)
         return
-    with closing(run_each(run_unit, units, workers)) as finished:
+    running = partial(run_on_cluster, cluster=cluster) if cluster != LOCAL else run_each
+    with closing(running(run_unit, units, workers)) as finished:
         for unit, future in finished:
             yield unit, future.result
 

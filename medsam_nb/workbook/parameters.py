@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 
+from medsam_nb.data.cluster import check_cluster
 from medsam_nb.errors import StudyError, WorkbookError, require_known
 from medsam_nb.manifest.rows import Manifest
 from medsam_nb.protocol import corrections
@@ -241,6 +242,10 @@ def _check_dtype(name: str, given: Given) -> None:
     require_known("", name, DTYPES, what="arithmetic")
 
 
+def _check_cluster(name: str, given: Given) -> None:
+    check_cluster(name)
+
+
 def _check_path(text: str, given: Given) -> None:
     """A path that leaves the workbook's folder has to say so: it is absolute, not relative with '..'."""
     if ".." in Path(text).parts:
@@ -304,6 +309,7 @@ CHECKS: dict[str, Callable[..., None]] = {
     "frame_choice": _check_names(FRAME_CHOICES, "frame choice"),
     "mask_choice": _check_names(MASK_CHOICES_3D, "mask choice"),
     "seconds_per_prompt": _check_seconds,
+    "cluster": _check_cluster,
     "device": _check_device,
     "dtype": _check_dtype,
 }

@@ -127,6 +127,7 @@ class Run:
         weights_dir: str | Path,
         workers: int,
         features_gb: float,
+        cluster: str = "local",
         masks: Sequence[str] = (),
         variants: Sequence[Mapping[str, object]] = ({},),
         name: str = "",
@@ -142,6 +143,8 @@ class Run:
         prepared_dir, weights_dir : str or Path
             Below the project, or absolute.
         workers : int
+            See `units.run_units`.
+        cluster : str
             See `units.run_units`.
         features_gb : float
             Disk for encoded slices; 0 for none.
@@ -179,7 +182,9 @@ class Run:
             collected += planned
             return as_table([])
         name = name or task
-        self.outcome = units.run_units(planned, self.store, workers=workers, label=label(task))
+        self.outcome = units.run_units(
+            planned, self.store, workers=workers, label=label(task), cluster=cluster
+        )
         report.save_table(self.outcome, self.folder, f"units_{name}")
         units.require_results(self.outcome)
         keys = units.finished(planned, self.store)

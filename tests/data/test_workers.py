@@ -10,27 +10,11 @@ from pathlib import Path
 
 import psutil
 import pytest
+from helpers.jobs import work
 
 from medsam_nb.data.workers import ProcessKilled, run_each
 
-ROOT = Path(__file__).parents[1]
-
-
-def work(item):
-    """Square a number; or do what a text says: die always, die the first time, raise, wait."""
-    if not isinstance(item, tuple):
-        return item * item
-    what, place = item
-    if what == "raise":
-        raise ValueError("no")
-    if what == "sleep":
-        Path(place, f"pid {os.getpid()}").touch()
-        time.sleep(60)
-    if what == "die" or not (mark := Path(place) / "died").exists():
-        if what == "die once":
-            mark.touch()
-        os.kill(os.getpid(), signal.SIGKILL)
-    return what
+ROOT = Path(__file__).parents[2]
 
 
 def outcomes(items, workers):
@@ -74,17 +58,18 @@ def test_leaving_ends_the_processes(way, tmp_path):
 
 PROGRAM = """
 import sys
-sys.path.insert(0, sys.argv[1])
-from test_workers import run_each, work
+from helpers.jobs import work
+from medsam_nb.data.workers import run_each
 if __name__ == "__main__":
-    list(run_each(work, [("sleep", sys.argv[2])] * 2, 2))
+    list(run_each(work, [("sleep", sys.argv[1])] * 2, 2))
 """
 
 
 def test_a_killed_parent_leaves_no_process_behind(tmp_path):
     (tmp_path / "program.py").write_text(PROGRAM, encoding="utf-8")
-    command = [sys.executable, tmp_path / "program.py", Path(__file__).parent, tmp_path]
-    parent = subprocess.Popen(command, env=os.environ | {"PYTHONPATH": str(ROOT)})
+    paths = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+    command = [sys.executable, tmp_path / "program.py", tmp_path]
+    parent = subprocess.Popen(command, env=os.environ | {"PYTHONPATH": paths})
     deadline = time.monotonic() + 60
     while len(pids := [int(path.name[4:]) for path in tmp_path.glob("pid *")]) < 2:
         assert time.monotonic() < deadline and parent.poll() is None

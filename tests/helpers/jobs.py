@@ -1,0 +1,33 @@
+"""What processes and workers of a cluster are given to do; light to import."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+
+def work(item):
+    """Square a number; or do what a text says: die always, die the first time, raise, wait."""
+    if not isinstance(item, tuple):
+        return item * item
+    what, place = item
+    if what == "raise":
+        raise ValueError("no")
+    if what == "sleep":
+        Path(place, f"pid {os.getpid()}").touch()
+        time.sleep(60)
+    if what == "die" or not (mark := Path(place) / "died").exists():
+        if what == "die once":
+            mark.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return what
+
+
+def meet(place):
+    """Return how many calls of this process are under way, this one with them."""
+    mark = Path(place, f"{os.getpid()} {time.monotonic_ns()}")
+    mark.touch()
+    time.sleep(0.3)
+    here = [other for other in Path(place).iterdir() if other.name.split()[0] == str(os.getpid())]
+    mark.unlink()
+    return len(here)
