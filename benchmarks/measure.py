@@ -10,6 +10,7 @@ from sam2.modeling.sam2_base import SAM2Base
 from torch import nn
 
 from benchmarks.inputs import official_model
+from medsam_nb.models.sharing import replaced
 
 
 def _innermost(network: nn.Module) -> dict[str, nn.Module]:
@@ -71,8 +72,7 @@ def measured(network: nn.Module) -> Iterator[tuple[Counter, Counter]]:
             stack.callback(after.remove)
             names = {"encoder": "forward_image", "decoder": "_forward_sam_heads"}
             for name, method in (names | {"memory_encoder": "_encode_new_memory"}).items():
-                setattr(network, method, timing(name, getattr(network, method)))
-                stack.callback(delattr, network, method)
+                stack.enter_context(replaced(network, method, timing(name, getattr(network, method))))
         yield counts, seconds
 
 

@@ -13,6 +13,7 @@ import torch
 from helpers import networks
 from PIL import Image
 from sam2.utils.misc import load_video_frames
+from sam2.utils.transforms import SAM2Transforms
 
 from medsam_nb.errors import StudyError
 from medsam_nb.models import feature_folder, features
@@ -334,3 +335,12 @@ def test_features_of_video_frames_are_the_packages_and_others_than_of_images(tmp
 def test_sam_has_one_way_to_resize():
     with pytest.raises(StudyError, match="'video' is no known way to resize"):
         SliceFeatures(networks.small_sam(), SLICES, frames="video")
+
+
+@pytest.mark.parametrize("shape", [(160, 160), (217, 181), (1200, 900), (5, 7)])
+@pytest.mark.parametrize("image_size", [256, 1024])
+def test_a_grey_slice_is_resized_once_with_the_bits_of_three_channels(shape, image_size):
+    grey = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    expected = SAM2Transforms(image_size, mask_threshold=0.0)(np.repeat(grey[..., None], 3, axis=-1))
+    found = features.as_image(grey, image_size)
+    assert torch.equal(found, expected) and found.stride() == expected.stride()
