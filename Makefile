@@ -12,12 +12,18 @@ help:  ## list the targets
 
 # The whole pinned set, checked by hash. uv installs it in a fraction of pip's time; sam2 comes as a
 # source archive, whose build sees the same pinned torch and leaves the CUDA extension out (with it,
-# hole filling would depend on the machine).
+# hole filling would depend on the machine). TORCH=cpu takes PyTorch's builds without CUDA, several GB less, from its
+# own index: the same versions, not checked by hash (no test installs it).
 $(READY): requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: $(PYTHON) is older than 3.11; use make PYTHON=/path/to/python3.11"; exit 1; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+ifeq ($(TORCH),cpu)
+	sed -E '/^ +--hash/d; s/ \\$$//; /^(nvidia|cuda|triton)/d' requirements.txt > .venv/requirements-cpu.txt
+	SAM2_BUILD_CUDA=0 $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --torch-backend cpu --build-constraints .venv/requirements-cpu.txt -r .venv/requirements-cpu.txt
+else
 	SAM2_BUILD_CUDA=0 $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --require-hashes --build-constraints requirements.txt -r requirements.txt
+endif
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
 	@touch $@
 
