@@ -3,11 +3,11 @@
     python -m benchmarks.simulate_schedule [--designs 64] [--lost-per-hour 0.05] [--seed 0]
 
 A unit is one volume with all objects and designs. Its seconds are modelled: an encode takes 24 ms and a
-tracked slice 17.4 ms (hiera_l at 1024 pixels on an A100, from frame rates that SAM 2's authors published); of
-the tracked slices of all designs the share is distinct that the benchmark finds with the miniature. Numbers of
-volumes and objects are the manifest's where it knows them; what is assumed is marked. Workers take the longest
-unit that is left. One that is lost (preempted, out of memory) loses what it was at and is back after a minute;
-the unit is begun anew.
+tracked slice 17.4 ms (hiera_l at 1024 pixels on an A100, from frame rates that SAM 2's authors published);
+of the tracked slices of all designs the share is distinct that the benchmark finds with the miniature.
+Numbers of volumes and objects are the manifest's where it knows them; what is assumed is marked. Workers
+take the longest unit that is left. One that is lost (preempted, out of memory) loses what it was at and is
+back after a minute; the unit is begun anew.
 """
 
 import argparse
