@@ -321,6 +321,7 @@ NO_VALUES = {
     "errors": "words for people",
     "files": "where bytes go, not which",
     "data.workers": "who computes, not what",
+    "data.cluster": "where it is computed, not what",
     "provenance": "it makes the keys; what it says of code and versions is what the key holds",
     "manifest": "rows as they are written; those of their fields that decide stand in the keys themselves",
 }
