@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import time
+from importlib import import_module
 from pathlib import Path
 
 
@@ -14,6 +15,8 @@ def work(item):
     what, place = item
     if what == "raise":
         raise ValueError("no")
+    if what == "lose the device":
+        raise import_module("torch").AcceleratorError("an illegal memory access was encountered")
     if what == "sleep":
         Path(place, f"pid {os.getpid()}").touch()
         time.sleep(60)
