@@ -1,8 +1,9 @@
 """Work on many items on other machines, by Dask: a scheduler that runs, or jobs of a queue.
 
 Everything goes by path: the machines share the disk with the workbook. Items are given out in their order,
-and a worker's process does one at a time, however many threads it has. An item whose worker is ended is tried
-once more; at the second time it alone has failed. (A scheduler that runs has settings of its own for that.)
+and a worker's process does one at a time, however many threads it has. Items whose worker is ended are tried
+again as often as the scheduler allows, then once more when all others are done, each while nothing else runs:
+an item fails for its own sake, never because it waited in the process of another.
 """
 
 import signal
@@ -52,7 +53,7 @@ def check_cluster(cluster: str) -> None:
 def run_on_cluster(
     function: Callable, items: Sequence, workers: int, cluster: str
 ) -> Iterator[tuple[object, Future]]:
-    """Yield every item with its finished future, in the order in which they end; as `workers.run_each` does.
+    """Yield every item with its finished future, in the order in which they end, as `workers.run_each` does.
 
     Parameters
     ----------
@@ -93,9 +94,18 @@ def run_on_cluster(
         given = {
             client.submit(work, item, pure=False, priority=-number): item for number, item in enumerate(items)
         }
+        suspects = []
         for ended in as_completed(list(given)):
-            yield given.pop(ended), _as_plain(ended)
+            item, plain = given.pop(ended), _as_plain(ended)
             ended.release()  # neither scheduler nor worker keeps the result
+            if isinstance(plain.exception(), ProcessKilled):
+                suspects.append(item)
+            else:
+                yield item, plain
+        for item in suspects:
+            alone = client.submit(work, item, pure=False)
+            yield item, _as_plain(alone)
+            alone.release()
 
 
 _one_at_a_time = threading.Lock()

@@ -70,10 +70,19 @@ def test_an_ended_worker_costs_its_item_only(scheduler, tmp_path):
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
     once, always = ("die once", tmp_path / "a"), ("die", tmp_path / "b")
-    items = [1, once, 2, always, 3, ("raise", tmp_path)]
+    items = [
+        1,
+        once,
+        2,
+        always,
+        3,
+        ("raise", tmp_path),
+        4,
+        5,
+    ]  # two at a time: each can wait beside one that dies
     ended = run_on_cluster(work, items, 2, scheduler)
     found = {item: future.exception() or future.result() for item, future in ended}
-    assert [found[number] for number in (1, 2, 3)] == [1, 4, 9] and found[once] == "die once"
+    assert [found[number] for number in (1, 2, 3, 4, 5)] == [1, 4, 9, 16, 25] and found[once] == "die once"
     assert isinstance(found[always], ProcessKilled)
     assert isinstance(found["raise", tmp_path], ValueError)
 
