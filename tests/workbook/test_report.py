@@ -13,6 +13,7 @@ import pytest
 from medsam_nb.errors import InputError, StudyError, printable
 from medsam_nb.figures import style
 from medsam_nb.workbook import manuscript, report
+from medsam_nb.workbook.report import tables
 
 STUDY = {"title": "A study", "question": "Which prompt?", "caveats": ["Miniature models."]}
 
@@ -251,5 +252,5 @@ def test_damaged_results_are_named(tmp_path):
 def test_tables_print_names_as_figures_do_and_cases_as_they_are(tmp_path):
     rows = {"model": ["miniature_sam2", None], "case_id": ["scan_us_7", "b"], "prompt": ["one_box", "mask"]}
     report.save_table(pd.DataFrame(rows), tmp_path, "shown")
-    html = report._shown(tmp_path / "tables" / "shown.parquet")["html"]
+    html = tables.shown(tmp_path / "tables" / "shown.parquet")["html"]
     assert all(f"<td>{text}</td>" in html for text in ("miniature SAM 2", "", "scan_us_7", "one box"))
