@@ -157,7 +157,7 @@ def _remember(network, state: dict, index: int, second: dict, mask: np.ndarray) 
 
 
 def _one_pass(network, state, decoded: Decoded, track: Track, one_pass: Pass, prompt_of, mask_scope: str):
-    """Prompt a fresh state and follow one pass with the package's own loop; yield slices, and masks if wanted."""
+    """Prompt a fresh state, follow one pass with the package's own loop; yield slices, with wanted masks."""
     scores = {}
     network.reset_state(state)
     decoded.first_wins = track.design.mask_choice == "first_mask"

@@ -183,7 +183,7 @@ def test_memory_windows(window):
 
 
 def test_six_previous_slices_are_the_predictor_as_it_is():
-    """Seven memories, those of prompted slices counted as one: against the package with nothing put over it."""
+    """Seven memories, the prompted slices counted as one, against the package with nothing put over it."""
     model, slices = shipped("float32"), networks.textured_slices(12, HEIGHT, WIDTH, 3)
     objects = {"organ": blob(12, list(range(11)), 3)}
     prompt_of, designs = networks.drawn_prompt(objects), [dataclasses.replace(POINT, prompt="one_box")]
