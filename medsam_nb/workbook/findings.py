@@ -231,6 +231,23 @@ def memory_needed(result: pd.DataFrame) -> str:
     return f"{text}With {least['comparison']} it changes by {least['difference']:+.3f} ({spread})."
 
 
+def memory_bounded(result: pd.DataFrame) -> str:
+    """Return what a perfect memory and prompts on every slice would give, against propagation.
+
+    Parameters
+    ----------
+    result : DataFrame
+        Of `paired.compare`: a comparison per bound (`options.BOUNDS`) against the released memory.
+    """
+    said = []
+    for row in result[result["p_holm"].notna()].itertuples():
+        reach = f"{row.holm_low:+.3f} to {row.holm_high:+.3f}"
+        said.append(f"with {row.comparison} {row.difference:+.3f} ({reach})")
+    if not said:
+        return "No bound of the memory could be compared with the released one."
+    return f"The IoU of propagated slices differs from that of the released memory: {'; '.join(said)}."
+
+
 def where_loss_begins(found: ChangePoint) -> str:
     """Return in a sentence where the fall with the distance changes, or that this is not shown."""
     if found.note:

@@ -138,7 +138,7 @@ class Run:
 
         Parameters
         ----------
-        task : {"2d", "3d", "2d_clicks", "3d_loops"}
+        task : {"2d", "3d", "3d_changed", "2d_clicks", "3d_loops"}
         data_sets, models : sequence of str
             Rows of the manifest; format examples are left out.
         prepared_dir, weights_dir : str or Path
