@@ -26,7 +26,7 @@ from medsam_nb.errors import StudyError
 from medsam_nb.evaluation import masks as label_maps
 from medsam_nb.evaluation.masks import MaskStore
 from medsam_nb.evaluation.store import Store
-from medsam_nb.figures import slices, style
+from medsam_nb.figures import choices, slices, style
 from medsam_nb.figures.words import label
 from medsam_nb.manifest.disclosure import seen_warnings
 from medsam_nb.manifest.reading import load_manifest
@@ -413,5 +413,6 @@ def open_run(
     Run
     """
     root = project_root()
+    choices.take_up(choices.kept(root / run_dir))
     rows = load_manifest(root / manifest, *([root / extra_manifest] if extra_manifest else []))
     return Run(notebook, root, root / run_dir, rows)
