@@ -8,8 +8,10 @@ __getattr__, __dir__, __all__ = lazy.attach(
         "clicks",
         "correction_loops",
         "correction_rows",
+        "facts",
         "mask_choices",
         "masks",
+        "parts",
         "propagation",
         "reference",
         "reference_loops",
@@ -17,6 +19,7 @@ __getattr__, __dir__, __all__ = lazy.attach(
         "single_slices",
         "store",
         "units",
+        "volumes",
     ],
     submod_attrs={
         "masks": ["MaskStore", "score_label_map"],

@@ -8,11 +8,13 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from medsam_nb.data.prepare import load_case
 from medsam_nb.errors import CheckpointError, InputError
 from medsam_nb.evaluation.correction_rows import evaluate_clicks, evaluate_loops
 from medsam_nb.evaluation.masks import MaskStore
+from medsam_nb.evaluation.parts import Parts
 from medsam_nb.evaluation.rows import evaluate_2d, evaluate_3d
 from medsam_nb.files import read_json
 from medsam_nb.manifest.rows import Checkpoint
@@ -203,11 +205,14 @@ def _inputs(unit: Unit) -> tuple[Case, Model]:
     return case, model
 
 
-def run_unit(unit: Unit) -> tuple[list[dict], dict]:
-    """Compute one unit; return its rows and its provenance."""
+def run_unit(unit: Unit, parts: Parts | None = None) -> tuple[list[dict] | pd.DataFrame, dict]:
+    """Compute one unit; return its rows and its provenance.
+
+    With `parts` what a long unit has finished is kept there, and what is there is not computed again.
+    """
     started = datetime.now(UTC)
     case, model = _inputs(unit)
-    arguments = dict(unit.parameters) | {"seed": unit.key.seed}
+    arguments = dict(unit.parameters) | {"seed": unit.key.seed, "parts": parts}
     with one_thread():
         if unit.features is not None:
             place, limit = unit.features
@@ -228,7 +233,10 @@ def run_unit(unit: Unit) -> tuple[list[dict], dict]:
         "git_commit": git_commit(),
         "python": sys.version.split()[0],
         "started": started.isoformat(timespec="seconds"),
-        "seconds": round((datetime.now(UTC) - started).total_seconds(), 2),
+        "seconds": round(
+            (datetime.now(UTC) - started).total_seconds() + (parts.seconds_before if parts else 0), 2
+        ),
+        "parts_found": parts.found if parts else 0,
         "device_name": device_name(model.device),
         "peak_memory_mb": peak_memory_mb(),
         "hole_filling": has_cuda_extension(),

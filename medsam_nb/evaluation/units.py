@@ -7,9 +7,10 @@ import json
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
+from pathlib import Path
 
 import pandas as pd
 from tqdm import tqdm
@@ -17,6 +18,7 @@ from tqdm import tqdm
 from medsam_nb.data.cluster import LOCAL, run_on_cluster
 from medsam_nb.data.workers import ProcessKilled, run_each
 from medsam_nb.errors import StudyError, WorkbookError, printable
+from medsam_nb.evaluation.parts import PARTS, Parts, Unwritable, unwritable, watched
 from medsam_nb.evaluation.store import Store
 from medsam_nb.evaluation.unit import Unit, loaded_model, plan_units, run_unit
 from medsam_nb.files import read_json, unfinished
@@ -24,7 +26,9 @@ from medsam_nb.protocol.table import RunKey
 from medsam_nb.provenance import COMPUTING_PACKAGES, git_commit, package_versions
 
 __all__ = [
+    "PARTS",
     "Unit",
+    "compute",
     "counts",
     "finished",
     "loaded_model",
@@ -76,10 +80,21 @@ def run_units(
     if missing:
         require_writable(store)
     bar = tqdm(total=len(units), initial=len(units) - len(missing), desc=label, unit="case", file=sys.stdout)
-    with bar, closing(_results(missing, workers, cluster)) as results:
+    under_way = {unit.key.digest for unit in missing}
+
+    def show(in_parts: float) -> None:
+        bar.n = round(len(units) - len(under_way) + in_parts, 2)
+        bar.refresh()
+
+    with (
+        bar,
+        watched(store.folder / PARTS, under_way, show),
+        _results(missing, store, workers, cluster) as results,
+    ):
         for unit, result in results:
             status[unit.key] = stored_result(unit, result, store)
-            bar.update()
+            under_way.discard(unit.key.digest)
+            show(0)
     return pd.DataFrame(
         [
             {
@@ -132,30 +147,32 @@ def require_writable(store: Store) -> None:
         store.folder.mkdir(parents=True, exist_ok=True)
         trial.write_bytes(b"rows")
     except OSError as error:
-        raise _cannot_be_written(store, error) from error
+        raise unwritable(store.folder, error) from error
     finally:
         with suppress(OSError):
             trial.unlink(missing_ok=True)
 
 
-def _cannot_be_written(store: Store, error: OSError) -> StudyError:
-    return StudyError(
-        error.filename2 or store.folder,
-        f"results cannot be written ({error.strerror or error}).",
-        "Free space or choose another folder, and start again: what is stored is kept, the rest is computed.",
-    )
+def compute(unit: Unit, folder: Path) -> tuple[list[dict] | pd.DataFrame, dict]:
+    """Compute a unit for the store of a folder, and go on from the parts of it that are there.
+
+    Returns what `run_unit` does; the parts stay until `stored_result` has stored the whole.
+    """
+    return run_unit(unit, Parts(folder / PARTS, unit.key.digest))
 
 
-def _results(units: Sequence[Unit], workers: int, cluster: str) -> Iterator[tuple[Unit, Callable[[], tuple]]]:
-    """Yield each unit with a call that returns what `run_unit` did, or raises what it raised."""
+@contextmanager
+def _results(
+    units: Sequence[Unit], store: Store, workers: int, cluster: str
+) -> Iterator[Iterator[tuple[Unit, Callable[[], tuple]]]]:
+    """Give an iterator over units, each with a call that returns or raises what `compute` did."""
+    work = partial(compute, folder=store.folder)
     if cluster == LOCAL and workers == 0:
-        for unit in units:
-            yield unit, partial(run_unit, unit)
+        yield ((unit, partial(work, unit)) for unit in units)
         return
     running = partial(run_on_cluster, cluster=cluster) if cluster != LOCAL else run_each
-    with closing(running(run_unit, units, workers)) as finished:
-        for unit, future in finished:
-            yield unit, future.result
+    with closing(running(work, units, workers)) as finished:
+        yield ((unit, future.result) for unit, future in finished)
 
 
 def stored_result(unit: Unit, result: Callable[[], tuple], store: Store) -> tuple[str, str]:
@@ -168,14 +185,17 @@ def stored_result(unit: Unit, result: Callable[[], tuple], store: Store) -> tupl
     """
     try:
         rows, provenance = result()
+    except Unwritable:
+        raise
     except Exception as error:  # a case must not stop a study, whatever went wrong with it
         return "failed", reason(unit, error)
     try:
         store.write(unit.key, rows, provenance)
     except OSError as error:
-        raise _cannot_be_written(store, error) from error
+        raise unwritable(store.folder, error) from error
     except Exception as error:
         return "failed", printable(f"its rows have no form to be stored in: {type(error).__name__}: {error}")
+    Parts(store.folder / PARTS, unit.key.digest).remove()
     return "computed", ""
 
 

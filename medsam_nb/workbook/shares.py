@@ -12,8 +12,9 @@ from pathlib import Path
 from medsam_nb.data.locks import Locked, locked
 from medsam_nb.data.workers import ProcessKilled, run_each
 from medsam_nb.evaluation.store import Store
-from medsam_nb.evaluation.unit import Unit, run_unit
+from medsam_nb.evaluation.unit import Unit
 from medsam_nb.evaluation.units import (
+    compute,
     longest_first,
     missing_units,
     reason,
@@ -80,6 +81,6 @@ def _under_lock(folder: Path, unit: Unit) -> tuple[str, str]:
         with locked(folder / CLAIMS / f"{unit.key.digest}.lock", "medsam-nb units"):
             if store.has(unit.key):  # another job was faster
                 return "stored", ""
-            return stored_result(unit, partial(run_unit, unit), store)
+            return stored_result(unit, partial(compute, unit, folder), store)
     except Locked as busy:
         return "elsewhere", f"computed by {busy}"
