@@ -91,7 +91,7 @@ class Parts:
             table, seconds = _read(path, said)
             self.found, self.seconds_before = self.found + 1, self.seconds_before + seconds
             return table
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             pass
         except Exception as error:  # of any kind, as damage is
             warnings.warn(f"{path}: cannot be used ({error}). This part is computed again.", stacklevel=2)
