@@ -12,11 +12,13 @@ import pandas as pd
 
 from medsam_nb.data.prepare import load_case
 from medsam_nb.errors import CheckpointError, InputError
+from medsam_nb.evaluation.changed_volumes import evaluate_3d_changed
 from medsam_nb.evaluation.correction_rows import evaluate_clicks, evaluate_loops
 from medsam_nb.evaluation.masks import MaskStore
 from medsam_nb.evaluation.parts import Parts
 from medsam_nb.evaluation.rows import evaluate_2d, evaluate_3d
 from medsam_nb.files import read_json
+from medsam_nb.manifest.fine_tuned import require_unseen
 from medsam_nb.manifest.rows import Checkpoint
 from medsam_nb.models.checkpoints import (
     Model,
@@ -36,6 +38,8 @@ from medsam_nb.protocol.options import PropagationOptions
 from medsam_nb.protocol.prompt_sources import PromptSource, parse_source
 from medsam_nb.protocol.table import RunKey
 from medsam_nb.protocol.volume import Case
+from medsam_nb.protocol.volume_changes import VolumeChange
+from medsam_nb.protocol.volume_repairs import VolumeRepair
 from medsam_nb.provenance import (
     COMPUTING_PACKAGES,
     ROWS,
@@ -46,7 +50,13 @@ from medsam_nb.provenance import (
     peak_memory_mb,
 )
 
-TASKS = {"2d": evaluate_2d, "3d": evaluate_3d, "2d_clicks": evaluate_clicks, "3d_loops": evaluate_loops}
+TASKS = {
+    "2d": evaluate_2d,
+    "3d": evaluate_3d,
+    "3d_changed": evaluate_3d_changed,
+    "2d_clicks": evaluate_clicks,
+    "3d_loops": evaluate_loops,
+}
 
 
 @dataclass(frozen=True)
@@ -114,6 +124,8 @@ def plan_units(
         If the weights of a model are missing, not what the manifest says, or of no use.
     InputError
         If the record of a case is damaged.
+    StudyError
+        If a model was fine-tuned on a patient of these cases.
     """
     place = choose_device(device)
     if "prompt_source" in parameters:  # what a file holds belongs to the key, not where it lies
@@ -122,10 +134,12 @@ def plan_units(
     units = []
     keeps = features is not None and features[1] > 0 and place.type == "cpu"
     kept = (features[0], int(features[1] * 1e9)) if keeps else None
+    cases = [(folder, _case_names(folder)) for folder in case_folders]
     for checkpoint in checkpoints:
+        identities = ("data_set", "case_id", "patient_id", "data_sha256")
+        require_unseen(checkpoint, [tuple(case[name] for name in identities) for _, case in cases])
         weights_sha256 = usable_sha256(checkpoint, weights_dir)
-        for folder in case_folders:
-            case = _case_names(folder)
+        for folder, case in cases:
             key = RunKey(
                 task=task,
                 data_set=case["data_set"],
@@ -164,7 +178,7 @@ def _case_names(folder: Path) -> dict[str, str]:
 
 def _plain(value: object) -> object:
     """Return a parameter of a task as plain values, as it stands in the key."""
-    if isinstance(value, PropagationOptions):
+    if isinstance(value, PropagationOptions | VolumeChange | VolumeRepair):
         return value.as_dict()
     if isinstance(value, Design | PromptSource):
         return f"{value.name}:{value.sha256}" if getattr(value, "sha256", "") else value.name

@@ -18,6 +18,7 @@ from tqdm import tqdm
 from medsam_nb.data.cluster import LOCAL, run_on_cluster
 from medsam_nb.data.workers import ProcessKilled, run_each
 from medsam_nb.errors import StudyError, WorkbookError, printable
+from medsam_nb.evaluation.lost_devices import ending_with_the_device
 from medsam_nb.evaluation.parts import PARTS, Parts, Unwritable, unwritable, watched
 from medsam_nb.evaluation.store import Store
 from medsam_nb.evaluation.unit import Unit, loaded_model, plan_units, run_unit
@@ -171,7 +172,7 @@ def _results(
         yield ((unit, partial(work, unit)) for unit in units)
         return
     running = partial(run_on_cluster, cluster=cluster) if cluster != LOCAL else run_each
-    with closing(running(work, units, workers)) as finished:
+    with closing(running(partial(ending_with_the_device, work), units, workers)) as finished:
         yield ((unit, future.result) for unit, future in finished)
 
 

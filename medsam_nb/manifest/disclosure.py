@@ -35,12 +35,14 @@ def seen(manifest: Manifest, data_sets: Sequence[str], models: Sequence[str]) ->
     """
     found = []
     for model in models:
-        manifest.checkpoint(model)
+        made = manifest.checkpoint(model).fine_tuned
         for name in data_sets:
             row = manifest.data_set(name)
-            if model in row.seen_by:
-                verified = not any(fact.startswith("seen_by") for fact in row.unverified)
-                found.append(Seen(model, name, row.seen_by[model], verified))
+            # What was fine-tuned has seen what its parent saw.
+            for one in [model, *([made.parent] if made else [])]:
+                if one in row.seen_by:
+                    verified = not any(fact.startswith("seen_by") for fact in row.unverified)
+                    found.append(Seen(model, name, row.seen_by[one], verified))
     return found
 
 
@@ -82,6 +84,13 @@ def seen_warnings(manifest: Manifest, data_sets: Sequence[str], models: Sequence
                 f"{model} was trained on images of {_listed(places)}: what it reaches there says how well it "
                 "fits its training data, not how it does on new images."
             )
+        if made := manifest.checkpoint(model).fine_tuned:
+            shared = [name for name in dict.fromkeys(data_sets) if name in made.data_sets]
+            if shared:
+                sentences.append(
+                    f"{model} was fine-tuned on other patients of {_listed(shared)}: it knows how such "
+                    "images look, and is measured on patients that it has not seen."
+                )
         listed = manifest.checkpoint(model).medical_images
         open_sets = [
             name
