@@ -8,6 +8,7 @@ __getattr__, __dir__, __all__ = lazy.attach(
         "clicks",
         "correction_loops",
         "correction_rows",
+        "label_map_units",
         "mask_choices",
         "masks",
         "propagation",
@@ -19,7 +20,8 @@ __getattr__, __dir__, __all__ = lazy.attach(
         "units",
     ],
     submod_attrs={
-        "masks": ["MaskStore", "score_label_map"],
+        "label_map_units": ["plan_label_map_units", "read_label_map", "score_label_map"],
+        "masks": ["MaskStore"],
         "rows": ["evaluate_2d", "evaluate_3d"],
         "propagation": ["sweep"],
         "single_slices": ["candidates"],

@@ -123,13 +123,9 @@ def plan_units(
     for checkpoint in checkpoints:
         weights_sha256 = usable_sha256(checkpoint, weights_dir)
         for folder in case_folders:
-            case = _case_names(folder)
             key = RunKey(
                 task=task,
-                data_set=case["data_set"],
-                case_id=case["case_id"],
-                patient_id=case["patient_id"],
-                data_sha256=case["data_sha256"],
+                **case_names(folder),
                 model=checkpoint.name,
                 checkpoint_sha256=weights_sha256,
                 network=as_json(checkpoint.model_dump(include={"family", "config", "image_size"})),
@@ -150,8 +146,8 @@ def plan_units(
     return units
 
 
-def _case_names(folder: Path) -> dict[str, str]:
-    """Return the names and the hash of a prepared case."""
+def case_names(folder: Path) -> dict[str, str]:
+    """Return data_set, case_id, data_sha256 and patient_id of a prepared case, as its record says."""
     record = read_json(folder / "case.json")
     names = {field: record.get(field) for field in ("data_set", "case_id", "data_sha256")}
     names["patient_id"] = record.get("patient_id", names["case_id"])
@@ -224,14 +220,19 @@ def run_unit(unit: Unit) -> tuple[list[dict], dict]:
 
             arguments["keep"] = keep
         rows = TASKS[unit.task](model, case, **arguments)
-    provenance = {
+    return rows, run_facts(started) | {
+        "device_name": device_name(model.device),
+        "hole_filling": has_cuda_extension(),
+        "weights_verified": is_verified(unit.checkpoint),
+    }
+
+
+def run_facts(started: datetime) -> dict[str, object]:
+    """Return what is recorded of a unit's computation, whatever it computed."""
+    return {
         "git_commit": git_commit(),
         "python": sys.version.split()[0],
         "started": started.isoformat(timespec="seconds"),
         "seconds": round((datetime.now(UTC) - started).total_seconds(), 2),
-        "device_name": device_name(model.device),
         "peak_memory_mb": peak_memory_mb(),
-        "hole_filling": has_cuda_extension(),
-        "weights_verified": is_verified(unit.checkpoint),
     }
-    return rows, provenance

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from datetime import UTC, datetime
 from functools import partial
+from hashlib import sha256
 
 import pandas as pd
 from tqdm import tqdm
@@ -17,6 +18,7 @@ from tqdm import tqdm
 from medsam_nb.data.cluster import LOCAL, run_on_cluster
 from medsam_nb.data.workers import ProcessKilled, run_each
 from medsam_nb.errors import StudyError, WorkbookError, printable
+from medsam_nb.evaluation.label_map_units import LabelMapUnit, plan_label_map_units, run_label_map_unit
 from medsam_nb.evaluation.store import Store
 from medsam_nb.evaluation.unit import Unit, loaded_model, plan_units, run_unit
 from medsam_nb.files import read_json, unfinished
@@ -24,12 +26,15 @@ from medsam_nb.protocol.table import RunKey
 from medsam_nb.provenance import COMPUTING_PACKAGES, git_commit, package_versions
 
 __all__ = [
+    "LabelMapUnit",
     "Unit",
+    "compute",
     "counts",
     "finished",
     "loaded_model",
     "longest_first",
     "missing_units",
+    "plan_label_map_units",
     "plan_units",
     "provenance",
     "reason",
@@ -41,8 +46,18 @@ __all__ = [
 ]
 
 
+def compute(unit: Unit | LabelMapUnit) -> tuple[list[dict], dict]:
+    """Compute one unit, of either kind; return its rows and its provenance."""
+    return run_label_map_unit(unit) if isinstance(unit, LabelMapUnit) else run_unit(unit)
+
+
 def run_units(
-    units: Sequence[Unit], store: Store, *, workers: int = 2, label: str = "", cluster: str = LOCAL
+    units: Sequence[Unit | LabelMapUnit],
+    store: Store,
+    *,
+    workers: int = 2,
+    label: str = "",
+    cluster: str = LOCAL,
 ) -> pd.DataFrame:
     """Compute the units that the store lacks; keep going when one fails.
 
@@ -50,7 +65,7 @@ def run_units(
 
     Parameters
     ----------
-    units : sequence of Unit
+    units : sequence of Unit or LabelMapUnit
     store : Store
     workers : int
         Processes; 0 computes here. Each computes with one thread, so that their number changes no bit.
@@ -147,13 +162,13 @@ def _cannot_be_written(store: Store, error: OSError) -> StudyError:
 
 
 def _results(units: Sequence[Unit], workers: int, cluster: str) -> Iterator[tuple[Unit, Callable[[], tuple]]]:
-    """Yield each unit with a call that returns what `run_unit` did, or raises what it raised."""
+    """Yield each unit with a call that returns what `compute` did, or raises what it raised."""
     if cluster == LOCAL and workers == 0:
         for unit in units:
-            yield unit, partial(run_unit, unit)
+            yield unit, partial(compute, unit)
         return
     running = partial(run_on_cluster, cluster=cluster) if cluster != LOCAL else run_each
-    with closing(running(run_unit, units, workers)) as finished:
+    with closing(running(compute, units, workers)) as finished:
         for unit, future in finished:
             yield unit, future.result
 
@@ -223,8 +238,9 @@ def provenance(
     of `run_units` the units that failed are counted and listed.
     """
     records = store.records(list(keys))
+    networks = [record for record in records if record["key"]["network"]]
     unique = {
-        field: sorted({str(record["key"][field]) for record in records})
+        field: sorted({str(record["key"][field]) for record in networks or records})
         for field in ("device", "dtype", "seed", "code_sha256")
     }
     unverified = {
@@ -238,12 +254,22 @@ def provenance(
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "parameters": dict(parameters),
         "data": {f"{k.data_set}/{k.case_id}": k.data_sha256 for k in keys},
-        "checkpoints": {k.model: k.checkpoint_sha256 for k in keys},
+        "checkpoints": {k.model: k.checkpoint_sha256 for k in keys if k.network},
+        "label_maps": _hashes_of_label_maps(keys),
         "unverified_weights": sorted(unverified),
-        "hole_filling": sorted({record["provenance"]["hole_filling"] for record in records}),
+        "hole_filling": sorted({record["provenance"]["hole_filling"] for record in networks}),
         "seconds": round(sum(record["provenance"]["seconds"] for record in records), 1),
         "packages": package_versions(
             sorted({*COMPUTING_PACKAGES, "pandas", "scipy", "statsmodels", "papermill"})
         ),
         **unique,
     }
+
+
+def _hashes_of_label_maps(keys: Sequence[RunKey]) -> dict[str, str]:
+    """Return one hash of all label maps of each source."""
+    digests: dict[str, list[str]] = {}
+    for key in keys:
+        if not key.network:
+            digests.setdefault(key.model, []).append(key.checkpoint_sha256)
+    return {name: sha256("".join(sorted(each)).encode()).hexdigest() for name, each in digests.items()}

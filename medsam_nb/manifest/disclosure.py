@@ -35,13 +35,21 @@ def seen(manifest: Manifest, data_sets: Sequence[str], models: Sequence[str]) ->
     """
     found = []
     for model in models:
-        manifest.checkpoint(model)
+        if model not in manifest.label_maps:
+            manifest.checkpoint(model)
         for name in data_sets:
             row = manifest.data_set(name)
             if model in row.seen_by:
                 verified = not any(fact.startswith("seen_by") for fact in row.unverified)
                 found.append(Seen(model, name, row.seen_by[model], verified))
     return found
+
+
+def _training_data(manifest: Manifest, model: str) -> str:
+    """Return how far it is known what a model was trained on; see `Checkpoint.medical_images`."""
+    if model in manifest.label_maps:
+        return "unknown" if manifest.label_maps[model].made_by == "program" else "none"
+    return manifest.checkpoint(model).medical_images
 
 
 def _may_be_seen(row: DataSet) -> bool:
@@ -56,7 +64,7 @@ def seen_warnings(manifest: Manifest, data_sets: Sequence[str], models: Sequence
     ----------
     manifest : Manifest
     data_sets, models : sequence of str
-        That are measured together.
+        That are measured together; rows of label maps count as models.
 
     Returns
     -------
@@ -82,7 +90,7 @@ def seen_warnings(manifest: Manifest, data_sets: Sequence[str], models: Sequence
                 f"{model} was trained on images of {_listed(places)}: what it reaches there says how well it "
                 "fits its training data, not how it does on new images."
             )
-        listed = manifest.checkpoint(model).medical_images
+        listed = _training_data(manifest, model)
         open_sets = [
             name
             for name in dict.fromkeys(data_sets)
