@@ -234,7 +234,9 @@ def evaluate_3d(
         Rows of `table.COLUMNS`: metric "iou" for every object, design and slice that holds the
         object, prompted slices included, as in the study; whole-volume metrics without a slice.
         `neighbour_iou` says how alike the object's truth is on a slice and on its neighbour towards
-        the nearest prompted slice; missing on prompted slices.
+        the nearest prompted slice; missing on prompted slices. Where every slice is prompted (`options`),
+        distances are still those from the slices that the design names, so that rows can be compared; what
+        lies beyond the object is then not predicted.
     """
     require_known("volume_metrics", volume_metrics, VOLUME_METRICS, what="choice of volume metrics")
     source = parse_source(prompt_source)
@@ -280,7 +282,9 @@ def evaluate_3d(
         return {"distance_slices": distance, "distance_mm": millimetres, "neighbour_iou": alike}
 
     def design_facts(name: str, design: Design) -> dict:
-        prompted = ";".join(map(str, chosen[name, design.frame_choice]))
+        everywhere = options.window.remembered == "nothing" and not given
+        slices = facts[name] if everywhere else chosen[name, design.frame_choice]
+        prompted = ";".join(map(str, slices))
         factors = asdict(design) | ({"prompt": GIVEN, "frame_choice": GIVEN} if given else {})
         return common | factors | {"object": name, "prompted_slices": prompted}
 

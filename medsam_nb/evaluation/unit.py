@@ -11,6 +11,7 @@ import numpy as np
 
 from medsam_nb.data.prepare import load_case
 from medsam_nb.errors import CheckpointError, InputError
+from medsam_nb.evaluation.changed_volumes import evaluate_3d_changed
 from medsam_nb.evaluation.correction_rows import evaluate_clicks, evaluate_loops
 from medsam_nb.evaluation.masks import MaskStore
 from medsam_nb.evaluation.rows import evaluate_2d, evaluate_3d
@@ -34,6 +35,8 @@ from medsam_nb.protocol.options import PropagationOptions
 from medsam_nb.protocol.prompt_sources import PromptSource, parse_source
 from medsam_nb.protocol.table import RunKey
 from medsam_nb.protocol.volume import Case
+from medsam_nb.protocol.volume_changes import VolumeChange
+from medsam_nb.protocol.volume_repairs import VolumeRepair
 from medsam_nb.provenance import (
     COMPUTING_PACKAGES,
     ROWS,
@@ -44,7 +47,13 @@ from medsam_nb.provenance import (
     peak_memory_mb,
 )
 
-TASKS = {"2d": evaluate_2d, "3d": evaluate_3d, "2d_clicks": evaluate_clicks, "3d_loops": evaluate_loops}
+TASKS = {
+    "2d": evaluate_2d,
+    "3d": evaluate_3d,
+    "3d_changed": evaluate_3d_changed,
+    "2d_clicks": evaluate_clicks,
+    "3d_loops": evaluate_loops,
+}
 
 
 @dataclass(frozen=True)
@@ -158,7 +167,7 @@ def case_names(folder: Path) -> dict[str, str]:
 
 def _plain(value: object) -> object:
     """Return a parameter of a task as plain values, as it stands in the key."""
-    if isinstance(value, PropagationOptions):
+    if isinstance(value, PropagationOptions | VolumeChange | VolumeRepair):
         return value.as_dict()
     if isinstance(value, Design | PromptSource):
         return f"{value.name}:{value.sha256}" if getattr(value, "sha256", "") else value.name

@@ -19,6 +19,7 @@ from medsam_nb.data.cluster import LOCAL, run_on_cluster
 from medsam_nb.data.workers import ProcessKilled, run_each
 from medsam_nb.errors import StudyError, WorkbookError, printable
 from medsam_nb.evaluation.label_map_units import LabelMapUnit, plan_label_map_units, run_label_map_unit
+from medsam_nb.evaluation.lost_devices import ending_with_the_device
 from medsam_nb.evaluation.store import Store
 from medsam_nb.evaluation.unit import Unit, loaded_model, plan_units, run_unit
 from medsam_nb.files import read_json, unfinished
@@ -168,7 +169,7 @@ def _results(units: Sequence[Unit], workers: int, cluster: str) -> Iterator[tupl
             yield unit, partial(compute, unit)
         return
     running = partial(run_on_cluster, cluster=cluster) if cluster != LOCAL else run_each
-    with closing(running(compute, units, workers)) as finished:
+    with closing(running(partial(ending_with_the_device, compute), units, workers)) as finished:
         for unit, future in finished:
             yield unit, future.result
 

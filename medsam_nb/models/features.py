@@ -254,6 +254,12 @@ class SliceFeatures:
         self._used += size
         return levels
 
+    def of_other(self, slices: np.ndarray) -> "SliceFeatures":
+        """Return the features of other slices, of the same model and from the same folder."""
+        other = SliceFeatures(self.model, slices, frames=self.frames)
+        other._folder = self._folder
+        return other
+
     def _stored_or_encoded(self, picture: np.ndarray) -> list[torch.Tensor]:
         if self._folder is None:
             self.encoded += 1

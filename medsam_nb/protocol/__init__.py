@@ -23,6 +23,8 @@ __getattr__, __dir__, __all__ = lazy.attach(
         "table",
         "tracks",
         "volume",
+        "volume_changes",
+        "volume_repairs",
     ],
     submod_attrs={
         "designs": ["ALL_DESIGNS", "Design", "chosen_designs"],
@@ -32,5 +34,7 @@ __getattr__, __dir__, __all__ = lazy.attach(
         "metrics": ["iou"],
         "splits": ["folds_by_patient", "split_by_patient"],
         "volume": ["Case", "Volume"],
+        "volume_changes": ["VolumeChange", "shown_volume"],
+        "volume_repairs": ["VolumeRepair", "repaired"],
     },
 )

@@ -14,6 +14,8 @@ import pandas as pd
 from medsam_nb.errors import InputError
 from medsam_nb.protocol.options import RELEASED_MEMORY
 
+UNCHANGED = "none"  # volume changes and repairs of rows that have none
+
 # The tidy table: one row per value. `slice_index` is missing where the value is of a whole volume.
 COLUMNS = {
     "task": "string",  # "2d" (every slice prompted), "3d" (propagated), "2d_clicks", "3d_loops" (corrected)
@@ -32,6 +34,8 @@ COLUMNS = {
     "prompt_source": "string",  # "truth", "jittered:SHARE:REPEAT" or "file:NAME:HASH" (prompt_sources)
     "frames": "string",  # options.FRAMES: how slices were resized for the network
     "memory": "string",  # 3D only: options.MemoryWindow.name, what a tracked slice may attend to
+    "volume_change": "string",  # 3D only: volume_changes.VolumeChange.name, what was shown
+    "volume_repair": "string",  # 3D only: volume_repairs.VolumeRepair.name, what was done to its slices
     "strategy": "string",  # of corrections only: corrections.CLICKS, RUNNING, RESTARTED or FRESH
     "new_information": "string",  # of corrections only: corrections.NEW_INFORMATION
     "loop": "Int64",  # of corrections only: how many were made; 0 after the initial prompt
@@ -42,6 +46,7 @@ COLUMNS = {
     "distance_slices": "Int64",  # 3D only: to the nearest prompted slice, negative before it
     "distance_mm": "Float64",
     "n_slices": "Int64",  # of the volume
+    "n_steps": "Int64",  # of changed volumes only: slices that the model went through, for this object
     "spacing_z_mm": "Float64",
     "n_components": "Int64",  # of the object on this slice
     "neighbour_iou": "Float64",  # 3D only: of the truth here with that on the next slice towards the prompt
@@ -56,7 +61,8 @@ COLUMNS = {
 # What tells one cell of the experiment from another, beside data set, case, object and slice.
 FACTORS = (
     *("task", "model", "prompt", "mask_choice", "frame_choice", "direction", "mask_scope", "protocol"),
-    *("frames", "memory", "prompt_source", "strategy", "new_information", "loop"),
+    *("frames", "memory", "prompt_source", "volume_change", "volume_repair"),
+    *("strategy", "new_information", "loop"),
 )
 # What tells rows apart; the rest of the columns describe or measure.
 KEY_COLUMNS = [
@@ -68,6 +74,7 @@ KEY_COLUMNS = [
         "frames",
         "memory",
         "prompt_source",
+        *("volume_change", "volume_repair"),
         "slice_index",
         "prompted_slices",
         "metric",
@@ -146,10 +153,17 @@ def as_table(rows: list[Mapping] | pd.DataFrame) -> pd.DataFrame:
             "results table", f"unknown columns {', '.join(unknown)}.", f"Known: {', '.join(COLUMNS)}."
         )
     table = table.reindex(columns=list(COLUMNS)).astype(COLUMNS)
+    in_3d = table["task"].eq("3d")
+
+    def filled(column: str, value: str) -> pd.Series:
+        return table[column].mask(table[column].isna() & in_3d, value)
+
     return table.assign(
         patient_id=table["patient_id"].fillna(table["case_id"]),
         prompt_source=table["prompt_source"].fillna("truth"),  # what tables had before
-        memory=table["memory"].mask(table["memory"].isna() & table["task"].eq("3d"), RELEASED_MEMORY),
+        memory=filled("memory", RELEASED_MEMORY),
+        volume_change=filled("volume_change", UNCHANGED),
+        volume_repair=filled("volume_repair", UNCHANGED),
     )
 
 

@@ -20,7 +20,10 @@ from medsam_nb.statistics.declarations import UNITS, Comparison
 # Metrics between 0 and 1 in which a failed mask is a 0.
 OVERLAPS = ("iou", "volume_iou", "volume_dice", "dice", "nsd")
 # Averaging over these by accident would mix experiments: a selection has to name them if they vary.
-NEVER_MIXED = ("task", "model", "mask_scope", "protocol", "frames", "memory", "prompt_source")
+NEVER_MIXED = (
+    *("task", "model", "mask_scope", "protocol", "frames", "memory", "prompt_source"),
+    *("volume_change", "volume_repair"),
+)
 
 
 def check_table(table: pd.DataFrame) -> pd.DataFrame:

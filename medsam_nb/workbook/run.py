@@ -80,6 +80,7 @@ class Run:
         self.outcome = pd.DataFrame(columns=["data_set", "case_id", "model", "task", "status", "error"])
         self._tasks: list[str] = []
         self._figures: dict[str, str] = {}
+        self._drawn: list[str] = []  # of them, those that are no pictures of slices
         self._tables: dict[str, str] = {}
         self._galleries: dict[str, list[tuple[str, str]]] = {}
         self._plotted: tuple[pd.DataFrame, str] | None = None
@@ -138,7 +139,7 @@ class Run:
 
         Parameters
         ----------
-        task : {"2d", "3d", "2d_clicks", "3d_loops"}
+        task : {"2d", "3d", "3d_changed", "2d_clicks", "3d_loops"}
         data_sets, models : sequence of str
             Rows of the manifest; format examples are left out.
         prepared_dir, weights_dir : str or Path
@@ -306,10 +307,11 @@ class Run:
             if self._plotted is None:
                 raise ValueError(f"{name}: say what was drawn with run.plotted(table, caption)")
             self._keep_figure(name, figure, *self._plotted)
+            self._drawn += [name] if self._plotted[1] else []
             self._plotted = None
 
     def plotted(self, table: pd.DataFrame, caption: str) -> None:
-        """Say, within `figure`, what was drawn, and its caption."""
+        """Say, within `figure`, what was drawn, and its caption; without one the report leaves it out."""
         self._plotted = table, caption
 
     def pictures(
@@ -328,7 +330,8 @@ class Run:
 
     def _keep_figure(self, name: str, figure: Figure, plotted: pd.DataFrame, caption: str) -> None:
         style.save(figure, self.folder / "figures", name, plotted)
-        self._figures[name] = caption
+        if caption:
+            self._figures[name] = caption
         if get_ipython() is not None:
             display(figure)
 
@@ -337,7 +340,13 @@ class Run:
         self._galleries[heading] = list(pictures)
 
     def section(
-        self, heading: str, text: str, *, in_short: str = "", facts: Mapping[str, object] | None = None
+        self,
+        heading: str,
+        text: str,
+        *,
+        in_short: str = "",
+        facts: Mapping[str, object] | None = None,
+        lead: str | None = None,
     ) -> str:
         """Leave this notebook's section for the report; return a sentence that says where.
 
@@ -349,6 +358,9 @@ class Run:
             The finding in a sentence, for the top of the report.
         facts : mapping
             Name and value of what should stand in plain sight.
+        lead : str, optional
+            The figure that stands in the open, above what is folded; "" for none, and the first that is no
+            picture of slices if it is not said. Only a notebook that says something `in_short` has one.
 
         Raises
         ------
@@ -369,6 +381,7 @@ class Run:
             facts=facts,
             in_short=in_short,
             galleries=self._galleries,
+            lead=(next(iter(self._drawn), "") if lead is None else lead) if in_short else "",
         )
         counted = f"{len(self._figures)} figures and {len(self._tables)} tables"
         return f"{counted} for the report; {path}"

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from medsam_nb.data.locks import Locked, locked
 from medsam_nb.data.workers import ProcessKilled, run_each
+from medsam_nb.evaluation.lost_devices import ending_with_the_device
 from medsam_nb.evaluation.store import Store
 from medsam_nb.evaluation.unit import Unit, run_unit
 from medsam_nb.evaluation.units import (
@@ -80,6 +81,6 @@ def _under_lock(folder: Path, unit: Unit) -> tuple[str, str]:
         with locked(folder / CLAIMS / f"{unit.key.digest}.lock", "medsam-nb units"):
             if store.has(unit.key):  # another job was faster
                 return "stored", ""
-            return stored_result(unit, partial(run_unit, unit), store)
+            return stored_result(unit, partial(ending_with_the_device, run_unit, unit), store)
     except Locked as busy:
         return "elsewhere", f"computed by {busy}"

@@ -1,0 +1,138 @@
+"""3D on a volume that is shown in another way: fewer, thicker or repaired slices, scored on the case's own.
+
+The rows are those of the task "3d", told apart by `volume_change` and `volume_repair`; without a change
+they hold the values of `rows.evaluate_3d`.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import asdict
+
+from medsam_nb.evaluation.propagation import sweep
+from medsam_nb.evaluation.rows import case_facts, object_masks, require_numbers
+from medsam_nb.models.checkpoints import Model
+from medsam_nb.models.features import SliceFeatures
+from medsam_nb.protocol import metrics
+from medsam_nb.protocol.designs import Design, prompted_slices
+from medsam_nb.protocol.options import PropagationOptions
+from medsam_nb.protocol.prompts import Prompt, largest_components, prompt_3d, prompt_seed
+from medsam_nb.protocol.tracks import plan
+from medsam_nb.protocol.volume import Case
+from medsam_nb.protocol.volume_changes import ShownVolume, VolumeChange, shown_volume
+from medsam_nb.protocol.volume_repairs import VolumeRepair, repaired
+
+UNCHANGED, UNREPAIRED = VolumeChange(), VolumeRepair()
+
+
+def evaluate_3d_changed(
+    model: Model,
+    case: Case,
+    designs: Sequence[Design],
+    *,
+    seed: int,
+    change: VolumeChange = UNCHANGED,
+    repair: VolumeRepair = UNREPAIRED,
+    options: PropagationOptions = PropagationOptions(),
+    objects: Sequence[str] = (),
+    features: SliceFeatures | None = None,
+) -> list[dict]:
+    """Propagate prompts through a volume that is shown in another way.
+
+    Parameters
+    ----------
+    model, case, designs, seed, options, objects, features
+        As for `rows.evaluate_3d`; of the features only what they are of, and where they are kept, count.
+    change : VolumeChange
+        What the model is shown in place of the case's slices.
+    repair : VolumeRepair
+        What is done to these slices before.
+
+    Returns
+    -------
+    list of dict
+        Rows of `table.COLUMNS`, metric "iou", for every object, design and shown slice that stands for one
+        of the case and holds the object. `slice_index` and `distance_slices` are of the case as it was
+        prepared; `n_slices`, `spacing_z_mm` and `neighbour_iou` of the changed volume before the repair;
+        `n_steps` says how many slices the model went through.
+    """
+    common = case_facts(case, model, "3d", options.protocol) | {
+        "mask_scope": options.mask_scope,
+        "frames": options.frames,
+        "memory": options.window.name,
+        "prompt_source": "truth",
+        "volume_change": change.name,
+        "volume_repair": repair.name,
+        "metric": "iou",
+    }
+    by_frame: dict[str, list[Design]] = defaultdict(list)
+    for design in designs:
+        by_frame[design.frame_choice].append(design)
+    rows = []
+    for name, mask in object_masks(case, objects).items():
+        if not mask.any():
+            continue
+        for frame, sharing in by_frame.items():
+            prompted = prompted_slices(mask.sum((1, 2)), frame, options.protocol)
+            changed = shown_volume(case, name, prompted, change)
+            shown = repaired(changed, repair)
+            facts = common | {"n_slices": len(changed.slices), "spacing_z_mm": changed.step_mm}
+            where = _places(changed, case.image.spacing_mm[0])
+            found = _propagated(model, case, name, sharing, shown, seed, options, features)
+            rows += [facts | where[row["slice_index"]] | row for row in found]
+    return rows
+
+
+def _places(shown: ShownVolume, spacing_mm: float) -> dict[int, dict]:
+    """Return for every slice of the case that is shown where it lies, and how alike its neighbour is."""
+    alike = metrics.adjacent_iou(shown.truth)
+    prompted = [(place, shown.stands_for[place]) for place in shown.prompted]
+    found = {}
+    for place, index in enumerate(shown.stands_for):
+        if index is None:
+            continue
+        nearest, other = min(prompted, key=lambda one: abs(index - one[1]))
+        neighbour = alike[place - (place > nearest)] if place != nearest else None
+        away = {"distance_slices": index - other, "distance_mm": (index - other) * spacing_mm}
+        found[index] = away | {"neighbour_iou": neighbour}
+    return found
+
+
+def _propagated(
+    model: Model,
+    case: Case,
+    name: str,
+    designs: Sequence[Design],
+    shown: ShownVolume,
+    seed: int,
+    options: PropagationOptions,
+    features: SliceFeatures | None,
+) -> list[dict]:
+    """Return what was predicted of one object on the slices that count, as rows without what they share."""
+    truth, given = {name: shown.truth}, {name: shown.prompted}
+    tracks = plan(truth, designs, options.protocol, options.until, given)
+    steps = {track.design: sum(len(run.slices) for run in track.passes) for track in tracks}
+
+    def prompt_of(_name: str, place: int, kind: str) -> Prompt:
+        return prompt_3d(shown.truth[place], kind, prompt_seed(seed, case, name, shown.stands_for[place]))
+
+    own = None if features is None else features.of_other(shown.slices)
+    prompted = ";".join(str(shown.stands_for[place]) for place in sorted(shown.prompted))
+    rows = []
+    for found in sweep(model, shown.slices, truth, designs, prompt_of, options, features=own, given=given):
+        index = shown.stands_for[found.slice_index]
+        require_numbers(found.logits, model, case, found.slice_index if index is None else index)
+        mask = shown.truth[found.slice_index]
+        if index is None or not mask.any():
+            continue
+        scored = {
+            "object": name,
+            "slice_index": index,
+            "n_components": len(largest_components(mask, most=mask.size)),
+            "truth_px": int(mask.sum()),
+            "predicted_px": int(found.mask.sum()),
+            "value": metrics.iou(mask, found.mask),
+            "score": found.score,
+            "prompted_slices": prompted,
+        }
+        rows += [asdict(design) | scored | {"n_steps": steps[design]} for design in found.designs]
+    return rows
