@@ -16,6 +16,7 @@ from medsam_nb.evaluation.correction_rows import evaluate_clicks, evaluate_loops
 from medsam_nb.evaluation.masks import MaskStore
 from medsam_nb.evaluation.rows import evaluate_2d, evaluate_3d
 from medsam_nb.files import read_json
+from medsam_nb.manifest.fine_tuned import require_unseen
 from medsam_nb.manifest.rows import Checkpoint
 from medsam_nb.models.checkpoints import (
     Model,
@@ -121,6 +122,8 @@ def plan_units(
         If the weights of a model are missing, not what the manifest says, or of no use.
     InputError
         If the record of a case is damaged.
+    StudyError
+        If a model was fine-tuned on a patient of these cases.
     """
     place = choose_device(device)
     if "prompt_source" in parameters:  # what a file holds belongs to the key, not where it lies
@@ -129,12 +132,15 @@ def plan_units(
     units = []
     keeps = features is not None and features[1] > 0 and place.type == "cpu"
     kept = (features[0], int(features[1] * 1e9)) if keeps else None
+    cases = [(folder, case_names(folder)) for folder in case_folders]
     for checkpoint in checkpoints:
+        identities = ("data_set", "case_id", "patient_id", "data_sha256")
+        require_unseen(checkpoint, [tuple(case[name] for name in identities) for _, case in cases])
         weights_sha256 = usable_sha256(checkpoint, weights_dir)
-        for folder in case_folders:
+        for folder, case in cases:
             key = RunKey(
                 task=task,
-                **case_names(folder),
+                **case,
                 model=checkpoint.name,
                 checkpoint_sha256=weights_sha256,
                 network=as_json(checkpoint.model_dump(include={"family", "config", "image_size"})),

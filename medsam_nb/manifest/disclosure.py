@@ -35,13 +35,14 @@ def seen(manifest: Manifest, data_sets: Sequence[str], models: Sequence[str]) ->
     """
     found = []
     for model in models:
-        if model not in manifest.label_maps:
-            manifest.checkpoint(model)
+        made = None if model in manifest.label_maps else manifest.checkpoint(model).fine_tuned
         for name in data_sets:
             row = manifest.data_set(name)
-            if model in row.seen_by:
-                verified = not any(fact.startswith("seen_by") for fact in row.unverified)
-                found.append(Seen(model, name, row.seen_by[model], verified))
+            # What was fine-tuned has seen what its parent saw.
+            for one in [model, *([made.parent] if made else [])]:
+                if one in row.seen_by:
+                    verified = not any(fact.startswith("seen_by") for fact in row.unverified)
+                    found.append(Seen(model, name, row.seen_by[one], verified))
     return found
 
 
@@ -90,6 +91,14 @@ def seen_warnings(manifest: Manifest, data_sets: Sequence[str], models: Sequence
                 f"{model} was trained on images of {_listed(places)}: what it reaches there says how well it "
                 "fits its training data, not how it does on new images."
             )
+        made = None if model in manifest.label_maps else manifest.checkpoint(model).fine_tuned
+        if made:
+            shared = [name for name in dict.fromkeys(data_sets) if name in made.data_sets]
+            if shared:
+                sentences.append(
+                    f"{model} was fine-tuned on other patients of {_listed(shared)}: it knows how such "
+                    "images look, and is measured on patients that it has not seen."
+                )
         listed = _training_data(manifest, model)
         open_sets = [
             name

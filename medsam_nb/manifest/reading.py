@@ -8,6 +8,7 @@ from pydantic import ValidationError
 
 from medsam_nb.errors import ManifestError, require_known
 from medsam_nb.files import locate, read_yaml
+from medsam_nb.manifest.adaptation import FineTuning
 from medsam_nb.manifest.label_maps import LabelMaps
 from medsam_nb.manifest.layouts import (
     ArraysLayout,
@@ -122,7 +123,7 @@ def _known_fields(location: tuple) -> list[str]:
             "mni152": Mni152Layout, "simulated": SimulatedLayout, "nifti_pairs": PairsLayout,
             "picture_pairs": PairsLayout, "brats": BratsLayout, "autopet": AutopetLayout,
             "duke_breast": DukeBreastLayout, "nnunet": NnunetLayout, "npz": ArraysLayout,
-            "hdf5": ArraysLayout,
+            "hdf5": ArraysLayout, "fine_tuned": FineTuning,
         }.get(part, CommonLayout if part == "layout" else model)  # fmt: skip
         if "cases" in location[2:-1]:
             model = SimulatedCase if "simulated" in location else ListedCase

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from medsam_nb.errors import ManifestError, require_known
+from medsam_nb.manifest.adaptation import FineTuning
 from medsam_nb.manifest.label_maps import LabelMaps
 from medsam_nb.manifest.layouts import (
     Layout,
@@ -220,6 +221,7 @@ class Checkpoint(Row):
     embedded : whether the file is part of the package.
     medical_images : whether it was trained on medical images: "none"; "listed" where all data sets are named
         by their rows' `seen_by`; "partly_listed"; or "unknown", where nothing is published or filled in.
+    fine_tuned : how the program made it from another checkpoint, and with whose images.
     """
 
     name: str = ""
@@ -235,10 +237,11 @@ class Checkpoint(Row):
     licence: str
     citation: str
     note: str = ""
+    fine_tuned: FineTuning | None = None
 
     @model_validator(mode="after")
     def _reachable(self) -> Self:
-        if not self.embedded and self.url is None:
+        if not self.embedded and self.url is None and self.fine_tuned is None:
             raise ValueError("a checkpoint needs a `url`, or `embedded: true`")
         return self
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from medsam_nb.errors import CheckpointError, InputError, StudyError, WorkbookError, require_known
+from medsam_nb.manifest.fine_tuned import with_fine_tuned
 from medsam_nb.manifest.reading import load_manifest
 from medsam_nb.manifest.rows import Checkpoint, Manifest
 from medsam_nb.protocol.designs import chosen_designs
@@ -13,7 +14,7 @@ from medsam_nb.provenance import project_root
 from medsam_nb.workbook import comparisons, parameters
 from medsam_nb.workbook.study import Study, below_root, defaults, load_study, notebooks, run_folder
 
-MANIFEST = "data_manifest.yaml"
+MANIFEST, WEIGHTS = "data_manifest.yaml", "weights"
 MANIFESTS = ("manifest", "extra_manifest")
 OPTIONAL = ("sam2", "sam", "rival")  # a study may do without them, whatever the notebook's default names
 GIVEN_BY_THE_RUN = "study_file"
@@ -86,7 +87,8 @@ class _Manifests(dict[tuple[Path, ...], Manifest]):
     def of(self, values: Mapping[str, Any]) -> Manifest:
         """Return the rows of the files that a notebook's parameters name."""
         names = values.get("manifest", MANIFEST), values.get("extra_manifest")
-        return self[tuple(project_root() / name for name in names if name)]
+        rows = self[tuple(project_root() / name for name in names if name)]
+        return with_fine_tuned(rows, project_root() / values.get("weights_dir", WEIGHTS))
 
 
 def _check_meanings(

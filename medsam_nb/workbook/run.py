@@ -28,6 +28,7 @@ from medsam_nb.evaluation.store import Store
 from medsam_nb.figures import slices, style
 from medsam_nb.figures.words import label
 from medsam_nb.manifest.disclosure import seen_warnings
+from medsam_nb.manifest.fine_tuned import with_fine_tuned
 from medsam_nb.manifest.reading import load_manifest
 from medsam_nb.manifest.rows import Manifest
 from medsam_nb.protocol.designs import DESIGN_FACTORS
@@ -392,6 +393,7 @@ def open_run(
     run_dir: str | Path,
     manifest: str | Path = "data_manifest.yaml",
     extra_manifest: str | Path = "",
+    weights_dir: str | Path = "weights",
 ) -> Run:
     """Open a run for a notebook.
 
@@ -403,6 +405,8 @@ def open_run(
         Folder of results, below the project or absolute.
     manifest, extra_manifest : str or Path
         Files that describe data sets and checkpoints; the second is your own, if not empty.
+    weights_dir : str or Path
+        Where fine-tuned checkpoints lie, whose rows are added.
 
     Returns
     -------
@@ -410,4 +414,4 @@ def open_run(
     """
     root = project_root()
     rows = load_manifest(root / manifest, *([root / extra_manifest] if extra_manifest else []))
-    return Run(notebook, root, root / run_dir, rows)
+    return Run(notebook, root, root / run_dir, with_fine_tuned(rows, root / weights_dir))
