@@ -10,6 +10,7 @@ __getattr__, __dir__, __all__ = lazy.attach(
         "correction_loops",
         "correction_rows",
         "facts",
+        "label_map_units",
         "mask_choices",
         "masks",
         "parts",
@@ -23,7 +24,8 @@ __getattr__, __dir__, __all__ = lazy.attach(
         "volumes",
     ],
     submod_attrs={
-        "masks": ["MaskStore", "score_label_map"],
+        "label_map_units": ["plan_label_map_units", "read_label_map", "score_label_map"],
+        "masks": ["MaskStore"],
         "rows": ["evaluate_2d", "evaluate_3d"],
         "propagation": ["sweep"],
         "single_slices": ["candidates"],

@@ -134,7 +134,7 @@ def plan_units(
     units = []
     keeps = features is not None and features[1] > 0 and place.type == "cpu"
     kept = (features[0], int(features[1] * 1e9)) if keeps else None
-    cases = [(folder, _case_names(folder)) for folder in case_folders]
+    cases = [(folder, case_names(folder)) for folder in case_folders]
     for checkpoint in checkpoints:
         identities = ("data_set", "case_id", "patient_id", "data_sha256")
         require_unseen(checkpoint, [tuple(case[name] for name in identities) for _, case in cases])
@@ -142,10 +142,7 @@ def plan_units(
         for folder, case in cases:
             key = RunKey(
                 task=task,
-                data_set=case["data_set"],
-                case_id=case["case_id"],
-                patient_id=case["patient_id"],
-                data_sha256=case["data_sha256"],
+                **case,
                 model=checkpoint.name,
                 checkpoint_sha256=weights_sha256,
                 network=as_json(checkpoint.model_dump(include={"family", "config", "image_size"})),
@@ -166,8 +163,8 @@ def plan_units(
     return units
 
 
-def _case_names(folder: Path) -> dict[str, str]:
-    """Return the names and the hash of a prepared case."""
+def case_names(folder: Path) -> dict[str, str]:
+    """Return data_set, case_id, data_sha256 and patient_id of a prepared case, as its record says."""
     record = read_json(folder / "case.json")
     names = {field: record.get(field) for field in ("data_set", "case_id", "data_sha256")}
     names["patient_id"] = record.get("patient_id", names["case_id"])
@@ -243,17 +240,22 @@ def run_unit(unit: Unit, parts: Parts | None = None) -> tuple[list[dict] | pd.Da
 
             arguments["keep"] = keep
         rows = TASKS[unit.task](model, case, **arguments)
-    provenance = {
-        "git_commit": git_commit(),
-        "python": sys.version.split()[0],
-        "started": started.isoformat(timespec="seconds"),
-        "seconds": round(
-            (datetime.now(UTC) - started).total_seconds() + (parts.seconds_before if parts else 0), 2
-        ),
-        "parts_found": parts.found if parts else 0,
+    facts = run_facts(started)
+    if parts is not None and parts.found:  # what a run before this one has done
+        facts |= {"seconds": round(facts["seconds"] + parts.seconds_before, 2), "parts_found": parts.found}
+    return rows, facts | {
         "device_name": device_name(model.device),
-        "peak_memory_mb": peak_memory_mb(),
         "hole_filling": has_cuda_extension(),
         "weights_verified": is_verified(unit.checkpoint),
     }
-    return rows, provenance
+
+
+def run_facts(started: datetime) -> dict[str, object]:
+    """Return what is recorded of a unit's computation, whatever it computed."""
+    return {
+        "git_commit": git_commit(),
+        "python": sys.version.split()[0],
+        "started": started.isoformat(timespec="seconds"),
+        "seconds": round((datetime.now(UTC) - started).total_seconds(), 2),
+        "peak_memory_mb": peak_memory_mb(),
+    }

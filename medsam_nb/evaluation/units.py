@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
 
 import pandas as pd
@@ -18,6 +19,7 @@ from tqdm import tqdm
 from medsam_nb.data.cluster import LOCAL, run_on_cluster
 from medsam_nb.data.workers import ProcessKilled, run_each
 from medsam_nb.errors import StudyError, WorkbookError, printable
+from medsam_nb.evaluation.label_map_units import LabelMapUnit, plan_label_map_units, run_label_map_unit
 from medsam_nb.evaluation.lost_devices import ending_with_the_device
 from medsam_nb.evaluation.parts import PARTS, Parts, Unwritable, unwritable, watched
 from medsam_nb.evaluation.store import Store
@@ -28,6 +30,7 @@ from medsam_nb.provenance import COMPUTING_PACKAGES, git_commit, package_version
 
 __all__ = [
     "PARTS",
+    "LabelMapUnit",
     "Unit",
     "compute",
     "counts",
@@ -35,6 +38,7 @@ __all__ = [
     "loaded_model",
     "longest_first",
     "missing_units",
+    "plan_label_map_units",
     "plan_units",
     "provenance",
     "reason",
@@ -47,7 +51,12 @@ __all__ = [
 
 
 def run_units(
-    units: Sequence[Unit], store: Store, *, workers: int = 2, label: str = "", cluster: str = LOCAL
+    units: Sequence[Unit | LabelMapUnit],
+    store: Store,
+    *,
+    workers: int = 2,
+    label: str = "",
+    cluster: str = LOCAL,
 ) -> pd.DataFrame:
     """Compute the units that the store lacks; keep going when one fails.
 
@@ -55,7 +64,7 @@ def run_units(
 
     Parameters
     ----------
-    units : sequence of Unit
+    units : sequence of Unit or LabelMapUnit
     store : Store
     workers : int
         Processes; 0 computes here. Each computes with one thread, so that their number changes no bit.
@@ -154,11 +163,13 @@ def require_writable(store: Store) -> None:
             trial.unlink(missing_ok=True)
 
 
-def compute(unit: Unit, folder: Path) -> tuple[list[dict] | pd.DataFrame, dict]:
-    """Compute a unit for the store of a folder, and go on from the parts of it that are there.
+def compute(unit: Unit | LabelMapUnit, folder: Path) -> tuple[list[dict] | pd.DataFrame, dict]:
+    """Compute a unit, of either kind, for the store of a folder; return its rows and its provenance.
 
-    Returns what `run_unit` does; the parts stay until `stored_result` has stored the whole.
+    It goes on from the parts that are there of it; they stay until `stored_result` has stored the whole.
     """
+    if isinstance(unit, LabelMapUnit):
+        return run_label_map_unit(unit)
     return run_unit(unit, Parts(folder / PARTS, unit.key.digest))
 
 
@@ -244,8 +255,9 @@ def provenance(
     of `run_units` the units that failed are counted and listed.
     """
     records = store.records(list(keys))
+    networks = [record for record in records if record["key"]["network"]]
     unique = {
-        field: sorted({str(record["key"][field]) for record in records})
+        field: sorted({str(record["key"][field]) for record in networks or records})
         for field in ("device", "dtype", "seed", "code_sha256")
     }
     unverified = {
@@ -259,12 +271,22 @@ def provenance(
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "parameters": dict(parameters),
         "data": {f"{k.data_set}/{k.case_id}": k.data_sha256 for k in keys},
-        "checkpoints": {k.model: k.checkpoint_sha256 for k in keys},
+        "checkpoints": {k.model: k.checkpoint_sha256 for k in keys if k.network},
+        "label_maps": _hashes_of_label_maps(keys),
         "unverified_weights": sorted(unverified),
-        "hole_filling": sorted({record["provenance"]["hole_filling"] for record in records}),
+        "hole_filling": sorted({record["provenance"]["hole_filling"] for record in networks}),
         "seconds": round(sum(record["provenance"]["seconds"] for record in records), 1),
         "packages": package_versions(
             sorted({*COMPUTING_PACKAGES, "pandas", "scipy", "statsmodels", "papermill"})
         ),
         **unique,
     }
+
+
+def _hashes_of_label_maps(keys: Sequence[RunKey]) -> dict[str, str]:
+    """Return one hash of all label maps of each source."""
+    digests: dict[str, list[str]] = {}
+    for key in keys:
+        if not key.network:
+            digests.setdefault(key.model, []).append(key.checkpoint_sha256)
+    return {name: sha256("".join(sorted(each)).encode()).hexdigest() for name, each in digests.items()}
