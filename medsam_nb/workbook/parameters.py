@@ -18,7 +18,7 @@ from medsam_nb.protocol.options import MemoryWindow, PropagationOptions
 from medsam_nb.protocol.prompts import PROMPTS_2D, PROMPTS_3D
 from medsam_nb.provenance import project_root
 
-MAY_BE_EMPTY = ("objects",)  # lists; empty for all
+MAY_BE_EMPTY = ("objects", "label_maps")  # lists; empty for all
 RANGES = {
     "workers": (0, 256),
     "seed": (0, 2**63 - 1),
@@ -159,6 +159,17 @@ def _check_models(names: list[str], given: Given) -> None:
             )
 
 
+def _check_label_maps(names: list[str], given: Given) -> None:
+    for name in names:
+        row = given.rows.maps(name)
+        for data_set in row.data_sets:
+            given.rows.data_set(data_set)
+        if not any(row.covers(data_set) for data_set in given.values.get("data_sets", [])):
+            raise StudyError(
+                "", f"{name} has none of these data sets.", "Leave it out, or add one of its own."
+            )
+
+
 def _check_objects(names: list[str], given: Given) -> None:
     chosen = [given.rows.data_set(name) for name in given.values.get("data_sets", [])]
     rows = [row for row in chosen if row.accuracy]  # format examples are not measured
@@ -296,6 +307,7 @@ CHECKS: dict[str, Callable[..., None]] = {
     "window": _check_window,
     "data_sets": _check_data_sets,
     "models": _check_models,
+    "label_maps": _check_label_maps,
     "objects": _check_objects,
     "prompts": _check_prompts,
     "designs": _check_designs,

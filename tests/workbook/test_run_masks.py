@@ -7,12 +7,14 @@ import pytest
 
 from medsam_nb.data.prepare import case_folders, load_case, prepare, write_result
 from medsam_nb.evaluation.masks import MaskStore
+from medsam_nb.manifest.label_maps import LabelMaps
 from medsam_nb.manifest.reading import load_manifest
 from medsam_nb.protocol.designs import Design
 from medsam_nb.protocol.metrics import iou
 from medsam_nb.provenance import project_root
 from medsam_nb.statistics import declarations, pooling
-from medsam_nb.workbook.run import Run
+from medsam_nb.workbook import report
+from medsam_nb.workbook.run import Run, collecting_units
 
 CHOSEN = Design("centre_slice", "one_box", "bidirectional", "first_mask")
 OTHER = Design("centre_slice", "one_point", "bidirectional", "first_mask")
@@ -58,13 +60,28 @@ def test_label_maps_from_elsewhere_stand_in_the_same_table(run):
     """The exported truth, as a model of its own, is perfect, and is compared like any other."""
     (folder,) = case_folders(run.root / "prepared", "simulated_ct")
     case = load_case(folder)
-    place = run.root / "second_reader" / "simulated_ct"
-    write_result(place / f"{case.case_id}.nii.gz", case.labels, folder)
-    options = {"prepared_dir": "prepared", "volume_metrics": "overlap", "objects": ["organ"]}
-    rows = run.score_label_maps("second_reader", ["simulated_ct"], **options)
-    assert set(rows.model) == {"second_reader"} and set(rows.value[rows.metric == "iou"]) == {1.0}
-    both = pd.concat([evaluate(run), rows], ignore_index=True)
+    row = LabelMaps(name="second_reader", title="A reader", files="reader/{data_set}/{case}.nii.gz")
+    run.manifest.label_maps["second_reader"] = row
+    with collecting_units() as units:  # what a cluster computes are networks
+        evaluate(run, label_maps=["second_reader"])
+    assert [unit.key.model for unit in units] == ["miniature_sam2"]
+    both = evaluate(run, label_maps=["second_reader"])
+    failed = run.outcome[run.outcome.status == "failed"]
+    assert list(failed.model) == ["second_reader"] and f"simulated_ct/{case.case_id}" in failed.error.item()
+    assert set(both.model) == {"miniature_sam2"}
+
+    path = row.path(run.root, "simulated_ct", case.case_id)
+    write_result(path, case.labels, folder)
+    both = evaluate(run, label_maps=["second_reader"], volume_metrics="overlap")
+    rows = both[both.model == "second_reader"]
+    assert set(rows.value[rows.metric == "iou"]) == {1.0} and set(rows.metric) > {"volume_dice"}
+    record = report.read_provenance(run.folder)["03_propagate_3d"]
+    assert set(record["checkpoints"]) == {"miniature_sam2"} and set(record["label_maps"]) == {"second_reader"}
     sides = {"vary": "model", "a": "second_reader", "b": "miniature_sam2"}
     comparison = declarations.declare({"name": "reader", "family": "f", "task": "3d"} | sides)
     pairs = pooling.paired_values(pooling.check_table(both), comparison)
     assert list(pairs.values.a) == [1.0] and pairs.values.b[0] < 1
+
+    write_result(path, np.zeros_like(case.labels), folder)  # another file is another result
+    again = evaluate(run, label_maps=["second_reader"])
+    assert set(again.value[again.model == "second_reader"]) == {0.0}
