@@ -1,13 +1,14 @@
 """One model on one case: rows of the tidy table, in 2D (every slice prompted) and 3D (propagated)."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 
 import numpy as np
 
 from medsam_nb.errors import CheckpointError, InputError, require_known
 from medsam_nb.evaluation.mask_choices import chosen_masks
+from medsam_nb.evaluation.masks import PackedVolumes
 from medsam_nb.evaluation.propagation import sweep
 from medsam_nb.evaluation.single_slices import candidates
 from medsam_nb.models.checkpoints import Model
@@ -18,10 +19,10 @@ from medsam_nb.protocol.metrics import iou
 from medsam_nb.protocol.options import PropagationOptions
 from medsam_nb.protocol.prompt_sources import GIVEN, PromptSource, parse_source
 from medsam_nb.protocol.prompts import Prompt, largest_components, prompt_3d, prompt_seed, prompts_2d
-from medsam_nb.protocol.tracks import SliceMask
 from medsam_nb.protocol.volume import Case
 
 VOLUME_METRICS = ("none", "overlap", "all")
+Keep = Callable[[str, str, str, np.ndarray], None]  # of an object: a name, what rows say, the mask (z, y, x)
 
 
 def object_masks(case: Case, objects: Sequence[str]) -> dict[str, np.ndarray]:
@@ -85,6 +86,7 @@ def evaluate_2d(
     objects: Sequence[str] = (),
     features: SliceFeatures | None = None,
     prompt_source: str | PromptSource = "truth",
+    keep: Keep | None = None,
 ) -> list[dict]:
     """Prompt every slice that holds an object, each object on its own, and score the masks.
 
@@ -103,6 +105,9 @@ def evaluate_2d(
     prompt_source : str or PromptSource
         Where prompts come from; see `prompt_sources.parse_source`. Those of a file have the prompt
         "given", whatever `prompts` says, and only slices that it prompts and that hold the object count.
+    keep : callable (object, name, name, mask), optional
+        Given the predicted mask, bool (z, y, x), of every object and "prompt/mask_choice"; it is empty where
+        nothing was prompted.
 
     Returns
     -------
@@ -136,51 +141,22 @@ def evaluate_2d(
         found[name, index, mode].append((masks, scores))
 
     common = case_facts(case, model, "2d", protocol) | {"metric": "iou", "prompt_source": source.name}
-    return [
-        common
-        | facts[name][index]
-        | {
-            "prompt": mode,
-            "mask_choice": choice,
-            "predicted_px": int(mask.sum()),
-            "value": iou(truth[name][index], mask),
-            "score": score,
-        }
-        for (name, index, mode), answers in found.items()
-        for choice, (mask, score) in chosen_masks(truth[name][index], answers).items()
-    ]
+    rows, volumes = [], PackedVolumes(case.labels.shape)
+    for (name, index, mode), answers in found.items():
+        for choice, (mask, score) in chosen_masks(truth[name][index], answers).items():
+            scored = {"value": iou(truth[name][index], mask), "score": score, "predicted_px": int(mask.sum())}
+            rows.append(common | facts[name][index] | {"prompt": mode, "mask_choice": choice} | scored)
+            if keep is not None:
+                volumes.add(name, [f"{mode}/{choice}"], index, mask)
+    for name, (said,), mask in volumes.distinct():
+        keep(name, said, said, mask)
+    return rows
 
 
 def _without_mask(prompt: Prompt, item: str) -> Prompt:
     if prompt.mask is not None:
         raise InputError(item, "a mask is no prompt in 2D.", "Give points or a box, or evaluate in 3D.")
     return prompt
-
-
-class _Volumes:
-    """Predicted masks of a sweep, bit-packed; a mask that several designs share is kept once."""
-
-    def __init__(self, shape: tuple[int, int, int]) -> None:
-        self.shape = shape
-        self._slices: dict[tuple[str, Design], dict[int, np.ndarray]] = defaultdict(dict)
-
-    def add(self, found: SliceMask) -> None:
-        packed = np.packbits(found.mask)
-        for design in found.designs:
-            self._slices[found.object_name, design][found.slice_index] = packed
-
-    def distinct(self) -> Iterator[tuple[str, list[Design], np.ndarray]]:
-        """Yield object, the designs that agree on every slice, and their mask (z, y, x)."""
-        groups: dict[tuple, list[Design]] = defaultdict(list)
-        for (name, design), slices in self._slices.items():
-            groups[name, tuple((index, id(packed)) for index, packed in sorted(slices.items()))].append(
-                design
-            )
-        for (name, _), designs in groups.items():
-            mask = np.zeros(self.shape, bool)
-            for index, packed in self._slices[name, designs[0]].items():
-                mask[index] = np.unpackbits(packed, count=mask[index].size).reshape(mask[index].shape)
-            yield name, designs, mask
 
 
 def _distinct_when_given(designs: Sequence[Design]) -> tuple[Design, ...]:
@@ -202,7 +178,7 @@ def evaluate_3d(
     objects: Sequence[str] = (),
     features: SliceFeatures | None = None,
     prompt_source: str | PromptSource = "truth",
-    keep: Callable[[str, Design, str, np.ndarray], None] | None = None,
+    keep: Keep | None = None,
 ) -> list[dict]:
     """Propagate prompts through the volume under every design and score the masks.
 
@@ -224,9 +200,9 @@ def evaluate_3d(
     prompt_source : str or PromptSource
         As for `evaluate_2d`. Prompts of a file have the prompt and the frame choice "given"; of the
         designs then only direction and mask choice count.
-    keep : callable (object, design, name, mask), optional
-        Given the predicted mask, bool (z, y, x), of every object and design; the name is what the rows say
-        of the design. Propagation then goes to the ends of the volume, as for `volume_metrics`.
+    keep : callable (object, design, said, mask), optional
+        Given the predicted mask, bool (z, y, x), of every object and design by its name; `said` is what the
+        rows say of the design. Propagation then goes to the ends of the volume, as for `volume_metrics`.
 
     Returns
     -------
@@ -288,14 +264,14 @@ def evaluate_3d(
         factors = asdict(design) | ({"prompt": GIVEN, "frame_choice": GIVEN} if given else {})
         return common | factors | {"object": name, "prompted_slices": prompted}
 
-    rows, volumes = [], _Volumes(case.labels.shape)
+    rows, volumes = [], PackedVolumes(case.labels.shape)
     for found in sweep(
         model, case.slices_uint8(), truth, designs, prompt_of, options, features=features, given=slices_of
     ):
         name, index = found.object_name, found.slice_index
         require_numbers(found.logits, model, case, index)
         if whole:
-            volumes.add(found)
+            volumes.add(name, found.designs, index, found.mask)
         if index not in facts[name]:
             continue
         mask = found.mask
@@ -308,7 +284,7 @@ def evaluate_3d(
         if keep is not None:
             for design in alike:
                 said = design_facts(name, design)
-                keep(name, design, "/".join(said[factor] for factor in DESIGN_FACTORS), mask)
+                keep(name, design.name, "/".join(said[factor] for factor in DESIGN_FACTORS), mask)
         if volume_metrics == "none":
             continue
         size = {"truth_px": int(truth[name].sum())}
