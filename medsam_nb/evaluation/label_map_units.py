@@ -14,7 +14,8 @@ import numpy as np
 from medsam_nb.data.formats import as_labels, read_volume, with_data
 from medsam_nb.data.prepare import load_case
 from medsam_nb.errors import InputError, require_known
-from medsam_nb.evaluation.rows import VOLUME_METRICS, object_masks, slice_facts
+from medsam_nb.evaluation.facts import object_masks, slice_facts
+from medsam_nb.evaluation.rows import VOLUME_METRICS
 from medsam_nb.evaluation.unit import case_names, run_facts
 from medsam_nb.manifest.label_maps import LabelMaps
 from medsam_nb.protocol import metrics
@@ -200,7 +201,7 @@ def score_label_map(
     rows = []
     for name, truth in object_masks(case, objects).items():
         mask = masks[name]
-        for index, facts in slice_facts(case, name).items():
+        for index, facts in slice_facts(truth, name).items():
             value = {"metric": "iou", "value": iou(truth[index], mask[index])}
             rows.append(common | facts | value | {"predicted_px": int(mask[index].sum())})
         size = {"object": name, "truth_px": int(truth.sum())}

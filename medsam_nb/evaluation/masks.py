@@ -3,8 +3,6 @@
 import hashlib
 import io
 import json
-from collections import defaultdict
-from collections.abc import Hashable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -59,35 +57,3 @@ class MaskStore:
         if found != key:
             raise InputError(path, "is of another key.", "Delete it; it is computed again.")
         return mask
-
-
-class PackedVolumes:
-    """Predicted masks of a case, slice by slice, bit-packed; a slice that several designs share is kept once.
-
-    Parameters
-    ----------
-    shape : tuple of int
-        (z, y, x) of the volume.
-    """
-
-    def __init__(self, shape: tuple[int, int, int]) -> None:
-        self.shape = shape
-        self._slices: dict[tuple[str, Hashable], dict[int, np.ndarray]] = defaultdict(dict)
-
-    def add(self, object_name: str, designs: Iterable[Hashable], slice_index: int, mask: np.ndarray) -> None:
-        """Keep the mask of a slice, bool (y, x), for all designs that gave it."""
-        packed = np.packbits(mask)
-        for design in designs:
-            self._slices[object_name, design][slice_index] = packed
-
-    def distinct(self) -> Iterator[tuple[str, list, np.ndarray]]:
-        """Yield object, the designs that share every slice, and their mask, bool (z, y, x)."""
-        groups: dict[tuple, list[Hashable]] = defaultdict(list)
-        for (name, design), slices in self._slices.items():
-            shared = tuple((index, id(packed)) for index, packed in sorted(slices.items()))
-            groups[name, shared].append(design)
-        for (name, _), designs in groups.items():
-            mask = np.zeros(self.shape, bool)
-            for index, packed in self._slices[name, designs[0]].items():
-                mask[index] = np.unpackbits(packed, count=mask[index].size).reshape(mask[index].shape)
-            yield name, designs, mask

@@ -8,12 +8,14 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from medsam_nb.data.prepare import load_case
 from medsam_nb.errors import CheckpointError, InputError
 from medsam_nb.evaluation.changed_volumes import evaluate_3d_changed
 from medsam_nb.evaluation.correction_rows import evaluate_clicks, evaluate_loops
 from medsam_nb.evaluation.masks import MaskStore
+from medsam_nb.evaluation.parts import Parts
 from medsam_nb.evaluation.rows import evaluate_2d, evaluate_3d
 from medsam_nb.files import read_json
 from medsam_nb.manifest.fine_tuned import require_unseen
@@ -214,11 +216,14 @@ def _inputs(unit: Unit) -> tuple[Case, Model]:
     return case, model
 
 
-def run_unit(unit: Unit) -> tuple[list[dict], dict]:
-    """Compute one unit; return its rows and its provenance."""
+def run_unit(unit: Unit, parts: Parts | None = None) -> tuple[list[dict] | pd.DataFrame, dict]:
+    """Compute one unit; return its rows and its provenance.
+
+    With `parts` what a long unit has finished is kept there, and what is there is not computed again.
+    """
     started = datetime.now(UTC)
     case, model = _inputs(unit)
-    arguments = dict(unit.parameters) | {"seed": unit.key.seed}
+    arguments = dict(unit.parameters) | {"seed": unit.key.seed, "parts": parts}
     with one_thread():
         if unit.features is not None:
             place, limit = unit.features
@@ -235,7 +240,10 @@ def run_unit(unit: Unit) -> tuple[list[dict], dict]:
 
             arguments["keep"] = keep
         rows = TASKS[unit.task](model, case, **arguments)
-    return rows, run_facts(started) | {
+    facts = run_facts(started)
+    if parts is not None and parts.found:  # what a run before this one has done
+        facts |= {"seconds": round(facts["seconds"] + parts.seconds_before, 2), "parts_found": parts.found}
+    return rows, facts | {
         "device_name": device_name(model.device),
         "hole_filling": has_cuda_extension(),
         "weights_verified": is_verified(unit.checkpoint),

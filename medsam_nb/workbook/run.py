@@ -24,7 +24,7 @@ from matplotlib.figure import Figure
 from medsam_nb.data.prepare import case_folders, load_case
 from medsam_nb.errors import StudyError
 from medsam_nb.evaluation.store import Store
-from medsam_nb.figures import slices, style
+from medsam_nb.figures import choices, slices, style
 from medsam_nb.figures.words import label
 from medsam_nb.manifest.disclosure import seen_warnings
 from medsam_nb.manifest.fine_tuned import with_fine_tuned
@@ -431,5 +431,6 @@ def open_run(
     Run
     """
     root = project_root()
+    choices.take_up(choices.kept(root / run_dir))
     rows = load_manifest(root / manifest, *([root / extra_manifest] if extra_manifest else []))
     return Run(notebook, root, root / run_dir, with_fine_tuned(rows, root / weights_dir))
