@@ -26,6 +26,7 @@ from medsam_nb.protocol.prompts import Prompt, prompt_3d, prompt_seed, prompts_2
 from medsam_nb.protocol.volume import Case
 
 VOLUME_METRICS = ("none", "overlap", "all")
+Keep = Callable[[str, str, str, np.ndarray], None]  # of an object: a name, what rows say, the mask (z, y, x)
 
 
 def evaluate_2d(
@@ -38,6 +39,7 @@ def evaluate_2d(
     objects: Sequence[str] = (),
     features: SliceFeatures | None = None,
     prompt_source: str | PromptSource = "truth",
+    keep: Keep | None = None,
     parts: Parts | None = None,
 ) -> list[dict] | pd.DataFrame:
     """Prompt every slice that holds an object, each object on its own, and score the masks.
@@ -57,8 +59,12 @@ def evaluate_2d(
     prompt_source : str or PromptSource
         Where prompts come from; see `prompt_sources.parse_source`. Those of a file have the prompt
         "given", whatever `prompts` says, and only slices that it prompts and that hold the object count.
+    keep : callable (object, name, name, mask), optional
+        Given the predicted mask, bool (z, y, x), of every object and "prompt/mask_choice"; it is empty where
+        nothing was prompted.
     parts : Parts, optional
-        Where the rows of a long case are kept, `SLICES_OF_A_PART` slices at a time, until it is whole.
+        Where the rows of a long case are kept, `SLICES_OF_A_PART` slices at a time, until it is whole; of no
+        use with `keep`, which takes all slices.
 
     Returns
     -------
@@ -98,21 +104,21 @@ def evaluate_2d(
         ):
             require_numbers(scores, model, case, index)
             found[name, index, mode].append((masks, scores))
-        return [
-            common
-            | facts[name][index]
-            | {
-                "prompt": mode,
-                "mask_choice": choice,
-                "predicted_px": int(mask.sum()),
-                "value": iou(truth[name][index], mask),
-                "score": score,
-            }
-            for (name, index, mode), answers in found.items()
-            for choice, (mask, score) in chosen_masks(truth[name][index], answers).items()
-        ]
+        scored = []
+        for (name, index, mode), answers in found.items():
+            for choice, (mask, score) in chosen_masks(truth[name][index], answers).items():
+                what = {"prompt": mode, "mask_choice": choice, "predicted_px": int(mask.sum())}
+                value = {"value": iou(truth[name][index], mask), "score": score}
+                scored.append(common | facts[name][index] | what | value)
+                if keep is not None:
+                    volumes.add(name, [f"{mode}/{choice}"], index, mask)
+        return scored
 
-    return all_rows(by_slices(truth, rows), parts)
+    volumes = Volumes(case.labels.shape)
+    done = all_rows(by_slices(truth, rows), parts if keep is None else None)
+    for name, (said,), mask in volumes.distinct():
+        keep(name, said, said, mask)
+    return done
 
 
 def _without_mask(prompt: Prompt, item: str) -> Prompt:
@@ -140,7 +146,7 @@ def evaluate_3d(
     objects: Sequence[str] = (),
     features: SliceFeatures | None = None,
     prompt_source: str | PromptSource = "truth",
-    keep: Callable[[str, Design, str, np.ndarray], None] | None = None,
+    keep: Keep | None = None,
     parts: Parts | None = None,
 ) -> list[dict] | pd.DataFrame:
     """Propagate prompts through the volume under every design and score the masks.
@@ -163,9 +169,9 @@ def evaluate_3d(
     prompt_source : str or PromptSource
         As for `evaluate_2d`. Prompts of a file have the prompt and the frame choice "given"; of the
         designs then only direction and mask choice count.
-    keep : callable (object, design, name, mask), optional
-        Given the predicted mask, bool (z, y, x), of every object and design; the name is what the rows say
-        of the design. Propagation then goes to the ends of the volume, as for `volume_metrics`.
+    keep : callable (object, design, said, mask), optional
+        Given the predicted mask, bool (z, y, x), of every object and design by its name; `said` is what the
+        rows say of the design. Propagation then goes to the ends of the volume, as for `volume_metrics`.
     parts : Parts, optional
         Where the rows of a long case are kept, object by object and frame choice by frame choice, until it
         is whole; see `propagated_together`.
@@ -241,7 +247,7 @@ def evaluate_3d(
             name, index = found.object_name, found.slice_index
             require_numbers(found.logits, model, case, index)
             if whole:
-                volumes.add(found)
+                volumes.add(name, found.designs, index, found.mask)
             if index not in facts[name]:
                 continue
             mask = found.mask
@@ -263,7 +269,7 @@ def evaluate_3d(
         for name, alike, mask in volumes.distinct():
             for design in alike if keep is not None else ():
                 said = design_facts(name, design)
-                keep(name, design, "/".join(said[factor] for factor in DESIGN_FACTORS), mask)
+                keep(name, design.name, "/".join(said[factor] for factor in DESIGN_FACTORS), mask)
             found += volume_rows(name, alike, mask)
         return found
 

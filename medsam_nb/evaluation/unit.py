@@ -114,9 +114,9 @@ def plan_units(
     and find them there: 3D after 2D, or other designs later, encode nothing again. Results are bit for
     bit the same, so neither is a part of the key. On a GPU an encode is taken to be as fast as a read.
 
-    With `masks`, a folder and names of designs, units of 3D also keep the masks of these designs there
-    (`masks.MaskStore`, by run key, object and design). Their names are a part of the key, so that a unit
-    that is stored has its masks.
+    With `masks`, a folder and names of designs (in 2D "prompt/mask_choice"), units also keep the masks of
+    these there (`masks.MaskStore`, by run key, object and design). The names are a part of the key, so that
+    a unit that is stored has its masks.
 
     Raises
     ------
@@ -130,7 +130,7 @@ def plan_units(
     place = choose_device(device)
     if "prompt_source" in parameters:  # what a file holds belongs to the key, not where it lies
         parameters["prompt_source"] = parse_source(parameters["prompt_source"])
-    kept_designs = tuple(masks[1]) if masks is not None and task == "3d" else ()
+    kept_designs = tuple(masks[1]) if masks is not None and task in ("2d", "3d") else ()
     units = []
     keeps = features is not None and features[1] > 0 and place.type == "cpu"
     kept = (features[0], int(features[1] * 1e9)) if keeps else None
@@ -234,8 +234,8 @@ def run_unit(unit: Unit, parts: Parts | None = None) -> tuple[list[dict] | pd.Da
         if unit.masks is not None:
             store, wanted = MaskStore(unit.masks[0]), unit.masks[1]
 
-            def keep(name: str, design: Design, said: str, mask: np.ndarray) -> None:
-                if design.name in wanted:
+            def keep(name: str, design: str, said: str, mask: np.ndarray) -> None:
+                if design in wanted or said in wanted:
                     store.write(mask, run_key=unit.key.digest, object=name, design=said)
 
             arguments["keep"] = keep

@@ -1,12 +1,9 @@
 """The predicted masks of a sweep through a volume, kept small until they are scored as a whole."""
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterable, Iterator
 
 import numpy as np
-
-from medsam_nb.protocol.designs import Design
-from medsam_nb.protocol.tracks import SliceMask
 
 
 class Volumes:
@@ -20,17 +17,17 @@ class Volumes:
 
     def __init__(self, shape: tuple[int, int, int]) -> None:
         self.shape = shape
-        self._slices: dict[tuple[str, Design], dict[int, np.ndarray]] = defaultdict(dict)
+        self._slices: dict[tuple[str, Hashable], dict[int, np.ndarray]] = defaultdict(dict)
 
-    def add(self, found: SliceMask) -> None:
-        """Keep the mask of a slice."""
-        packed = np.packbits(found.mask)
-        for design in found.designs:
-            self._slices[found.object_name, design][found.slice_index] = packed
+    def add(self, object_name: str, designs: Iterable[Hashable], slice_index: int, mask: np.ndarray) -> None:
+        """Keep the mask of a slice, bool (y, x), for all designs that gave it."""
+        packed = np.packbits(mask)
+        for design in designs:
+            self._slices[object_name, design][slice_index] = packed
 
-    def distinct(self) -> Iterator[tuple[str, list[Design], np.ndarray]]:
+    def distinct(self) -> Iterator[tuple[str, list, np.ndarray]]:
         """Yield object, the designs that agree on every slice, and their mask (z, y, x)."""
-        groups: dict[tuple, list[Design]] = defaultdict(list)
+        groups: dict[tuple, list[Hashable]] = defaultdict(list)
         for (name, design), slices in self._slices.items():
             groups[name, tuple((index, id(packed)) for index, packed in sorted(slices.items()))].append(
                 design
