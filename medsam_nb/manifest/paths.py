@@ -1,4 +1,4 @@
-"""What the manifest lets a name and a path be: one part of a path, or a place below a folder, on any system."""
+"""What the manifest lets a name and a path be: a part of a path, or a place below a folder, on any system."""
 
 import re
 from collections import Counter

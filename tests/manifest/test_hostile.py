@@ -216,7 +216,7 @@ VALUES = {
         LISTED, "mask: b.nii", "masks: {liver: [b.nii]}", "names masks of liver, which `objects` does not"
     ),
     "a rule that may never end": (OWN, "    layout", "    patient: ((a+)b)+$\n    layout", "may never end"),
-    "a rule of many repetitions": (OWN, "    layout", "    patient: (a+)b*c*d*e*\n    layout", "may never end"),
+    "a rule of many repeats": (OWN, "    layout", "    patient: (a+)b*c*d*e*\n    layout", "may never end"),
     "an unknown family": (WEIGHTS, "family: sam2", "family: sam3", "family: .*'sam2' or 'sam'"),
     "a configuration that is a path": (WEIGHTS, "config: configs", "config: /etc", "config: .*pattern"),
     "a configuration above": (WEIGHTS, "config: configs", "config: ../configs", "config: .*pattern"),
