@@ -85,6 +85,10 @@ class Run:
         self._galleries: dict[str, list[tuple[str, str]]] = {}
         self._plotted: tuple[pd.DataFrame, str] | None = None
 
+    def has(self, name: str) -> bool:
+        """Whether this run has a table of that name."""
+        return (self.folder / "tables" / f"{name}.parquet").is_file()
+
     def read(self, name: str) -> pd.DataFrame:
         """Return a table that this run has, by its name.
 
