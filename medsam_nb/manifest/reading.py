@@ -20,6 +20,7 @@ from medsam_nb.manifest.layouts import (
     NnunetLayout,
     PairsLayout,
     SimulatedCase,
+    SimulatedGridLayout,
     SimulatedLayout,
 )
 from medsam_nb.manifest.rows import Checkpoint, DataSet, Expected, File, Manifest
@@ -111,9 +112,9 @@ def _known_fields(location: tuple) -> list[str]:
     for part in location[2:-1]:
         model = {
             "files": File, "expected": Expected, "intensity": Intensity, "listed": ListedLayout,
-            "mni152": Mni152Layout, "simulated": SimulatedLayout, "nifti_pairs": PairsLayout,
-            "picture_pairs": PairsLayout, "brats": BratsLayout, "autopet": AutopetLayout,
-            "duke_breast": DukeBreastLayout, "nnunet": NnunetLayout, "npz": ArraysLayout,
+            "mni152": Mni152Layout, "simulated": SimulatedLayout, "simulated_grid": SimulatedGridLayout,
+            "nifti_pairs": PairsLayout, "picture_pairs": PairsLayout, "brats": BratsLayout,
+            "autopet": AutopetLayout, "duke_breast": DukeBreastLayout, "nnunet": NnunetLayout, "npz": ArraysLayout,
             "hdf5": ArraysLayout,
         }.get(part, CommonLayout if part == "layout" else model)  # fmt: skip
         if "cases" in location[2:-1]:
