@@ -114,8 +114,8 @@ def _known_fields(location: tuple) -> list[str]:
             "files": File, "expected": Expected, "intensity": Intensity, "listed": ListedLayout,
             "mni152": Mni152Layout, "simulated": SimulatedLayout, "simulated_grid": SimulatedGridLayout,
             "nifti_pairs": PairsLayout, "picture_pairs": PairsLayout, "brats": BratsLayout,
-            "autopet": AutopetLayout, "duke_breast": DukeBreastLayout, "nnunet": NnunetLayout, "npz": ArraysLayout,
-            "hdf5": ArraysLayout,
+            "autopet": AutopetLayout, "duke_breast": DukeBreastLayout, "nnunet": NnunetLayout,
+            "npz": ArraysLayout, "hdf5": ArraysLayout,
         }.get(part, CommonLayout if part == "layout" else model)  # fmt: skip
         if "cases" in location[2:-1]:
             model = SimulatedCase if "simulated" in location else ListedCase
