@@ -57,7 +57,7 @@ class Explorer(widgets.VBox):
     ----------
     session : Session
     folder : Path
-        Where "save" writes the prompts (`prompts.jsonl`) and the masks.
+        Where "save" writes the prompts, and below it in "masks" the masks.
     """
 
     def __init__(self, session: Session, folder: Path) -> None:
@@ -243,10 +243,10 @@ class Explorer(widgets.VBox):
         return self.folder / f"{self.session.scene.data_set}_{self.session.scene.case_id}_prompts.jsonl"
 
     def save(self) -> None:
-        """Write prompts, and masks where there are any."""
+        """Write prompts and masks, and say where they lie."""
         self.session.save(self.prompts_path)
-        paths = self.session.save_masks(self.folder / "masks") if self.session.state.masks else []
-        self.status.value = "saved: " + ", ".join(escape(path.name) for path in (self.prompts_path, *paths))
+        paths = [self.prompts_path, *self.session.save_masks(self.folder / "masks")]
+        self.status.value = "saved:<br>" + "<br>".join(escape(str(path)) for path in paths)
 
     def load(self) -> None:
         """Take the prompts that were saved."""

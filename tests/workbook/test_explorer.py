@@ -132,6 +132,10 @@ def test_what_is_seen_is_what_is_saved_until_a_prompt_changes(scene):
     session.undo()
     session.point(20, 20)
     np.testing.assert_array_equal(session.mask(), session.candidates()[0][session.choice()])
+    (seen,) = session.volumes().values()
+    for index in range(len(saved)):
+        np.testing.assert_array_equal(session.mask(index), seen[index])
+    assert (seen != saved).any()
     session.clear()  # what was propagated came from a prompt that is no more
     assert session.mask() is None and session.mask(session.slice_index + 1) is not None
 
@@ -250,6 +254,7 @@ def test_what_cannot_be_done_is_said(scene, tmp_path):
         session.adopt,
         lambda: session.choose(1),
         lambda: session.save(tmp_path),
+        lambda: session.save_masks(tmp_path),
     ):
         with pytest.raises(StudyError):
             action()
@@ -260,6 +265,8 @@ def test_what_cannot_be_done_is_said(scene, tmp_path):
     alone = Session(networks.small_sam(), scene)
     alone.point(10, 12)
     assert alone.mask().shape == scene.slices.shape[1:]
+    (path,) = alone.save_masks(tmp_path / "masks")  # a model without memory has the masks of single slices
+    assert np.asarray(nib.load(path).dataobj).sum() == alone.mask().sum() > 0
     with pytest.raises(StudyError, match="has no memory"):
         alone.propagate()
 
