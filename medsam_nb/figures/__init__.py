@@ -9,6 +9,7 @@ __getattr__, __dir__, __all__ = lazy.attach(
         "corrections",
         "designs",
         "distance",
+        "fine_tuning",
         "memory",
         "models",
         "prompts",

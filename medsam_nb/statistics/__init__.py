@@ -10,6 +10,7 @@ __getattr__, __dir__, __all__ = lazy.attach(
         "claims",
         "declarations",
         "effort",
+        "fine_tuning",
         "findings",
         "inference",
         "mixed",

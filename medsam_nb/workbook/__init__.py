@@ -15,6 +15,8 @@ __getattr__, __dir__, __all__ = lazy.attach(
         ),
         *(
             "correction_pictures",
+            "fine_tuning",
+            "fine_tuning_pictures",
             "findings",
             "kernels",
             "manuscript",

@@ -7,7 +7,7 @@ is made. What needs PyTorch is imported where it is used: notebooks of statistic
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
@@ -132,6 +132,7 @@ class Run:
         cluster: str = "local",
         masks: Sequence[str] = (),
         variants: Sequence[Mapping[str, object]] = ({},),
+        cases: Mapping[str, Collection[tuple[str, str]]] | None = None,
         name: str = "",
         **parameters: object,
     ) -> pd.DataFrame:
@@ -154,6 +155,8 @@ class Run:
             Names of designs whose masks are kept in 3D; see `export_masks`.
         variants : sequence of mapping
             Parameters that differ: every case is computed with each, and the rows stand in one table.
+        cases : mapping of model to collection of (data_set, case_id), optional
+            Which cases each model is measured on; all, if not given.
         name : str
             Of the table; the task's if empty. Only those of the tasks are the results of a study (`results`).
         **parameters
@@ -166,13 +169,18 @@ class Run:
         """
         from medsam_nb.evaluation import units
 
+        folders = self.case_folders(data_sets, prepared_dir)
+        groups = [(models, folders)]
+        if cases is not None:
+            groups = [([m], [f for f in folders if (f.parent.name, f.name) in cases[m]]) for m in models]
         planned = [
             unit
             for variant in variants
+            for some_models, some_folders in groups
             for unit in units.plan_units(
                 task,
-                self.case_folders(data_sets, prepared_dir),
-                [self.manifest.checkpoint(model) for model in models],
+                some_folders,
+                [self.manifest.checkpoint(model) for model in some_models],
                 weights_dir=self.root / weights_dir,
                 features=(self.folder / "features", features_gb),
                 masks=(self.folder / "masks", masks) if masks else None,
