@@ -42,7 +42,7 @@ def learning_curve(curves: pd.DataFrame, ax: Axes, title: str = "", metric: str 
     for number, learns in enumerate(arms):
         shift = (number - (len(arms) - 1) / 2) * APART
         some = curves[curves["learns"] == learns]
-        some = some.assign(x=some["patients"].map(places) + shift)
+        some = some.assign(x=some["patients"].map(places) + shift * some["patients"].ne("0"))
         mean, seeds = some[some["repeat"].isna()], some[some["repeat"].notna()]
         colour, marker = COLOURS[learns], MARKERS[learns]
         ax.plot(mean["x"], mean["mean"], "-", color=colour, lw=0.9)
@@ -187,8 +187,8 @@ def split_of_patients(lines: pd.DataFrame, ax: Axes) -> pd.DataFrame:
     Parameters
     ----------
     lines : DataFrame
-        Columns `fold`, `repeat`, `patients` (how many), `patient` and `role` ("trained on" or "measured
-        on"), in the order of rows and columns.
+        Columns `fold`, `repeat`, `patients` (how many), `column` (of the patient, from 0) and `role`
+        ("trained on" or "measured on"), rows in their order.
     ax : Axes
 
     Returns
@@ -196,10 +196,9 @@ def split_of_patients(lines: pd.DataFrame, ax: Axes) -> pd.DataFrame:
     DataFrame
         `lines`.
     """
-    columns = {name: place for place, name in enumerate(dict.fromkeys(lines["patient"]))}
     keys = ["fold", "repeat", "patients"]
     rows = {key: place for place, key in enumerate(lines.groupby(keys, sort=False).groups)}
-    x = lines["patient"].map(columns)
+    x, many = lines["column"], int(lines["column"].max()) + 1
     y = pd.Series([rows[key] for key in lines[keys].itertuples(index=False, name=None)], lines.index)
     trained = lines["role"] == "trained on"
     ax.plot(x[trained], y[trained], "s", color="#0072B2", ms=5)
@@ -211,10 +210,10 @@ def split_of_patients(lines: pd.DataFrame, ax: Axes) -> pd.DataFrame:
     ]
     ax.set_yticks(range(len(rows)), names)
     ax.set_xticks([])
-    ax.set_xlim(-0.7, len(columns) - 0.3)
+    ax.set_xlim(-0.7, many - 0.3)
     ax.set_ylim(len(rows) - 0.4, -0.6)
     ax.tick_params(axis="y", length=0)
-    ax.set_xlabel(f"{len(columns)} patients")
+    ax.set_xlabel(f"{many} patients")
     marks = [("s", "#0072B2", "trained on"), ("o", "white", "measured on, never trained on")]
     legend(
         ax,

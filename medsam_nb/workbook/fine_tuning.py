@@ -129,12 +129,13 @@ def held_out(jobs: Sequence[Job]) -> dict[str, set[tuple[str, str]]]:
 
 
 def what_it_brings(result: pd.DataFrame, parent: str, data_sets: Sequence[str]) -> str:
-    """Return in sentences what fine-tuning with most patients changed on patients held out.
+    """Return, in a sentence for 2D and 3D each, what fine-tuning changed on patients held out.
 
     Parameters
     ----------
     result : DataFrame
-        Of `paired.compare`: comparisons of arms with the parent, named "3D: encoder (LoRA), all patients".
+        Of `paired.compare` with a column `learns`: the arms with most patients against the parent,
+        named "3D: encoder (LoRA), all patients".
     parent : str
     data_sets : sequence of str
         Trained on.
@@ -142,20 +143,32 @@ def what_it_brings(result: pd.DataFrame, parent: str, data_sets: Sequence[str]) 
     tested = result[result["n"] > 0]
     if tested.empty:
         return "No arm could be compared with direct application."
-    said = []
-    for row in tested.itertuples():
-        text = f"{row.comparison} {row.difference:+.3f}"
-        known = row.holm_low == row.holm_low
-        said.append(f"{text} ({row.holm_low:+.3f} to {row.holm_high:+.3f})" if known else text)
-    clear = tested[tested["p_holm"] < ALPHA]
-    better, worse = ((clear["difference"] > 0).sum(), (clear["difference"] < 0).sum())
-    text = (
-        f"With {label(parent)} on {' and '.join(map(label, data_sets))}, fine-tuning changed the mean IoU of "
+    where = f"With {label(parent)} on {' and '.join(map(label, data_sets))}"
+    sentences = []
+    for task, rows in tested.groupby(tested["comparison"].str.split(": ").str[0], sort=False):
+        said = [f"{row.difference:+.3f} ({_reach(row)}{arms.WORDS[row.learns]})" for row in rows.itertuples()]
+        many = counted(int(rows["n"].max()), "held-out patient")
+        text = f"{where}, fine-tuning changed the mean IoU of {many} in {task} by {', '.join(said)}"
+        sentences.append(f"{text}; after correction {_shown_as(rows)}.")
+    return " ".join(sentences)
+
+
+def _reach(row: Any) -> str:
+    known = row.holm_low == row.holm_low
+    return f"{row.holm_low:+.3f} to {row.holm_high:+.3f}; " if known else ""
+
+
+def _shown_as(rows: pd.DataFrame) -> str:
+    clear = rows[rows["p_holm"] < ALPHA]
+    better, worse = int((clear["difference"] > 0).sum()), int((clear["difference"] < 0).sum())
+    if not better and not worse:
+        return "none of them is shown to be a gain or a loss"
+    counts = ((better, "a gain"), (worse, "a loss"))
+    return " and ".join(
+        f"{number} of {len(rows)} {'is' if number == 1 else 'are'} shown to be {word}"
+        for number, word in counts
+        if number
     )
-    many = counted(int(tested["n"].max()), "held-out patient")
-    text += f"{many} against direct application by: {'; '.join(said)}. "
-    text += f"After correction {better} of {len(tested)} {'is' if better == 1 else 'are'} an improvement"
-    return f"{text}, {worse} a loss." if worse else f"{text}."
 
 
 def what_is_forgotten(differences: pd.DataFrame, trained_on: Sequence[str]) -> str:
@@ -186,7 +199,7 @@ def what_is_forgotten(differences: pd.DataFrame, trained_on: Sequence[str]) -> s
 def split_lines(jobs: Sequence[Job]) -> pd.DataFrame:
     """Return who is trained on and who is measured on, a line per training, patient and role.
 
-    Patients stand in the order in which they come into the training, those who are measured on last.
+    The `column` counts patients in the order in which they come into the training, held-out ones last.
     """
     first = {job.patients: job for job in jobs if job.repeat == 0}
     order = [patient for job in first.values() for patient in job.trained_on]
@@ -200,10 +213,9 @@ def split_lines(jobs: Sequence[Job]) -> pd.DataFrame:
         lines += [
             said | {"patient": "/".join(who), "role": roles[who]} for who in sorted(roles, key=place.get)
         ]
-    columns = {"/".join(who): number for who, number in place.items()}
     table = pd.DataFrame(lines)
-    by_patient = table.sort_values("patient", key=lambda names: names.map(columns), kind="stable")
-    return by_patient.sort_values(["fold", "repeat"], kind="stable").reset_index(drop=True)
+    columns = {"/".join(who): number for who, number in place.items()}
+    return table.assign(column=table["patient"].map(columns))
 
 
 def train_study(path: Path, overrides: Mapping[str, Any] | None = None) -> int:

@@ -1,6 +1,7 @@
 """Pictures of held-out patients before and after fine-tuning, chosen by a rule."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +11,11 @@ from medsam_nb.data.prepare import load_case
 from medsam_nb.figures.slices import Panel
 from medsam_nb.figures.words import label
 from medsam_nb.models.checkpoints import Model
-from medsam_nb.protocol.designs import Design, prompted_slices
+from medsam_nb.protocol.designs import Design
 from medsam_nb.protocol.metrics import iou
 from medsam_nb.protocol.volume import Case
 from medsam_nb.statistics.fine_tuning import DIRECT, gains, of_arms, with_arms
-from medsam_nb.workbook.pictures import largest_slice, panel_2d, predict_3d
+from medsam_nb.workbook.pictures import largest_slice, predict_2d, predict_3d
 from medsam_nb.workbook.run import Run
 
 QUANTILES = (0.0, 0.5, 1.0)  # of the change, whose patients are shown
@@ -66,20 +67,20 @@ def telling_cases(
 
 
 def before_and_after(
-    models: Sequence[tuple[str, Model]],
+    models: Mapping[str, Model],
     cases: Sequence[Case],
     objects: Sequence[str],
     how: Design | str,
     *,
     seed: int,
 ) -> list[Panel]:
-    """Return a row of pictures per model: every case on one slice.
+    """Return a row of pictures per model, every case on one slice.
 
-    In 3D the slice lies halfway from the prompted one to the object's end; in 2D the object is largest on it.
+    In 3D it is the slice on which the models differ most by IoU; in 2D that on which the object is largest.
 
     Parameters
     ----------
-    models : sequence of (str, Model)
+    models : mapping of str to Model
         With what stands above their pictures.
     cases : sequence of Case
     objects : sequence of str
@@ -88,28 +89,35 @@ def before_and_after(
         A design in 3D, or a prompt in 2D.
     seed : int
     """
-    panels = []
-    for words, model in models:
-        for case in cases:
-            name = next(name for name in case.objects if not objects or name in objects)
-            panel = _of_slice(model, case, name, how, seed)
-            panels.append(Panel(**{**vars(panel), "title": f"{words}: {label(case.case_id)}"}))
-    return panels
+    columns = []
+    for case in cases:
+        name = next(name for name in case.objects if not objects or name in objects)
+        index, masks = _masks(list(models.values()), case, name, how, seed)
+        columns.append([_panel(case, name, index, mask) for mask in masks])
+    return [
+        replace(column[row], title=f"{words}: {column[row].title}")
+        for row, words in enumerate(models)
+        for column in columns
+    ]
 
 
-def _of_slice(model: Model, case: Case, name: str, how: Design | str, seed: int) -> Panel:
+def _masks(
+    models: Sequence[Model], case: Case, name: str, how: Design | str, seed: int
+) -> tuple[int, list[np.ndarray]]:
+    """Return the slice to show, and what each model predicts on it."""
     if isinstance(how, str):
-        return panel_2d(model, case, how, seed=seed, object_name=name, slice_index=largest_slice(case, name))
+        index = largest_slice(case, name)
+        return index, [predict_2d(model, case, name, index, how, seed=seed)[0] for model in models]
     truth = case.mask(name)
-    areas = truth.sum((1, 2))
-    last = int(np.flatnonzero(areas)[-1])
-    index = (max(prompted_slices(areas, how.frame_choice)) + last + 1) // 2
-    index = int(min(np.flatnonzero(areas), key=lambda other: abs(other - index)))
-    mask = predict_3d(model, case, name, how, seed=seed)[index]
-    return Panel(
-        case.slices_uint8()[index],
-        truth[index],
-        mask,
-        iou=iou(truth[index], mask),
-        spacing_mm=case.image.spacing_mm[1:],
-    )
+    found = [predict_3d(model, case, name, how, seed=seed) for model in models]
+    there = np.flatnonzero(truth.any((1, 2)))
+    spread = [np.ptp([iou(truth[z], mask[z]) for mask in found]) for z in there]
+    index = int(there[np.argmax(spread)])
+    return index, [mask[index] for mask in found]
+
+
+def _panel(case: Case, name: str, index: int, mask: np.ndarray) -> Panel:
+    truth = case.mask(name)[index]
+    title = f"{label(case.case_id)}, slice {index}"
+    spacing = case.image.spacing_mm[1:]
+    return Panel(case.slices_uint8()[index], truth, mask, None, iou(truth, mask), title, spacing)

@@ -37,7 +37,7 @@ def lines():
             roles = ["trained on"] * many + ["measured on"] * 4
             patients = [*range(many), *range(6, 10)]
             found += [
-                {"fold": 0, "repeat": repeat, "patients": size, "patient": f"s/{p}", "role": role}
+                {"fold": 0, "repeat": repeat, "patients": size, "column": p, "role": role}
                 for p, role in zip(patients, roles, strict=True)
             ]
     return pd.DataFrame(found)
@@ -100,9 +100,15 @@ def test_who_is_trained_on_and_measured_on_is_drawn_apart():
 def test_the_sentences_say_the_numbers_and_no_more(result, changes):
     largest = result[result["comparison"].str.split(": ").str[1].isin(fine_tuning.largest(jobs()))]
     said = what_it_brings(largest, "miniature_sam2", ["simulated_ultrasound_series"])
-    assert said.startswith("With miniature SAM 2 on simulated ultrasound series, fine-tuning changed")
-    assert "8 held-out patients" in said and "3D: mask decoder, all patients +0.04" in said
-    assert "After correction 2 of 3 are an improvement, 1 a loss." in said and len(SIZES) == len(GAIN) == 3
+    assert said.startswith(
+        "With miniature SAM 2 on simulated ultrasound series, fine-tuning changed the mean IoU of 8 held-out "
+        "patients in 3D by +0.04"
+    )
+    assert "; mask decoder), +0.01" in said and "encoder (LoRA))" in said
+    assert said.endswith("after correction 2 of 3 are shown to be a gain and 1 of 3 is shown to be a loss.")
+    few = what_it_brings(largest.assign(p_holm=0.2), "miniature_sam2", ["a"])
+    assert few.endswith("none of them is shown to be a gain or a loss.") and len(SIZES) == len(GAIN) == 3
+    assert what_it_brings(largest[:0], "m", []) == "No arm could be compared with direct application."
     forgot = what_is_forgotten(changes, [TRAINED])
     assert "(other ct, other PET; 6 patients)".replace("ct", "CT") in forgot and "-0.0" in forgot
     assert (
