@@ -5,6 +5,7 @@ import lazy_loader as lazy
 __getattr__, __dir__, __all__ = lazy.attach(
     __name__,
     submodules=[
+        "choices",
         "claims",
         "corrections",
         "designs",
@@ -12,6 +13,7 @@ __getattr__, __dir__, __all__ = lazy.attach(
         "fine_tuning",
         "memory",
         "models",
+        "order",
         "prompts",
         "robustness",
         "slices",

@@ -7,6 +7,7 @@ is made. What needs PyTorch is imported where it is used: notebooks of statistic
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -20,25 +21,23 @@ from IPython.display import display
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from medsam_nb.data.export import write_masks
 from medsam_nb.data.prepare import case_folders, load_case
 from medsam_nb.errors import StudyError
-from medsam_nb.evaluation import masks as label_maps
-from medsam_nb.evaluation.masks import MaskStore
 from medsam_nb.evaluation.store import Store
-from medsam_nb.figures import slices, style
+from medsam_nb.figures import choices, slices, style
 from medsam_nb.figures.words import label
 from medsam_nb.manifest.disclosure import seen_warnings
 from medsam_nb.manifest.fine_tuned import with_fine_tuned
 from medsam_nb.manifest.reading import load_manifest
 from medsam_nb.manifest.rows import Manifest
-from medsam_nb.protocol.designs import DESIGN_FACTORS
 from medsam_nb.protocol.table import as_table
 from medsam_nb.protocol.volume import Case
 from medsam_nb.provenance import project_root
-from medsam_nb.workbook import report
+from medsam_nb.workbook import kept_masks, report
+from medsam_nb.workbook.kept_masks import ALL, BEST, NONE, KeptMasks
 
 if TYPE_CHECKING:
+    from medsam_nb.evaluation.label_map_units import LabelMapUnit
     from medsam_nb.evaluation.unit import Unit
     from medsam_nb.models.checkpoints import Model
 
@@ -86,6 +85,10 @@ class Run:
         self._galleries: dict[str, list[tuple[str, str]]] = {}
         self._plotted: tuple[pd.DataFrame, str] | None = None
 
+    def has(self, name: str) -> bool:
+        """Whether this run has a table of that name."""
+        return (self.folder / "tables" / f"{name}.parquet").is_file()
+
     def read(self, name: str) -> pd.DataFrame:
         """Return a table that this run has, by its name.
 
@@ -130,7 +133,8 @@ class Run:
         workers: int,
         features_gb: float,
         cluster: str = "local",
-        masks: Sequence[str] = (),
+        masks: str | Sequence[str] = NONE,
+        label_maps: Sequence[str] = (),
         variants: Sequence[Mapping[str, object]] = ({},),
         cases: Mapping[str, Collection[tuple[str, str]]] | None = None,
         name: str = "",
@@ -151,8 +155,10 @@ class Run:
             See `units.run_units`.
         features_gb : float
             Disk for encoded slices; 0 for none.
-        masks : sequence of str
-            Names of designs whose masks are kept in 3D; see `export_masks`.
+        masks : str or sequence of str
+            Whose masks are kept: see `kept_masks`.
+        label_maps : sequence of str
+            Rows of the manifest's label maps, scored beside the models.
         variants : sequence of mapping
             Parameters that differ: every case is computed with each, and the rows stand in one table.
         cases : mapping of model to collection of (data_set, case_id), optional
@@ -170,27 +176,38 @@ class Run:
         from medsam_nb.evaluation import units
 
         folders = self.case_folders(data_sets, prepared_dir)
-        groups = [(models, folders)]
-        if cases is not None:
-            groups = [([m], [f for f in folders if (f.parent.name, f.name) in cases[m]]) for m in models]
-        planned = [
-            unit
-            for variant in variants
-            for some_models, some_folders in groups
-            for unit in units.plan_units(
-                task,
-                some_folders,
-                [self.manifest.checkpoint(model) for model in some_models],
-                weights_dir=self.root / weights_dir,
-                features=(self.folder / "features", features_gb),
-                masks=(self.folder / "masks", masks) if masks else None,
-                **parameters,
-                **variant,
-            )
-        ]
+
+        def of_models(some: Sequence[str]) -> list[tuple[Sequence[str], list[Path]]]:
+            if cases is None:
+                return [(some, folders)]
+            return [([m], [f for f in folders if (f.parent.name, f.name) in cases[m]]) for m in some]
+
+        def plan(names: Sequence[str], some: Sequence[str], given: Mapping[str, object]) -> list[Unit]:
+            return [
+                unit
+                for variant in variants
+                for group, chosen in of_models(some)
+                for unit in units.plan_units(
+                    task,
+                    chosen,
+                    [self.manifest.checkpoint(model) for model in group],
+                    weights_dir=self.root / weights_dir,
+                    features=(self.folder / "features", features_gb),
+                    masks=(self.folder / "masks", names) if names else None,
+                    **given,
+                    **variant,
+                )
+            ]
+
+        every = kept_masks.names_of(task, parameters) if masks == ALL else []
+        planned = plan(every, models, parameters)
+        named = [] if isinstance(masks, str) else list(masks)
+        second = plan(named, models, kept_masks.only(task, named, parameters)) if named else []
         if (collected := _collected.get()) is not None:
-            collected += planned
+            collected += [*planned, *second]
             return as_table([])
+        of_masks = [*planned] if every else second
+        planned += self._label_map_units(task, data_sets, label_maps, prepared_dir, parameters)
         name = name or task
         self.outcome = units.run_units(
             planned, self.store, workers=workers, label=label(task), cluster=cluster
@@ -200,6 +217,10 @@ class Run:
         keys = units.finished(planned, self.store)
         table = self.store.read(keys)
         report.save_table(table, self.folder, f"results_{name}")
+        if masks == BEST:
+            for model, best in kept_masks.best_of(table, task).items():
+                of_masks += plan([best], [model], kept_masks.only(task, [best], parameters))
+        self._keep_masks(task, name, of_masks, workers=workers, cluster=cluster)
         record = units.provenance(self.store, keys, planned[0].plain_parameters)
         self._tasks = list(dict.fromkeys([*self._tasks, task]))
         second = task != self._tasks[0]  # of a notebook with several tasks each leaves a record of its own
@@ -207,57 +228,56 @@ class Run:
         report.add_provenance(self.folder, name, record)
         return table
 
-    def score_label_maps(
+    def _label_map_units(
         self,
-        folder: str | Path,
+        task: str,
         data_sets: Sequence[str],
-        *,
+        names: Sequence[str],
         prepared_dir: str | Path,
-        task: str = "3d",
-        volume_metrics: str = "none",
-        objects: Sequence[str] = (),
-    ) -> pd.DataFrame:
-        """Return the rows of a folder of label maps from elsewhere, as of a model with the folder's name.
+        parameters: Mapping[str, object],
+    ) -> list[LabelMapUnit]:
+        from medsam_nb.evaluation import units
 
-        Parameters
-        ----------
-        folder : str or Path
-            Holds `<data set>/<case>.nii.gz` on the grid of the source images; see `masks.score_label_map`.
+        options = parameters.get("options")
+        return units.plan_label_map_units(
+            task,
+            self.case_folders(data_sets, prepared_dir),
+            [self.manifest.maps(name) for name in names],
+            self.root,
+            seed=parameters["seed"],
+            objects=parameters.get("objects", ()),
+            protocol=options.protocol if options else parameters.get("protocol", "corrected"),
+            volume_metrics=parameters.get("volume_metrics", "none"),
+        )
 
-        Raises
-        ------
-        InputError
-            If a case has no label map, or one that does not lie on its image.
-        """
-        rows = []
-        for case_folder in self.case_folders(data_sets, prepared_dir):
-            case, maps = load_case(case_folder), self.root / folder
-            found = label_maps.score_label_map(
-                maps / case.data_set, case, task=task, volume_metrics=volume_metrics, objects=objects
-            )
-            rows += [row | {"model": maps.name} for row in found]
-        return as_table(rows)
+    def _keep_masks(self, task: str, name: str, of_masks: Sequence[Unit], **how: object) -> None:
+        """Compute the units that keep masks, and say in a table where the masks lie; without any, in none."""
+        from medsam_nb.evaluation import units
 
-    def export_masks(self, table: pd.DataFrame, prepared_dir: str | Path) -> list[Path]:
-        """Write the kept masks of a 3D table as NIfTI on the grid of the source images.
+        if not of_masks:
+            for suffix in (".parquet", ".csv"):
+                (self.folder / "tables" / f"masks_{name}{suffix}").unlink(missing_ok=True)
+            return
+        ended = units.run_units(of_masks, self.store, label=f"masks, {label(task)}", **how)
+        for problem in ended["error"][ended["status"] == "failed"]:
+            warnings.warn(f"Masks that are not kept: {problem}", stacklevel=3)
+        names = {one for unit in of_masks for one in unit.masks[1]}
+        index = kept_masks.index_of(self.store.read(units.finished(of_masks, self.store)), names)
+        report.save_table(index, self.folder, f"masks_{name}")
+
+    def export_masks(self, task: str, prepared_dir: str | Path) -> list[Path]:
+        """Write the masks of a task that the run has kept as NIfTI on the grid of the source images.
 
         Returns
         -------
         list of Path
-            Below `derivatives/<model>` of the run's folder, named as `export.write_masks` does.
+            See `kept_masks.KeptMasks.export`.
         """
-        store, paths = MaskStore(self.folder / "masks"), []
-        whole = table[table["task"] == "3d"]
-        columns = ["run_key", "model", "data_set", "case_id", "object", *DESIGN_FACTORS]
-        for row in whole[columns].drop_duplicates().itertuples(index=False):
-            design = "/".join(getattr(row, factor) for factor in DESIGN_FACTORS)
-            mask = store.read(run_key=row.run_key, object=row.object, design=design)
-            if mask is not None:
-                folder = self.root / prepared_dir / row.data_set / row.case_id
-                record = {"Model": row.model, "Design": design, "RunKey": row.run_key}
-                target = self.folder / "derivatives" / row.model / row.data_set
-                paths += write_masks(target, {row.object: mask}, folder, design, record)
-        return paths
+        return self.masks().export(task, self.root / prepared_dir)
+
+    def masks(self) -> KeptMasks:
+        """Return the masks that notebooks of this run have kept."""
+        return KeptMasks(self.folder)
 
     def seen_warnings(self, data_sets: Sequence[str], models: Sequence[str]) -> list[str]:
         """Return what must be said of models that may know the images; see `manifest.seen_warnings`."""
@@ -268,7 +288,8 @@ class Run:
         record = report.read_provenance(self.folder).get(self.notebook, {})
         names = ("git_commit", "code_sha256", "device", "dtype", "seed", "hole_filling", "seconds")
         facts = {name.replace("_", " "): record[name] for name in names if name in record}
-        facts |= {f"weights of {name}": sha for name, sha in record.get("checkpoints", {}).items()}
+        facts |= {f"weights of {label(name)}": sha for name, sha in record.get("checkpoints", {}).items()}
+        facts |= {f"label maps of {label(name)}": sha for name, sha in record.get("label_maps", {}).items()}
         lines = {name: ", ".join(map(str, v)) if isinstance(v, list) else str(v) for name, v in facts.items()}
         return pd.Series(lines, name="value").to_frame()
 
@@ -425,5 +446,6 @@ def open_run(
     Run
     """
     root = project_root()
+    choices.take_up(choices.kept(root / run_dir))
     rows = load_manifest(root / manifest, *([root / extra_manifest] if extra_manifest else []))
     return Run(notebook, root, root / run_dir, with_fine_tuned(rows, root / weights_dir))

@@ -21,6 +21,7 @@ from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
 from medsam_nb.errors import StudyError, require_known
+from medsam_nb.figures import choices
 from medsam_nb.provenance import project_root
 from medsam_nb.workbook.kernels import Kernel, kernel
 from medsam_nb.workbook.owner import owned
@@ -28,7 +29,14 @@ from medsam_nb.workbook.progress import Progress, say, words
 from medsam_nb.workbook.report import NotebookRun, keep_runs, read_runs, write_report
 from medsam_nb.workbook.resolve import require_ready, resolve_parameters
 from medsam_nb.workbook.schedule import Schedule, at_once, schedule
-from medsam_nb.workbook.study import declared_parameters, find_study, load_study, notebook_path, run_folder
+from medsam_nb.workbook.study import (
+    Study,
+    declared_parameters,
+    find_study,
+    load_study,
+    notebook_path,
+    run_folder,
+)
 
 __all__ = ["Outcome", "declared_parameters", "load_study", "resolve_parameters", "run_notebook", "run_study"]
 
@@ -176,12 +184,13 @@ def run_study(path: Path, overrides: Mapping[str, Any] | None = None, only: Sequ
     with _Stop() as stop, owned(run_dir, path) as remark:
         if remark:
             say(remark)
+        choices.keep(study.style, run_dir, study.parameters.get("data_sets", ()))
         runs = _run_all(plan, chosen, run_dir / "notebooks", stop)
         if stop.signal and all(run.error for run in runs):
             report = None
         else:
             kept = keep_runs(runs, run_dir, list(parameters) if only else None)
-            report = write_report(study.model_dump(), kept, run_dir)
+            report = _page(study, kept, run_dir)
     return Outcome(report, runs, list(chosen), stop.signal)
 
 
@@ -218,7 +227,13 @@ def rewrite_report(path: Path, *, single: bool = False) -> Path:
         raise StudyError(path, "has not been run.", f"Run it: medsam-nb run {path}.")
     runs = {run.name: run for run in read_runs(run_dir)}
     of_study = [runs[name] for name in study.notebooks if name in runs]
-    return write_report(study.model_dump(), of_study, run_dir, single=single)
+    return _page(study, of_study, run_dir, single=single)
+
+
+def _page(study: Study, runs: Sequence[NotebookRun], run_dir: Path, *, single: bool = False) -> Path:
+    """Write a study's page with the names and colours that it chooses."""
+    with choices.holding(study.style):
+        return write_report(study.model_dump(), runs, run_dir, single=single)
 
 
 def _run_all(
