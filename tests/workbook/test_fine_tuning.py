@@ -8,13 +8,14 @@ import pytest
 import yaml
 from helpers.projects import ROOT, as_project, write_notebook, write_study
 
+from medsam_nb.data.fetch import fetch_checkpoint
 from medsam_nb.data.prepare import prepare
-from medsam_nb.errors import StudyError
+from medsam_nb.errors import CheckpointError, StudyError
 from medsam_nb.manifest.fine_tuned import row_path, with_fine_tuned
 from medsam_nb.manifest.reading import load_manifest
 from medsam_nb.workbook.fine_tuning import train_study
+from medsam_nb.workbook.resolve import require_ready, resolve_parameters
 from medsam_nb.workbook.run import open_run
-from medsam_nb.workbook.runner import resolve_parameters
 from medsam_nb.workbook.study import load_study
 
 CASES = [{"seed": seed, "shape": [8, 64, 64], "spacing_mm": [5.0, 3.0, 3.0]} for seed in range(4)]
@@ -77,6 +78,18 @@ def test_the_command_trains_once_and_a_study_can_name_the_checkpoints_at_once(pr
     assert run.manifest.checkpoint(names[0]).fine_tuned.data_sets == ("sweeps",)
     (warning,) = run.seen_warnings(["sweeps"], names[:1])
     assert "was fine-tuned on other patients of sweeps" in warning
+
+
+def test_a_checkpoint_whose_weights_are_gone_is_to_be_trained_again(project):
+    assert train_study(study_of(project, seed=3)) == 0
+    manifest = with_fine_tuned(load_manifest(project / "data_manifest.yaml"), project / "weights")
+    row = next(row for row in manifest.checkpoints.values() if row.fine_tuned)
+    (project / "weights" / row.file).unlink()
+    using = study_of(project, models=[row.name])
+    with pytest.raises(CheckpointError, match=r"is not there\. Train it again with `medsam-nb finetune`"):
+        require_ready(resolve_parameters(load_study(using), using))
+    with pytest.raises(CheckpointError, match="was made here, by fine-tuning"):
+        fetch_checkpoint(row, project / "weights")
 
 
 def test_a_damaged_row_beside_the_weights_is_named(project, tmp_path):
