@@ -57,6 +57,23 @@ def report(
 
 
 @app.command()
+def compare(
+    first: Annotated[Path, typer.Argument(help="The folder of a run, such as runs/demo.")],
+    second: Annotated[Path, typer.Argument(help="The folder of another.")],
+    out: Annotated[Path | None, typer.Option(help="Where to; runs/FIRST_and_SECOND without it.")] = None,
+) -> None:
+    """Compare two runs: what differs in their records and rows, and paired differences with intervals."""
+    from medsam_nb.provenance import project_root
+    from medsam_nb.workbook import comparing
+
+    sides = comparing.compare_runs(first, second)
+    folder = out or project_root() / "runs" / "_and_".join(sides.names)
+    for line in comparing.sentences(sides):
+        print(line)
+    print(f"page: {comparing.write_comparison(sides, folder)}")
+
+
+@app.command()
 def plan(
     study: Annotated[Path, typer.Argument(help="A study's YAML file, such as studies/paper_v1.yaml.")],
     set_: Annotated[list[str], SET] = [],  # noqa: B006
