@@ -79,7 +79,7 @@ def drawing(effects: Sequence[Effect], limit: float) -> Markup:
         if np.isfinite([effect.low, effect.high]).any():
             ends = f'x1="{x(low)}" x2="{x(high)}" y1="{y}" y2="{y}"'
             parts.append(f'<line {ends} stroke="{effect.colour}" stroke-width="2.5"/>')
-        parts.append(f'<circle cx="{x(effect.difference)}" cy="{y}" r="4" fill="{effect.colour}"/>')
+        parts.append(f'<circle cx="{x(effect.difference)}" cy="{y}" r="3" fill="{effect.colour}"/>')
     said = "; ".join(
         f"{effect.name} {interval_text(effect.difference, effect.low, effect.high)}".strip()
         for effect in effects
