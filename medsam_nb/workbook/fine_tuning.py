@@ -183,16 +183,19 @@ def what_is_forgotten(differences: pd.DataFrame, trained_on: Sequence[str]) -> s
     other = differences[~differences["data_set"].isin(list(trained_on))]
     if other.empty:
         return "What is forgotten was not measured."
+    means = arms.mean_gains(other, ["arm"])
     said = []
-    for row in arms.mean_gains(other, ["arm"]).itertuples():
-        text = f"{row.arm} {row.difference:+.3f}"
-        known = row.ci_low == row.ci_low
-        said.append(f"{text} ({row.ci_low:+.3f} to {row.ci_high:+.3f})" if known else text)
+    for row in means.itertuples():
+        known = f" ({row.ci_low:+.3f} to {row.ci_high:+.3f})" if row.ci_low == row.ci_low else ""
+        said.append(f"{row.arm} {row.difference:+.3f}{known}")
     names = [label(name) for name in dict.fromkeys(other["data_set"])]
     many = counted(len(other[["data_set", "patient_id"]].drop_duplicates()), "patient")
+    reach = "95 % intervals, not corrected for each other"
+    if means["ci_low"].isna().all():
+        reach = "too few patients for an interval"
     return (
         f"On data that it was not trained on ({', '.join(names)}; {many}) the mean IoU changes by: "
-        f"{'; '.join(said)} (95 % intervals, not corrected for each other)."
+        f"{'; '.join(said)} ({reach})."
     )
 
 
