@@ -9,7 +9,10 @@ __getattr__, __dir__, __all__ = lazy.attach(
         "claim_values",
         "claims",
         "declarations",
+        "depth",
         "effort",
+        "fine_tuning",
+        "explained",
         "findings",
         "inference",
         "mixed",
@@ -25,6 +28,7 @@ __getattr__, __dir__, __all__ = lazy.attach(
         "selection",
         "shown_cases",
         "signs",
+        "variation",
     ],
     submod_attrs={
         "pooling": ["case_means", "check_table"],
