@@ -41,7 +41,7 @@ def view3d(
         If ipyniivue is not installed, or there is one slice only.
     """
     try:
-        from ipyniivue import NiiVue, SliceType
+        from ipyniivue import NiiVue, ShowRender, SliceType
     except ImportError as error:
         raise StudyError(
             "3D view",
@@ -58,7 +58,7 @@ def view3d(
         path = _written(Path(folder) / f"{name.replace(' ', '_')}.nii.gz", mask.astype(np.uint8), scene)
         look = {"colormap": colour, "opacity": OPACITY, "cal_min": 0.5, "cal_max": 1.0}
         volumes.append({"path": path, "colorbar_visible": False} | look)
-    widget = NiiVue(height=height_px)
+    widget = NiiVue(height=height_px, multiplanar_show_render=ShowRender.ALWAYS)
     widget.load_volumes(volumes)
     widget.set_slice_type(SliceType.MULTIPLANAR)
     return widget
