@@ -9,7 +9,9 @@ __getattr__, __dir__, __all__ = lazy.attach(
         "claim_values",
         "claims",
         "declarations",
+        "depth",
         "effort",
+        "explained",
         "findings",
         "inference",
         "mixed",
@@ -25,6 +27,7 @@ __getattr__, __dir__, __all__ = lazy.attach(
         "selection",
         "shown_cases",
         "signs",
+        "variation",
     ],
     submod_attrs={
         "pooling": ["case_means", "check_table"],
