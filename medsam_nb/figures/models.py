@@ -12,7 +12,7 @@ from matplotlib.ticker import MaxNLocator
 
 from medsam_nb.figures.order import data_sets_in_order
 from medsam_nb.figures.style import GREY, PROMPT_COLOURS, iou_axis, legend, mark, model_colour, nothing
-from medsam_nb.figures.words import label, p_text
+from medsam_nb.figures.words import label
 from medsam_nb.protocol.prompts import PROMPTS_2D
 from medsam_nb.statistics.claims import MARGIN
 from medsam_nb.statistics.declarations import Comparison
@@ -138,11 +138,9 @@ def sam2_minus_sam(
     ax.set_xlim(-reach, reach)
     ax.xaxis.set_major_locator(MaxNLocator(5))
     ax.set_xlabel(fill(f"IoU of {label(sam2)} minus {label(sam)}", 50))
-    p = p_text(drawn["p"].iloc[last])
-    p = f"too few {noun}s" if p == "-" else f"p {p}" if "<" in p else f"p = {p}"
+    reach = drawn["generalises_to"].iloc[-1]
     ax.set_title(
-        fill(f"equivalence within {margin:g}, {drawn['generalises_to'].iloc[-1]}: {p}, uncorrected", 50),
-        loc="right",
+        fill(f"shaded: alike within {margin:g}; bars: 90 % intervals, uncorrected; {reach}", 50), loc="right"
     )
     return drawn
 
