@@ -8,6 +8,7 @@ __getattr__, __dir__, __all__ = lazy.attach(
         *(
             "differences",
             "explorer",
+            "explorer_3d",
             "explorer_compare",
             "explorer_replay",
             "explorer_results",
@@ -17,6 +18,8 @@ __getattr__, __dir__, __all__ = lazy.attach(
         ),
         *(
             "correction_pictures",
+            "fine_tuning",
+            "fine_tuning_pictures",
             "depth_findings",
             "findings",
             "kept_masks",
@@ -41,5 +44,6 @@ __getattr__, __dir__, __all__ = lazy.attach(
         "runner": ["run_study"],
         "study": ["load_study"],
         "manuscript": ["write_manuscript"],
+        "explorer_3d": ["view3d"],
     },
 )

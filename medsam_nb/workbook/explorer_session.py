@@ -20,7 +20,8 @@ from medsam_nb.models.features import one_thread
 from medsam_nb.protocol.designs import DIRECTIONS, MASK_CHOICES_3D, Design
 from medsam_nb.protocol.options import PropagationOptions
 from medsam_nb.protocol.prompts import Prompt
-from medsam_nb.protocol.prompts_file import lines_of, prompts_on, read_prompts, write_prompts
+from medsam_nb.protocol.prompts_file import lines_of, read_prompts, write_prompts
+from medsam_nb.protocol.prompts_placed import prompts_on
 from medsam_nb.workbook.explorer_replay import log_text, read_log, replay
 from medsam_nb.workbook.explorer_scene import Scene
 from medsam_nb.workbook.explorer_seen import Seen
@@ -237,8 +238,9 @@ class Session(Seen):
         self._note("load", path=str(path))
 
     def save_masks(self, folder: Path, description: str = "byHand") -> list[Path]:
-        """Write the propagated masks as NIfTI on the grid of the image's source."""
-        if not self.state.masks:
-            raise StudyError(folder, "there is no mask to save.", "Propagate first.")
+        """Write the masks as they are seen (`volumes`) on the grid of the source; see `Scene.write`."""
+        masks = self.volumes()
+        if not masks:
+            raise StudyError(folder, "there is no mask to save.", "Give a prompt first.")
         record = {"Model": self.model.name, "Author": self.author, "Session": self.log}
-        return self.scene.write(Path(folder), self.state.masks, description, record)
+        return self.scene.write(Path(folder), masks, description, record)

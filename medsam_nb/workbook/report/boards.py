@@ -14,7 +14,7 @@ from medsam_nb.figures.style import GREY
 from medsam_nb.figures.words import counted, interval_text, label, p_text
 from medsam_nb.statistics.findings import OPEN, TINY
 
-WIDTH, LINE = 150, 12  # of a drawing and of one interval in it, CSS pixels
+WIDTH, LINE = 140, 12  # of a drawing and of one interval in it, CSS pixels
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,11 @@ class Board:
     remark: str = ""
 
     @property
+    def tested(self) -> bool:
+        """Whether any line has a finding; with too few units none has."""
+        return any(row.finding for row in self.rows)
+
+    @property
     def numbered(self) -> bool:
         """Whether the lines differ in how many units stand behind them."""
         return any(row.n for row in self.rows)
@@ -79,7 +84,7 @@ def drawing(effects: Sequence[Effect], limit: float) -> Markup:
         if np.isfinite([effect.low, effect.high]).any():
             ends = f'x1="{x(low)}" x2="{x(high)}" y1="{y}" y2="{y}"'
             parts.append(f'<line {ends} stroke="{effect.colour}" stroke-width="2.5"/>')
-        parts.append(f'<circle cx="{x(effect.difference)}" cy="{y}" r="4" fill="{effect.colour}"/>')
+        parts.append(f'<circle cx="{x(effect.difference)}" cy="{y}" r="3" fill="{effect.colour}"/>')
     said = "; ".join(
         f"{effect.name} {interval_text(effect.difference, effect.low, effect.high)}".strip()
         for effect in effects
@@ -116,8 +121,10 @@ def comparisons_board(result: pd.DataFrame, heading: str) -> Board:
     Where nothing could be tested for want of units, differences stand without interval and p.
     """
     tested = result[result["n"] > 0]
+    if tested.empty:
+        return Board(heading, [], "There was nothing to compare.")
     effects = [_effect(row) for _, row in tested.iterrows()]
-    limit, rows = _limit(effects), []
+    limit, rows, some = _limit(effects), [], _conclusive(tested).any()
     for effect, clear, (_, row) in zip(effects, _conclusive(tested), tested.iterrows(), strict=True):
         name = label(row["comparison"]) + (f" ({label(row['level'])})" if row["level"] else "")
         rows.append(
@@ -127,9 +134,9 @@ def comparisons_board(result: pd.DataFrame, heading: str) -> Board:
                 interval_text(effect.difference, effect.low, effect.high),
                 p_text(float(row["p_holm"])) if clear else "-",
                 _units(row),
-                _words(row),
+                _words(row) if some else "",
                 drawing([effect], limit),
-                str(row["note"]),
+                str(row.get("note", "")),
             )
         )
     left = len(result) - len(tested)
@@ -159,6 +166,12 @@ def _words(row: pd.Series) -> str:
 
 def claims_board(board: pd.DataFrame) -> Board:
     """Return the board of the paper's claims (`scoreboard`): a line per claim with all its tests."""
+    made = board[board["n"] > 0]
+    if not _conclusive(made).any():
+        claims = counted(board["claim"].nunique(), "claim")
+        units = f" {_units(made.loc[made['n'].astype(int).idxmax()])}" if len(made) else "out a case"
+        remark = f"With{units} none of {claims} can be decided; the estimates stand in the tables below."
+        return Board("The paper's claims on this table", [], remark)
     effects = {place: _effect(row, label(row["test"])) for place, row in board.iterrows() if row["n"] > 0}
     limit, rows = _limit(list(effects.values())), []
     for claim, tests in board.groupby("claim", sort=False):
