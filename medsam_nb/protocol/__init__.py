@@ -18,6 +18,7 @@ __getattr__, __dir__, __all__ = lazy.attach(
         "prompt_sources",
         "prompts",
         "prompts_file",
+        "prompts_placed",
         "seeds",
         "splits",
         "table",

@@ -10,7 +10,8 @@ import numpy as np
 
 from medsam_nb.errors import InputError, StudyError
 from medsam_nb.protocol.prompts import Prompt, jittered
-from medsam_nb.protocol.prompts_file import PromptLine, prompts_on, read_prompts
+from medsam_nb.protocol.prompts_file import PromptLine, read_prompts
+from medsam_nb.protocol.prompts_placed import prompts_on
 from medsam_nb.protocol.volume import Case
 from medsam_nb.provenance import project_root
 

@@ -8,8 +8,7 @@ voxel.
 
 import hashlib
 import json
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
@@ -18,10 +17,10 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from medsam_nb.errors import InputError, require_known
+from medsam_nb.errors import InputError
 from medsam_nb.files import write_atomically
 from medsam_nb.protocol.prompts import Prompt
-from medsam_nb.protocol.volume import GRID_TOLERANCE, Volume, reoriented, words_mm
+from medsam_nb.protocol.volume import Volume, reoriented
 from medsam_nb.provenance import package_versions
 
 FORMAT = "medsam-nb prompts 1"
@@ -123,7 +122,8 @@ def image_sha256(image: Volume) -> str:
 
 
 @lru_cache(maxsize=2)
-def _hashes(case: Prompted) -> tuple[str, str]:
+def hashes(case: Prompted) -> tuple[str, str]:
+    """Return the hashes of a case and of its image, as lines have them."""
     return case.sha256(), image_sha256(case.image)
 
 
@@ -146,7 +146,8 @@ def _runs(mask: np.ndarray) -> list[int]:
     return np.diff(np.concatenate([[0], edges])).tolist()
 
 
-def _from_runs(runs: Sequence[int], width: int, height: int) -> np.ndarray:
+def from_runs(runs: Sequence[int], width: int, height: int) -> np.ndarray:
+    """Return the mask of a line, bool (y, x), from the lengths of its runs, outside first."""
     inside = np.arange(len(runs)) % 2 == 1
     return np.repeat(inside, runs).reshape(height, width)
 
@@ -175,7 +176,7 @@ def lines_of(
     order : int
         Of the first line; the others follow.
     """
-    data, image = _hashes(case)
+    data, image = hashes(case)
     common = {
         "data_set": case.data_set, "case_id": case.case_id, "data_sha256": data, "image_sha256": image,
         "object": object_name, "slice_index": int(slice_index), "author": author,
@@ -248,105 +249,3 @@ def schema() -> dict[str, Any]:
 def schema_text() -> str:
     """Return the schema as it is shipped in `data_prompts.schema.json`."""
     return json.dumps(schema(), indent=1, ensure_ascii=False) + "\n"
-
-
-def prompts_on(
-    case: Prompted, lines: Iterable[PromptLine], objects: Iterable[str] | None = None
-) -> Mapping[tuple[str, int], Prompt]:
-    """Return the prompts of a case, by object and slice; lines of other cases are passed over.
-
-    Points of one slice become one prompt, with the box if there is one; of several boxes or masks on one
-    slice the last counts.
-
-    Parameters
-    ----------
-    case : Case, or an image without a truth
-    lines : iterable of PromptLine
-    objects : iterable of str, optional
-        The names there are; others are refused.
-
-    Raises
-    ------
-    InputError
-        If a prompt was given on another image, does not lie on it, or crosses its slices.
-    """
-    parts: dict[tuple[str, int], list[tuple[PromptLine, Any]]] = defaultdict(list)
-    for line in lines:
-        if (line.data_set, line.case_id) != (case.data_set, case.case_id):
-            continue
-        if objects is not None:
-            require_known(line.where, line.object, objects, what="object of the case", error=InputError)
-        index, value = _on(case, line)
-        parts[line.object, index].append((line, value))
-    return {key: _together(found) for key, found in parts.items()}
-
-
-def _together(parts: Sequence[tuple[PromptLine, Any]]) -> Prompt:
-    masks = [value for line, value in parts if line.kind == "mask"]
-    if masks and len(masks) < len(parts):
-        raise InputError(parts[0][0].where, "a mask stands beside points or a box.", "Leave out one of them.")
-    if masks:
-        return Prompt(mask=masks[-1])
-    boxes = [value for line, value in parts if line.kind == "box"]
-    points = [(value, line.label) for line, value in parts if line.kind == "point"]
-    labels = tuple(label for _, label in points)
-    return Prompt(
-        tuple(value for value, _ in points),
-        boxes[-1] if boxes else None,
-        labels=() if all(labels) else labels,
-    )
-
-
-def _whole(value: float) -> float:
-    """Return a coordinate, as an int where it is one up to rounding."""
-    return int(round(value)) if abs(value - round(value)) < WHOLE else float(value)
-
-
-def _on(case: Prompted, line: PromptLine) -> tuple[int, Any]:
-    """Return the slice of a line on this case and its point (x, y), box or mask there."""
-    data, image = _hashes(case)
-    if line.data_sha256 != data and line.image_sha256 != image:
-        raise InputError(
-            line.where,
-            f"it was given on another image than {case.data_set}/{case.case_id} is now.",
-            "Prompt this image again, or prepare it from the files it was prepared from.",
-        )
-    places = np.array(line.ras_mm)
-    moved = np.vstack([places.T, np.ones(len(places))])
-    zyx = np.linalg.solve(case.image.affine, moved)[:3].T
-    if line.data_sha256 == data:
-        x, y, *corner = line.pixels
-        pixels = {"point": [(x, y)], "box": [(x, y), tuple(corner)], "mask": MASK_PIXELS}[line.kind]
-        said = np.array([to_mm(case.image, line.slice_index, *pixel) for pixel in pixels])
-        apart = np.abs(said - places).max()
-        if apart > GRID_TOLERANCE * min(case.image.spacing_mm):
-            raise InputError(
-                line.where, f"its pixels and millimetres lie {words_mm(apart)} apart.", "Correct one of them."
-            )
-        zyx = np.array([[line.slice_index, b, a] for a, b in pixels], float)
-    if line.kind == "mask":
-        rows, columns = np.nonzero(_from_runs(line.runs, int(line.pixels[0]), int(line.pixels[1])))
-        first, right, down = zyx
-        inside = first + columns[:, None] * (right - first) + rows[:, None] * (down - first)
-        zyx = np.rint(inside) if len(inside) else zyx[:1]
-    slices = np.rint(zyx[:, 0]).astype(int)
-    if np.ptp(slices) or np.abs(zyx[:, 0] - slices).max() > WHOLE:
-        raise InputError(
-            line.where,
-            "it does not lie in one slice of this case.",
-            "Prompt the case in the plane in which it is cut, or cut it as it was when prompted.",
-        )
-    shape = np.array(case.image.array.shape)
-    if (zyx < -0.5).any() or (zyx > shape - 0.5).any():
-        size = " x ".join(map(str, shape))
-        raise InputError(line.where, f"it lies outside the image ({size}).", "Leave it out.")
-    index, at = int(slices[0]), [(_whole(x), _whole(y)) for _, y, x in zyx]
-    if line.kind == "point":
-        return index, at[0]
-    if line.kind == "box":
-        (x0, x1), (y0, y1) = sorted(x for x, _ in at), sorted(y for _, y in at)
-        return index, (x0, y0, x1, y1)
-    mask = np.zeros(shape[1:], bool)
-    if line.runs[1:]:
-        mask[zyx[:, 1].astype(int), zyx[:, 2].astype(int)] = True
-    return index, mask

@@ -20,7 +20,8 @@ from medsam_nb.models.features import one_thread
 from medsam_nb.protocol.designs import DIRECTIONS, MASK_CHOICES_3D, Design
 from medsam_nb.protocol.options import PropagationOptions
 from medsam_nb.protocol.prompts import Prompt
-from medsam_nb.protocol.prompts_file import lines_of, prompts_on, read_prompts, write_prompts
+from medsam_nb.protocol.prompts_file import lines_of, read_prompts, write_prompts
+from medsam_nb.protocol.prompts_placed import prompts_on
 from medsam_nb.workbook.explorer_replay import log_text, read_log, replay
 from medsam_nb.workbook.explorer_scene import Scene
 from medsam_nb.workbook.explorer_seen import Seen

@@ -11,12 +11,12 @@ from medsam_nb.protocol.prompts import Prompt
 from medsam_nb.protocol.prompts_file import (
     image_sha256,
     lines_of,
-    prompts_on,
     read_prompts,
     schema_text,
     slice_position_mm,
     write_prompts,
 )
+from medsam_nb.protocol.prompts_placed import prompts_on
 from medsam_nb.protocol.volume import Case, Volume, canonical, reoriented
 
 ROOT = Path(__file__).parents[2]

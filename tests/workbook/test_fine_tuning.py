@@ -1,5 +1,6 @@
 """`medsam-nb finetune`: it trains what the notebook asks for, once, and says what cannot be done."""
 
+import json
 import re
 from pathlib import Path
 
@@ -124,3 +125,30 @@ def test_a_study_without_the_notebook_is_named(project):
     path = write_study(project, "other.yaml", notebooks={"00_other": {}})
     with pytest.raises(StudyError, match="does not run 13_fine_tune"):
         train_study(Path(path))
+
+
+def test_the_notebook_runs_from_its_first_cell_to_its_section(project):
+    """In this process, on four small patients: what it plots, measures and says fits together."""
+    notebook = nbformat.read(ROOT / "notebooks" / "13_fine_tune.ipynb", as_version=4)
+    parameters, *cells = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
+    values: dict = {}
+    exec(parameters, values)
+    values |= GIVEN | {"extra_manifest": "own.yaml", "run_dir": "runs/small", "prompts": ["one_box"]}
+    for cell in cells:
+        exec(cell, values)
+    section = json.loads((project / "runs" / "small" / "sections" / "13_fine_tune.json").read_text("utf-8"))
+    assert section["in_short"].startswith(
+        "With miniature SAM 2 on sweeps, fine-tuning changed the mean IoU of 2"
+    )
+    assert set(values["result"]["comparison"]) == {
+        f"{task}: mask decoder, {many}" for task in ("2D", "3D") for many in ("1 patient", "all patients")
+    }
+    figures = project / "runs" / "small" / "figures"
+    names = (
+        "split_of_patients",
+        "learning_curves",
+        "fine_tuning_differences",
+        "forgetting",
+        "before_and_after",
+    )
+    assert all((figures / f"{name}.png").is_file() for name in names)

@@ -118,6 +118,15 @@ def test_misspelt_names_are_found_before_anything_runs(choice):
     check_meaning("masks", Given(given.values | {"masks": ["one_box/first_mask"]}, Manifest()))
 
 
+def test_a_source_of_prompts_is_known_and_fits_the_designs():
+    values = {"prompt_source": "jittered:0.1:0", "designs": {"prompt": "one_box"}}
+    check_meaning("prompt_source", Given(values, Manifest()))
+    with pytest.raises(StudyError, match="a mask cannot be jittered"):
+        check_meaning("prompt_source", Given(values | {"designs": "all"}, Manifest()))
+    with pytest.raises(StudyError, match="neither a known source nor a file"):
+        check_meaning("prompt_source", Given({"prompt_source": "jitered:0.1:0"}, Manifest()))
+
+
 def test_label_maps_from_elsewhere_stand_in_the_same_table(run):
     """The exported truth, as a model of its own, is perfect, and is compared like any other."""
     (folder,) = case_folders(run.root / "prepared", "simulated_ct")
