@@ -12,7 +12,7 @@ import jinja2
 import pandas as pd
 
 from medsam_nb.errors import WorkbookError
-from medsam_nb.figures.words import counted
+from medsam_nb.figures.words import counted, label
 from medsam_nb.files import write_study_file
 from medsam_nb.workbook.progress import words
 from medsam_nb.workbook.report import boards
@@ -65,6 +65,7 @@ class _Page:
             "paragraphs": [part for part in left.text.split("\n\n") if part.strip()],
             "figures": self._figures(left),
             "tables": self._tables(left),
+            "galleries": {label(heading): pictures for heading, pictures in left.galleries.items()},
         }
         found["lead"] = left.lead if left.lead in found["figures"] else ""
         found["boards"], found["said"] = self._boards(left)
