@@ -22,6 +22,7 @@ __getattr__, __dir__, __all__ = lazy.attach(
             "report",
             "run",
             "runner",
+            "slice_findings",
             "study",
         ),
     ],
