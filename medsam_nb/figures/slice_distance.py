@@ -26,7 +26,12 @@ MARKERS = ("o", "s", "D", "^", "v")
 
 
 def differences_by_row(
-    result: pd.DataFrame, ax: Axes, order: Sequence[str], name: str, notes: Sequence[str] = ()
+    result: pd.DataFrame,
+    ax: Axes,
+    order: Sequence[str],
+    name: str,
+    notes: Sequence[str] = (),
+    reference: float = float("nan"),
 ) -> pd.DataFrame:
     """Draw mean paired differences with corrected intervals, a row each, from top to bottom.
 
@@ -40,6 +45,8 @@ def differences_by_row(
         Of the horizontal axis.
     notes : sequence of str
         Written at the right of each row of `order`; none if empty.
+    reference : float
+        Where a dotted line stands, if anywhere.
 
     Returns
     -------
@@ -60,6 +67,8 @@ def differences_by_row(
         right = {"transform": ax.get_yaxis_transform(), "ha": "left", "va": "center", "fontsize": 6.3}
         ax.text(1.02, place, said.get(comparison, ""), **right)
     ax.axvline(0, color=GREY, lw=0.6)
+    if np.isfinite(reference):
+        ax.axvline(reference, color=GREY, lw=0.9, ls=":")
     ax.set_yticks(range(len(shown)), list(shown.index))
     ax.tick_params(axis="y", length=0)
     ax.set_ylim(len(shown) - 0.5, -0.5)

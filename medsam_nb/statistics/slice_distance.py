@@ -165,7 +165,7 @@ def costs(table: pd.DataFrame, change: str) -> pd.DataFrame:
     """
     rows = table[table["volume_change"].eq(change) & table["n_steps"].notna()].astype({"n_steps": float})
     keys = ["data_set", "case_id", "object", "mask_choice", "prompt", "frame_choice", "direction"]
-    steps = rows.groupby([*keys, "volume_repair"])["n_steps"].first().unstack("volume_repair")
+    steps = rows.groupby([*keys, "volume_repair"], dropna=False)["n_steps"].first().unstack("volume_repair")
     if UNCHANGED not in steps:
         return pd.DataFrame(columns=["volume_repair", "cost"])
     ratios = steps.div(steps[UNCHANGED], axis=0)
