@@ -10,20 +10,22 @@ from medsam_nb.errors import ManifestError, StudyError, WorkbookError, require_k
 from medsam_nb.files import parse_yaml
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, pretty_exceptions_enable=False)
+ONLY = typer.Option(metavar="NOTEBOOK", help="Run only this one, by name or number; may be repeated.")
 SET = typer.Option("--set", metavar="NAME=VALUE", help="Replace a parameter of the study.")
 
 
 @app.command()
 def run(
     study: Annotated[Path, typer.Argument(help="A study's YAML file, such as studies/demo.yaml.")],
-    set_: Annotated[list[str], SET] = [],  # noqa: B006 (typer copies it)
+    only: Annotated[list[str], ONLY] = [],  # noqa: B006 (typer copies it)
+    set_: Annotated[list[str], SET] = [],  # noqa: B006
 ) -> None:
     """Run a study's notebooks and write its report."""
     try:
         from medsam_nb.workbook.progress import say
         from medsam_nb.workbook.runner import how_it_was_stopped, run_study
 
-        outcome = run_study(study, _overrides(set_))
+        outcome = run_study(study, _overrides(set_), only)
     except KeyboardInterrupt:
         print("stopped before the first notebook; nothing has changed.", file=sys.stderr)
         raise typer.Exit(130) from None
@@ -32,6 +34,17 @@ def run(
     if outcome.report:
         say(f"report: {outcome.report}")
     raise typer.Exit(outcome.exit_code)
+
+
+@app.command()
+def report(
+    study: Annotated[Path, typer.Argument(help="A study's YAML file that has been run.")],
+    single_file: Annotated[bool, typer.Option(help="One file with all figures, to be mailed.")] = False,
+) -> None:
+    """Write a study's report again, without running anything."""
+    from medsam_nb.workbook.runner import rewrite_report
+
+    print(rewrite_report(study, single=single_file))
 
 
 @app.command()

@@ -32,7 +32,10 @@ KINDS = {
 def case_doubts(case: Case) -> dict[str, str]:
     """Return what puts a case in question, by kind (`KINDS`), in words for the case table."""
     found = {}
-    levels = int(np.count_nonzero(np.bincount(case.slices_uint8().ravel(), minlength=256)))
+    shown = np.zeros(256, bool)
+    for part in case.slices_uint8():
+        shown[part] = True
+    levels = int(shown.sum())
     if levels < FEW_LEVELS:
         found["few_levels"] = f"only {levels} of 256 grey levels are left by `{case.intensity.policy}`"
     low, high = limits(case.image.array, case.intensity)

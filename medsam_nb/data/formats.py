@@ -5,6 +5,7 @@ readers are imported when a file asks for them.
 """
 
 import gzip
+import io
 from dataclasses import replace
 from pathlib import Path
 
@@ -208,7 +209,7 @@ def as_labels(volume: Volume, item: object, threshold: float | None = None) -> V
 
 def smallest_type(array: np.ndarray) -> np.ndarray:
     """Return the array in the smallest number type NIfTI knows that holds its values exactly."""
-    if array.dtype.kind == "f" and (array != np.rint(array)).any():
+    if array.dtype.kind == "f" and any((part != np.rint(part)).any() for part in array):
         return array.astype(np.float32)
     for kind in (np.uint8, np.int16, np.uint16, np.int32):
         if np.iinfo(kind).min <= array.min() and array.max() <= np.iinfo(kind).max:
@@ -227,11 +228,10 @@ def write_nifti(path: Path, volume: Volume) -> None:
         stored = smallest_type(volume.array)
     image = nib.Nifti1Image(stored.T, volume.affine[:, REVERSED])
     image.header.set_xyzt_units("mm")
-    write_atomically(path, _gzip(image.to_bytes()))
-
-
-def _gzip(data: bytes) -> bytes:
-    return gzip.compress(data, compresslevel=6, mtime=0)  # no time stamp: equal content, equal file
+    packed = io.BytesIO()
+    with gzip.GzipFile("", "wb", 6, packed, mtime=0) as file:  # no time stamp: equal content, equal file
+        image.to_stream(file)
+    write_atomically(path, packed.getbuffer())
 
 
 def write_on_source_grid(path: Path, labels: Volume, shape: tuple[int, int, int], affine: np.ndarray) -> None:

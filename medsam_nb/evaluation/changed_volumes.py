@@ -7,9 +7,13 @@ they hold the values of `rows.evaluate_3d`.
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 
+import pandas as pd
+
+from medsam_nb.evaluation.facts import case_facts, object_masks, require_numbers
+from medsam_nb.evaluation.parts import Parts, all_rows
 from medsam_nb.evaluation.propagation import sweep
-from medsam_nb.evaluation.rows import case_facts, object_masks, require_numbers
 from medsam_nb.models.checkpoints import Model
 from medsam_nb.models.features import SliceFeatures
 from medsam_nb.protocol import metrics
@@ -35,7 +39,8 @@ def evaluate_3d_changed(
     options: PropagationOptions = PropagationOptions(),
     objects: Sequence[str] = (),
     features: SliceFeatures | None = None,
-) -> list[dict]:
+    parts: Parts | None = None,
+) -> list[dict] | pd.DataFrame:
     """Propagate prompts through a volume that is shown in another way.
 
     Parameters
@@ -46,10 +51,12 @@ def evaluate_3d_changed(
         What the model is shown in place of the case's slices.
     repair : VolumeRepair
         What is done to these slices before.
+    parts : Parts, optional
+        Where the rows of each object and frame choice are kept until the unit is whole.
 
     Returns
     -------
-    list of dict
+    list of dict, or DataFrame where there are several parts
         Rows of `table.COLUMNS`, metric "iou", for every object, design and shown slice that stands for one
         of the case and holds the object. `slice_index` and `distance_slices` are of the case as it was
         prepared; `n_slices`, `spacing_z_mm` and `neighbour_iou` of the changed volume before the repair;
@@ -67,19 +74,19 @@ def evaluate_3d_changed(
     by_frame: dict[str, list[Design]] = defaultdict(list)
     for design in designs:
         by_frame[design.frame_choice].append(design)
-    rows = []
-    for name, mask in object_masks(case, objects).items():
-        if not mask.any():
-            continue
-        for frame, sharing in by_frame.items():
-            prompted = prompted_slices(mask.sum((1, 2)), frame, options.protocol)
-            changed = shown_volume(case, name, prompted, change)
-            shown = repaired(changed, repair)
-            facts = common | {"n_slices": len(changed.slices), "spacing_z_mm": changed.step_mm}
-            where = _places(changed, case.image.spacing_mm[0])
-            found = _propagated(model, case, name, sharing, shown, seed, options, features)
-            rows += [facts | where[row["slice_index"]] | row for row in found]
-    return rows
+
+    def rows(name: str, frame: str) -> list[dict]:
+        prompted = prompted_slices(truth[name].sum((1, 2)), frame, options.protocol)
+        changed = shown_volume(case, name, prompted, change)
+        shown = repaired(changed, repair)
+        facts = common | {"n_slices": len(changed.slices), "spacing_z_mm": changed.step_mm}
+        where = _places(changed, case.image.spacing_mm[0])
+        found = _propagated(model, case, name, by_frame[frame], shown, seed, options, features)
+        return [facts | where[row["slice_index"]] | row for row in found]
+
+    truth = {name: mask for name, mask in object_masks(case, objects).items() if mask.any()}
+    pieces = [(f"{name}: {frame}", partial(rows, name, frame)) for name in truth for frame in by_frame]
+    return all_rows(pieces, parts)
 
 
 def _places(shown: ShownVolume, spacing_mm: float) -> dict[int, dict]:

@@ -4,14 +4,17 @@ A curve is the rows of one slice, or in 3D of one object, by `loop`: 0 after the
 corrections. Where it stops early, the last row says why in `ended`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from functools import partial
 
 import numpy as np
+import pandas as pd
 
 from medsam_nb.errors import StudyError, require_known
 from medsam_nb.evaluation.clicks import click_loops
 from medsam_nb.evaluation.correction_loops import Corrected, correction_loops
-from medsam_nb.evaluation.rows import case_facts, object_masks, require_numbers, slice_facts
+from medsam_nb.evaluation.facts import case_facts, object_masks, require_numbers, slice_facts
+from medsam_nb.evaluation.parts import Parts, all_rows, by_slices
 from medsam_nb.models.checkpoints import Model
 from medsam_nb.models.features import SliceFeatures
 from medsam_nb.protocol.corrections import (
@@ -37,7 +40,8 @@ def evaluate_clicks(
     mask_choice: str = "most_confident_mask",
     objects: Sequence[str] = (),
     features: SliceFeatures | None = None,
-) -> list[dict]:
+    parts: Parts | None = None,
+) -> list[dict] | pd.DataFrame:
     """Prompt every slice that holds an object, then click where the mask is wrong, again and again.
 
     Parameters
@@ -57,48 +61,47 @@ def evaluate_clicks(
         Only these of the case's objects; all if empty.
     features : SliceFeatures, optional
         Of the case's slices and this model, to share them with other tasks.
+    parts : Parts, optional
+        Where the rows of a long case are kept until it is whole; see `rows.evaluate_2d`.
 
     Returns
     -------
-    list of dict
+    list of dict, or DataFrame of a long case that is kept in parts
         Rows of `table.COLUMNS`, task "2d_clicks", metric "iou": for every object, slice and initial prompt a
         row after it and after each click. Loop 0 is the row of `rows.evaluate_2d`.
     """
     _require_names(initial_prompts, mask_choice)
     features = features or SliceFeatures(model, case.slices_uint8())
     truth = object_masks(case, objects)
-    facts = {name: slice_facts(case, name) for name in truth}
-    asked = {}
-    for name, mask in truth.items():
-        for index in facts[name]:
-            parts = prompt_seed(seed, case, name, index)
-            for mode in initial_prompts:
-                (prompt,) = prompts_2d(mask[index], mode, parts)
-                asked[name, index, mode] = index, mask[index], prompt, parts
     common = case_facts(case, model, "2d_clicks", "corrected") | {
         "metric": "iou",
         "mask_choice": mask_choice,
         "strategy": CLICKS,
         "new_information": "one_point",
     }
-    rows = []
-    for (name, index, mode), steps in click_loops(features, asked, clicks, first=mask_choice == "first_mask"):
-        for loop, step in enumerate(steps):
-            require_numbers(np.array(step.score), model, case, index)
-            rows.append(
-                common
-                | facts[name][index]
-                | {
-                    "prompt": mode,
-                    "loop": loop,
-                    "n_prompts": loop + 1,
-                    "ended": step.ended or None,
-                    "predicted_px": int(step.mask.sum()),
-                    "value": iou(truth[name][index], step.mask),
-                    "score": step.score,
-                }
-            )
-    return rows
+
+    def rows(indices: Collection[int]) -> list[dict]:
+        facts = {name: slice_facts(mask, name, indices) for name, mask in truth.items()}
+        asked = {}
+        for name, mask in truth.items():
+            for index in facts[name]:
+                parts_of = prompt_seed(seed, case, name, index)
+                for mode in initial_prompts:
+                    (prompt,) = prompts_2d(mask[index], mode, parts_of)
+                    asked[name, index, mode] = index, mask[index], prompt, parts_of
+        found = []
+        for (name, index, mode), steps in click_loops(
+            features, asked, clicks, first=mask_choice == "first_mask"
+        ):
+            for loop, step in enumerate(steps):
+                require_numbers(np.array(step.score), model, case, index)
+                scored = {"value": iou(truth[name][index], step.mask), "score": step.score}
+                said = {"prompt": mode, "loop": loop, "n_prompts": loop + 1, "ended": step.ended or None}
+                scored |= said | {"predicted_px": int(step.mask.sum())}
+                found.append(common | facts[name][index] | scored)
+        return found
+
+    return all_rows(by_slices(truth, rows), parts)
 
 
 def evaluate_loops(
@@ -115,7 +118,8 @@ def evaluate_loops(
     objects: Sequence[str] = (),
     options: PropagationOptions = PropagationOptions(),
     features: SliceFeatures | None = None,
-) -> list[dict]:
+    parts: Parts | None = None,
+) -> list[dict] | pd.DataFrame:
     """Propagate initial prompts to both sides of a volume, and correct in loops by every strategy.
 
     Parameters
@@ -136,10 +140,12 @@ def evaluate_loops(
         See `correction_loops.correction_loops`.
     options : PropagationOptions
         With the mask scope "all".
+    parts : Parts, optional
+        Where the rows of each object and initial prompt are kept until the unit is whole.
 
     Returns
     -------
-    list of dict
+    list of dict, or DataFrame where there are several parts
         Rows of `table.COLUMNS`, task "3d_loops", metric "iou": for every object, initial prompt, strategy,
         new information and loop a row per slice that holds the object. Loop 0 is that of `rows.evaluate_3d`
         under the bidirectional design, and repeated for each curve that starts from it.
@@ -157,34 +163,37 @@ def evaluate_loops(
         "mask_scope": options.mask_scope,
         "frames": options.frames,
     }
-    rows = []
-    for name, truth in object_masks(case, objects).items():
-        facts = slice_facts(case, name)
-        if not facts:
-            continue
+
+    def rows(name: str, mode: str) -> list[dict]:
+        truth = case.mask(name)
+        facts = slice_facts(truth, name)
         chosen = prompted_slices(truth.sum((1, 2)), frame_choice, options.protocol)
-        for mode in initial_prompts:
-            found = correction_loops(
-                model,
-                truth,
-                {i: prompt_3d(truth[i], mode, prompt_seed(seed, case, name, i)) for i in chosen},
-                features,
-                prompt_seed(seed, case, name, 0)[:-1],
-                strategies=strategies,
-                new_information=new_information,
-                loops=loops,
-                first=mask_choice == "first_mask",
-                options=options,
-            )
-            for one in found:
-                for index, mask in one.prediction.masks.items():
-                    score = one.prediction.scores[index]
-                    if index not in one.prompts:  # a prompt that is a mask has no score
-                        require_numbers(np.array(score), model, case, index)
-                    scored = {"value": iou(truth[index], mask), "score": score}
-                    scored |= {"prompt": mode, "predicted_px": int(mask.sum())}
-                    rows.append(common | facts[index] | _loop_facts(case, one, index) | scored)
-    return rows
+        corrected = correction_loops(
+            model,
+            truth,
+            {i: prompt_3d(truth[i], mode, prompt_seed(seed, case, name, i)) for i in chosen},
+            features,
+            prompt_seed(seed, case, name, 0)[:-1],
+            strategies=strategies,
+            new_information=new_information,
+            loops=loops,
+            first=mask_choice == "first_mask",
+            options=options,
+        )
+        found = []
+        for one in corrected:
+            for index, mask in one.prediction.masks.items():
+                score = one.prediction.scores[index]
+                if index not in one.prompts:  # a prompt that is a mask has no score
+                    require_numbers(np.array(score), model, case, index)
+                scored = {"value": iou(truth[index], mask), "score": score}
+                scored |= {"prompt": mode, "predicted_px": int(mask.sum())}
+                found.append(common | facts[index] | _loop_facts(case, one, index) | scored)
+        return found
+
+    filled = [name for name, mask in object_masks(case, objects).items() if mask.any()]
+    pieces = [(f"{name}: {mode}", partial(rows, name, mode)) for name in filled for mode in initial_prompts]
+    return all_rows(pieces, parts)
 
 
 def _loop_facts(case: Case, one: Corrected, index: int) -> dict:

@@ -172,12 +172,19 @@ class Steps:
             self._choice.score = float("nan")
         return remembered["pred_masks"], remembered
 
+    def remember(self, index: int, masks: Mapping[str, np.ndarray]) -> dict[str, dict]:
+        """Return, by object, what the package remembers of a slice that is prompted with a mask (y, x)."""
+        prompts = {name: Prompt(mask=mask) for name, mask in masks.items()}
+        asked = {name: partial(self.prompt, index, prompt) for name, prompt in prompts.items()}
+        return {name: self.per_choice({False}, ask)[False].remembered for name, ask in asked.items()}
+
     def track(self, branch: Branch, index: int, reverse: bool) -> tuple[torch.Tensor, dict]:
         """Predict a slice from a memory state; nothing reads the memory of a pass's last slice."""
         past = {"cond_frame_outputs": branch.prompted, "non_cond_frame_outputs": branch.tracked}
         is_last = index == (min(branch.slices) if reverse else max(branch.slices))
+        is_read = not is_last and self._options.window.remembered == "predictions"
         remembered, logits = self.network._run_single_frame_inference(
-            self.state, past, index, 1, False, None, None, reverse, run_mem_encoder=not is_last
+            self.state, past, index, 1, False, None, None, reverse, run_mem_encoder=is_read
         )
         return logits, remembered
 
@@ -253,7 +260,9 @@ def sweep(
         Each wanted slice of each design of each object once: prompted slices first, then slice by slice
         forward, then backward.
     """
-    tracks = plan(objects, designs, options.protocol, options.until, given)
+    content = options.window.remembered
+    alone = content == "nothing"
+    tracks = plan(objects, designs, options.protocol, options.until, given, each_alone=alone)
     if not tracks:
         return
     features = features or SliceFeatures(model, slices, frames=options.frames)
@@ -288,7 +297,11 @@ def sweep(
     for reverse in (False, True):
         branches = _roots(tracks, kept, reverse)
         for index in sorted(set().union(*(branch.slices for branch in branches)), reverse=reverse):
-            answered, grown = [], []
+            answered, grown, true = [], [], {}
+            if content == "truth":
+                names = {branch.object_name for branch in branches if index in branch.slices}
+                with steps.running(tracking=False):
+                    true = steps.remember(index, {name: objects[name][index] for name in sorted(names)})
             with steps.running(tracking=True):
                 for branch in branches:
                     if index not in branch.slices:
@@ -302,7 +315,8 @@ def sweep(
                     answers = steps.per_choice(set(choice_of.values()), step)
                     for one in dict.fromkeys(answers.values()):
                         agreeing = [design for design in branch.designs if answers[choice_of[design]] is one]
-                        grown.append(branch.after(index, one, agreeing, reach))
+                        past = replace(one, remembered=true.get(branch.object_name, one.remembered))
+                        grown.append(branch.after(index, past, agreeing, reach))
                         if index in wanted[branch.object_name]:
                             answered.append((branch.object_name, one, agreeing))
             branches = grown

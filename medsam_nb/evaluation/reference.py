@@ -113,7 +113,8 @@ def sweep(
     designs : sequence of Design
     prompt_of : callable (object_name, slice_index, kind) -> Prompt
     options : PropagationOptions
-        With the released memory window, exact attention and frames of the image predictor.
+        With the released memory window, whatever it remembers, exact attention and frames of the image
+        predictor.
     given : mapping of str to sequence of int, optional
         Prompted slices by object, in place of the designs' frame choices.
 
@@ -122,25 +123,41 @@ def sweep(
     SliceMask
         Each wanted slice of each design of each object once.
     """
-    if (options.window, options.attention, options.frames) != (MemoryWindow(), "exact", "image"):
+    content = options.window.remembered
+    known = MemoryWindow(remembered=content), "exact", "image"
+    if (options.window, options.attention, options.frames) != known:
         raise StudyError("reference", f"cannot predict with {options}.", "Only the engine can.")
     points = {"multimask_max_pt_num": 2} if options.mask_scope == "all_with_boxes" else {}
     with driven(model, **points) as decoded:
-        tracks = plan(objects, designs, options.protocol, options.until, given)
+        alone = content == "nothing"
+        tracks = plan(objects, designs, options.protocol, options.until, given, each_alone=alone)
         state = video_state(model, slices) if tracks else {}
-        found = [
-            one
-            for track in tracks
-            for one_pass in track.passes
-            for one in _one_pass(
-                model.network, state, decoded, track, one_pass, prompt_of, options.mask_scope
-            )
-        ]
+        second = video_state(model, slices) if tracks and content == "truth" else {}
+        found = []
+        for track in tracks:
+            truth = objects[track.object_name] if content == "truth" else None
+            for one_pass in track.passes:
+                predicted = _one_pass(
+                    model.network, state, decoded, track, one_pass, prompt_of, options.mask_scope
+                )
+                for index, one in predicted:
+                    found += [one] if one else []
+                    if truth is not None and index not in track.prompted:
+                        _remember(model.network, state, index, second, truth[index])
     yield from found
 
 
+def _remember(network, state: dict, index: int, second: dict, mask: np.ndarray) -> None:
+    """Put in the place of a tracked slice's memory that of the slice prompted with a mask."""
+    network.reset_state(second)
+    network.add_new_mask(second, index, 1, mask)
+    network.propagate_in_video_preflight(second)
+    remembered = second["output_dict_per_obj"][0]["cond_frame_outputs"][index]
+    state["output_dict_per_obj"][0]["non_cond_frame_outputs"][index] = remembered
+
+
 def _one_pass(network, state, decoded: Decoded, track: Track, one_pass: Pass, prompt_of, mask_scope: str):
-    """Prompt a fresh state and follow one pass with the package's own loop."""
+    """Prompt a fresh state, follow one pass with the package's own loop; yield slices, with wanted masks."""
     scores = {}
     network.reset_state(state)
     decoded.first_wins = track.design.mask_choice == "first_mask"
@@ -161,7 +178,7 @@ def _one_pass(network, state, decoded: Decoded, track: Track, one_pass: Pass, pr
         for index, _, logits in network.propagate_in_video(
             state, one_pass.first, length, reverse=one_pass.reverse
         ):
-            if index in track.wanted:
-                drawn = logits[0, 0].float().cpu().numpy()
-                score = scores.get(index, decoded.score)
-                yield SliceMask(track.object_name, (track.design,), index, drawn, score, index in scores)
+            drawn = logits[0, 0].float().cpu().numpy()
+            score = scores.get(index, decoded.score)
+            one = SliceMask(track.object_name, (track.design,), index, drawn, score, index in scores)
+            yield index, one if index in track.wanted else None

@@ -1,15 +1,20 @@
 """One model on one case: rows of the tidy table, in 2D (every slice prompted) and 3D (propagated)."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 
 import numpy as np
+import pandas as pd
 
-from medsam_nb.errors import CheckpointError, InputError, require_known
+from medsam_nb.errors import InputError, require_known
+from medsam_nb.evaluation.facts import case_facts, object_masks, require_numbers, slice_facts
 from medsam_nb.evaluation.mask_choices import chosen_masks
+from medsam_nb.evaluation.parts import Parts, all_rows, by_slices, propagated_together
 from medsam_nb.evaluation.propagation import sweep
 from medsam_nb.evaluation.single_slices import candidates
+from medsam_nb.evaluation.volumes import Volumes
 from medsam_nb.models.checkpoints import Model
 from medsam_nb.models.features import SliceFeatures
 from medsam_nb.protocol import metrics
@@ -17,62 +22,11 @@ from medsam_nb.protocol.designs import DESIGN_FACTORS, Design, prompted_slices
 from medsam_nb.protocol.metrics import iou
 from medsam_nb.protocol.options import PropagationOptions
 from medsam_nb.protocol.prompt_sources import GIVEN, PromptSource, parse_source
-from medsam_nb.protocol.prompts import Prompt, largest_components, prompt_3d, prompt_seed, prompts_2d
-from medsam_nb.protocol.tracks import SliceMask
+from medsam_nb.protocol.prompts import Prompt, prompt_3d, prompt_seed, prompts_2d
 from medsam_nb.protocol.volume import Case
 
 VOLUME_METRICS = ("none", "overlap", "all")
-
-
-def object_masks(case: Case, objects: Sequence[str]) -> dict[str, np.ndarray]:
-    """Return the masks (z, y, x) of the chosen objects, or of all where none is named."""
-    masks = {name: case.mask(name) for name in case.objects if not objects or name in objects}
-    if not masks:
-        raise InputError(
-            f"{case.data_set}/{case.case_id}",
-            f"holds none of the chosen objects {', '.join(objects)}.",
-            f"It has {', '.join(case.objects)}; change `objects` in the study.",
-        )
-    return masks
-
-
-def slice_facts(case: Case, object_name: str) -> dict[int, dict]:
-    """Return the columns that describe the object on each slice that holds it."""
-    mask = case.mask(object_name)
-    return {
-        int(index): {
-            "object": object_name,
-            "slice_index": int(index),
-            "n_components": len(largest_components(mask[index], most=mask[index].size)),
-            "truth_px": int(mask[index].sum()),
-        }
-        for index in np.flatnonzero(mask.any((1, 2)))
-    }
-
-
-def require_numbers(values: np.ndarray, model: Model, case: Case, slice_index: int) -> None:
-    """Raise CheckpointError for NaN or infinity: thresholded, they would pass for an empty mask."""
-    if not np.isfinite(values).all():
-        raise CheckpointError(
-            f"model {model.name}",
-            f"gives NaN or infinity on slice {slice_index} of {case.data_set}/{case.case_id}.",
-            "Its weights are of no use here; where they were trained in 32 bits, try `dtype: float32`.",
-        )
-
-
-def case_facts(case: Case, model: Model, task: str, protocol: str) -> dict:
-    """Return the columns that all rows of a case, a model and a task have in common."""
-    return {
-        "task": task,
-        "data_set": case.data_set,
-        "modality": case.modality,
-        "case_id": case.case_id,
-        "patient_id": case.patient_id,
-        "model": model.name,
-        "protocol": protocol,
-        "n_slices": case.labels.shape[0],
-        "spacing_z_mm": case.image.spacing_mm[0],
-    }
+Keep = Callable[[str, str, str, np.ndarray], None]  # of an object: a name, what rows say, the mask (z, y, x)
 
 
 def evaluate_2d(
@@ -85,7 +39,9 @@ def evaluate_2d(
     objects: Sequence[str] = (),
     features: SliceFeatures | None = None,
     prompt_source: str | PromptSource = "truth",
-) -> list[dict]:
+    keep: Keep | None = None,
+    parts: Parts | None = None,
+) -> list[dict] | pd.DataFrame:
     """Prompt every slice that holds an object, each object on its own, and score the masks.
 
     Parameters
@@ -103,84 +59,72 @@ def evaluate_2d(
     prompt_source : str or PromptSource
         Where prompts come from; see `prompt_sources.parse_source`. Those of a file have the prompt
         "given", whatever `prompts` says, and only slices that it prompts and that hold the object count.
+    keep : callable (object, name, name, mask), optional
+        Given the predicted mask, bool (z, y, x), of every object and "prompt/mask_choice"; it is empty where
+        nothing was prompted.
+    parts : Parts, optional
+        Where the rows of a long case are kept, `SLICES_OF_A_PART` slices at a time, until it is whole; of no
+        use with `keep`, which takes all slices.
 
     Returns
     -------
-    list of dict
+    list of dict, or DataFrame of a long case that is kept in parts
         Rows of `table.COLUMNS`, metric "iou": for every object, slice and prompt a row for each of
         `designs.MASK_CHOICES_2D`. Masks of several calls are united after the choice; the score is their
         mean.
     """
-    truth = object_masks(case, objects)
-    facts = {name: slice_facts(case, name) for name in truth}
+    truth, slices = object_masks(case, objects), case.slices_uint8()
     source = parse_source(prompt_source)
-    calls: dict[tuple, tuple[int, Prompt]] = {}
-    if source.kind == "file":
-        for (name, index), prompt in source.given(case).items():
-            if index in facts.get(name, ()):
-                calls[name, index, GIVEN, 0] = index, _without_mask(prompt, f"{source.path}, slice {index}")
-        prompts = ()
-    for name in truth:
-        for index in facts[name]:
-            for mode in prompts:
-                mask, parts = truth[name][index], prompt_seed(seed, case, name, index)
-                for number, prompt in enumerate(prompts_2d(mask, mode, parts)):
-                    prompt = source.displaced(prompt, mask, (*parts, mode, number))
-                    calls[name, index, mode, number] = index, prompt
-
-    found: dict[tuple, list[tuple[np.ndarray, np.ndarray]]] = defaultdict(list)
-    for (name, index, mode, _), masks, scores in candidates(
-        model, case.slices_uint8(), calls, features=features
-    ):
-        require_numbers(scores, model, case, index)
-        found[name, index, mode].append((masks, scores))
-
+    given = source.given(case) if source.kind == "file" else None
     common = case_facts(case, model, "2d", protocol) | {"metric": "iou", "prompt_source": source.name}
-    return [
-        common
-        | facts[name][index]
-        | {
-            "prompt": mode,
-            "mask_choice": choice,
-            "predicted_px": int(mask.sum()),
-            "value": iou(truth[name][index], mask),
-            "score": score,
-        }
-        for (name, index, mode), answers in found.items()
-        for choice, (mask, score) in chosen_masks(truth[name][index], answers).items()
-    ]
+
+    def asked(indices: Collection[int]) -> dict[tuple, tuple[int, Prompt]]:
+        """Return the prompts on slices, by object, slice, prompt and number of the call."""
+        if given is not None:
+            return {
+                (name, index, GIVEN, 0): (index, _without_mask(prompt, f"{source.path}, slice {index}"))
+                for (name, index), prompt in given.items()
+                if index in indices and name in truth and truth[name][index].any()
+            }
+        calls = {}
+        for name, whole in truth.items():
+            for index in (index for index in indices if whole[index].any()):
+                for mode in prompts:
+                    mask, parts_of = whole[index], prompt_seed(seed, case, name, index)
+                    for number, prompt in enumerate(prompts_2d(mask, mode, parts_of)):
+                        prompt = source.displaced(prompt, mask, (*parts_of, mode, number))
+                        calls[name, index, mode, number] = index, prompt
+        return calls
+
+    def rows(indices: Collection[int]) -> list[dict]:
+        facts = {name: slice_facts(mask, name, indices) for name, mask in truth.items()}
+        found: dict[tuple, list[tuple[np.ndarray, np.ndarray]]] = defaultdict(list)
+        for (name, index, mode, _), masks, scores in candidates(
+            model, slices, asked(indices), features=features
+        ):
+            require_numbers(scores, model, case, index)
+            found[name, index, mode].append((masks, scores))
+        scored = []
+        for (name, index, mode), answers in found.items():
+            for choice, (mask, score) in chosen_masks(truth[name][index], answers).items():
+                what = {"prompt": mode, "mask_choice": choice, "predicted_px": int(mask.sum())}
+                value = {"value": iou(truth[name][index], mask), "score": score}
+                scored.append(common | facts[name][index] | what | value)
+                if keep is not None:
+                    volumes.add(name, [f"{mode}/{choice}"], index, mask)
+        return scored
+
+    volumes = Volumes(case.labels.shape)
+    done = all_rows(by_slices(truth, rows), parts if keep is None else None)
+    for name, (said,), mask in volumes.distinct():
+        keep(name, said, said, mask)
+    return done
 
 
 def _without_mask(prompt: Prompt, item: str) -> Prompt:
     if prompt.mask is not None:
         raise InputError(item, "a mask is no prompt in 2D.", "Give points or a box, or evaluate in 3D.")
     return prompt
-
-
-class _Volumes:
-    """Predicted masks of a sweep, bit-packed; a mask that several designs share is kept once."""
-
-    def __init__(self, shape: tuple[int, int, int]) -> None:
-        self.shape = shape
-        self._slices: dict[tuple[str, Design], dict[int, np.ndarray]] = defaultdict(dict)
-
-    def add(self, found: SliceMask) -> None:
-        packed = np.packbits(found.mask)
-        for design in found.designs:
-            self._slices[found.object_name, design][found.slice_index] = packed
-
-    def distinct(self) -> Iterator[tuple[str, list[Design], np.ndarray]]:
-        """Yield object, the designs that agree on every slice, and their mask (z, y, x)."""
-        groups: dict[tuple, list[Design]] = defaultdict(list)
-        for (name, design), slices in self._slices.items():
-            groups[name, tuple((index, id(packed)) for index, packed in sorted(slices.items()))].append(
-                design
-            )
-        for (name, _), designs in groups.items():
-            mask = np.zeros(self.shape, bool)
-            for index, packed in self._slices[name, designs[0]].items():
-                mask[index] = np.unpackbits(packed, count=mask[index].size).reshape(mask[index].shape)
-            yield name, designs, mask
 
 
 def _distinct_when_given(designs: Sequence[Design]) -> tuple[Design, ...]:
@@ -202,8 +146,9 @@ def evaluate_3d(
     objects: Sequence[str] = (),
     features: SliceFeatures | None = None,
     prompt_source: str | PromptSource = "truth",
-    keep: Callable[[str, Design, str, np.ndarray], None] | None = None,
-) -> list[dict]:
+    keep: Keep | None = None,
+    parts: Parts | None = None,
+) -> list[dict] | pd.DataFrame:
     """Propagate prompts through the volume under every design and score the masks.
 
     Parameters
@@ -224,22 +169,27 @@ def evaluate_3d(
     prompt_source : str or PromptSource
         As for `evaluate_2d`. Prompts of a file have the prompt and the frame choice "given"; of the
         designs then only direction and mask choice count.
-    keep : callable (object, design, name, mask), optional
-        Given the predicted mask, bool (z, y, x), of every object and design; the name is what the rows say
-        of the design. Propagation then goes to the ends of the volume, as for `volume_metrics`.
+    keep : callable (object, design, said, mask), optional
+        Given the predicted mask, bool (z, y, x), of every object and design by its name; `said` is what the
+        rows say of the design. Propagation then goes to the ends of the volume, as for `volume_metrics`.
+    parts : Parts, optional
+        Where the rows of a long case are kept, object by object and frame choice by frame choice, until it
+        is whole; see `propagated_together`.
 
     Returns
     -------
-    list of dict
+    list of dict, or DataFrame of a long case that is kept in parts
         Rows of `table.COLUMNS`: metric "iou" for every object, design and slice that holds the
         object, prompted slices included, as in the study; whole-volume metrics without a slice.
         `neighbour_iou` says how alike the object's truth is on a slice and on its neighbour towards
-        the nearest prompted slice; missing on prompted slices.
+        the nearest prompted slice; missing on prompted slices. Where every slice is prompted (`options`),
+        distances are still those from the slices that the design names, so that rows can be compared; what
+        lies beyond the object is then not predicted.
     """
     require_known("volume_metrics", volume_metrics, VOLUME_METRICS, what="choice of volume metrics")
     source = parse_source(prompt_source)
     truth = object_masks(case, objects)
-    facts = {name: slice_facts(case, name) for name in truth}
+    facts = {name: slice_facts(mask, name) for name, mask in truth.items()}
     whole = volume_metrics != "none" or keep is not None
     if whole:
         options = replace(options, until="volume_end")
@@ -267,8 +217,8 @@ def evaluate_3d(
     def prompt_of(name: str, index: int, kind: str) -> Prompt:
         if given:
             return given[name, index]
-        mask, parts = truth[name][index], prompt_seed(seed, case, name, index)
-        return source.displaced(prompt_3d(mask, kind, parts), mask, (*parts, kind, 0))
+        mask, parts_of = truth[name][index], prompt_seed(seed, case, name, index)
+        return source.displaced(prompt_3d(mask, kind, parts_of), mask, (*parts_of, kind, 0))
 
     likeness = {name: metrics.adjacent_iou(mask) for name, mask in truth.items()}
 
@@ -280,41 +230,64 @@ def evaluate_3d(
         return {"distance_slices": distance, "distance_mm": millimetres, "neighbour_iou": alike}
 
     def design_facts(name: str, design: Design) -> dict:
-        prompted = ";".join(map(str, chosen[name, design.frame_choice]))
+        everywhere = options.window.remembered == "nothing" and not given
+        slices = facts[name] if everywhere else chosen[name, design.frame_choice]
+        prompted = ";".join(map(str, slices))
         factors = asdict(design) | ({"prompt": GIVEN, "frame_choice": GIVEN} if given else {})
         return common | factors | {"object": name, "prompted_slices": prompted}
 
-    rows, volumes = [], _Volumes(case.labels.shape)
-    for found in sweep(
-        model, case.slices_uint8(), truth, designs, prompt_of, options, features=features, given=slices_of
-    ):
-        name, index = found.object_name, found.slice_index
-        require_numbers(found.logits, model, case, index)
-        if whole:
-            volumes.add(found)
-        if index not in facts[name]:
-            continue
-        mask = found.mask
-        scored = {"metric": "iou", "value": iou(truth[name][index], mask), "score": found.score}
-        scored["predicted_px"] = int(mask.sum())
-        for design in found.designs:
-            where = facts[name][index] | place_facts(name, index, design)
-            rows.append(design_facts(name, design) | where | scored)
-    for name, alike, mask in volumes.distinct():
-        if keep is not None:
-            for design in alike:
-                said = design_facts(name, design)
-                keep(name, design, "/".join(said[factor] for factor in DESIGN_FACTORS), mask)
-        if volume_metrics == "none":
-            continue
+    slices = case.slices_uint8()
+    features = features or SliceFeatures(model, slices, frames=options.frames)
+
+    def slice_rows(names: Sequence[str], some: Sequence[Design], volumes: Volumes) -> Iterator[dict]:
+        tracked = {name: truth[name] for name in names}
+        for found in sweep(
+            model, slices, tracked, some, prompt_of, options, features=features, given=slices_of
+        ):
+            name, index = found.object_name, found.slice_index
+            require_numbers(found.logits, model, case, index)
+            if whole:
+                volumes.add(name, found.designs, index, found.mask)
+            if index not in facts[name]:
+                continue
+            mask = found.mask
+            scored = {"metric": "iou", "value": iou(truth[name][index], mask), "score": found.score}
+            scored["predicted_px"] = int(mask.sum())
+            for design in found.designs:
+                where = facts[name][index] | place_facts(name, index, design)
+                yield design_facts(name, design) | where | scored
+
+    def volume_rows(name: str, alike: Sequence[Design], mask: np.ndarray) -> Iterator[dict]:
         size = {"truth_px": int(truth[name].sum())}
-        spacing = case.image.spacing_mm
-        measured = [(metrics.volume_overlap(truth[name], mask, spacing), None)]
-        if volume_metrics == "all":
-            surfaces = metrics.surface_distances(truth[name], mask, spacing)
-            measured.append((surfaces, metrics.surface_backend()))
-        for values, backend in measured:
-            for metric, value in values.items():
-                scored = {"metric": metric, "value": value, "backend": backend}
-                rows.extend(design_facts(name, design) | size | scored for design in alike)
-    return rows
+        for metric, value, backend in _measured(truth[name], mask, case.image.spacing_mm, volume_metrics):
+            scored = {"metric": metric, "value": value, "backend": backend}
+            yield from (design_facts(name, design) | size | scored for design in alike)
+
+    def rows(names: Sequence[str], some: Sequence[Design]) -> list[dict]:
+        volumes = Volumes(case.labels.shape)
+        found = list(slice_rows(names, some, volumes))
+        for name, alike, mask in volumes.distinct():
+            for design in alike if keep is not None else ():
+                said = design_facts(name, design)
+                keep(name, design.name, "/".join(said[factor] for factor in DESIGN_FACTORS), mask)
+            found += volume_rows(name, alike, mask)
+        return found
+
+    reach = {name: len(mask) if whole else len(facts[name]) for name, mask in truth.items()}
+    pieces = [
+        (f"{'; '.join(names)}: {'; '.join(design.name for design in some)}", partial(rows, names, some))
+        for names, some in propagated_together(reach, designs)
+    ]
+    return all_rows(pieces, parts)
+
+
+def _measured(
+    truth: np.ndarray, mask: np.ndarray, spacing_mm: tuple[float, float, float], which: str
+) -> Iterator[tuple[str, float, str | None]]:
+    """Yield name, value and backend of the metrics of a volume."""
+    if which == "none":
+        return
+    yield from ((*pair, None) for pair in metrics.volume_overlap(truth, mask, spacing_mm).items())
+    if which == "all":
+        backend = metrics.surface_backend()
+        yield from ((*pair, backend) for pair in metrics.surface_distances(truth, mask, spacing_mm).items())

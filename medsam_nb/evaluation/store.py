@@ -88,7 +88,7 @@ class Store:
             with suppress(OSError):
                 path.unlink(missing_ok=True)
 
-    def write(self, key: RunKey, rows: list[Mapping], provenance: Mapping) -> None:
+    def write(self, key: RunKey, rows: list[Mapping] | pd.DataFrame, provenance: Mapping) -> None:
         """Store the rows of a finished unit; the record goes first, so rows never lack one."""
         table = as_table(rows).assign(run_key=key.digest).astype({"run_key": "string"})
         data = sort_table(table).to_parquet(index=False)

@@ -8,14 +8,17 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from medsam_nb.data.prepare import load_case
 from medsam_nb.errors import CheckpointError, InputError
 from medsam_nb.evaluation.changed_volumes import evaluate_3d_changed
 from medsam_nb.evaluation.correction_rows import evaluate_clicks, evaluate_loops
 from medsam_nb.evaluation.masks import MaskStore
+from medsam_nb.evaluation.parts import Parts
 from medsam_nb.evaluation.rows import evaluate_2d, evaluate_3d
 from medsam_nb.files import read_json
+from medsam_nb.manifest.fine_tuned import require_unseen
 from medsam_nb.manifest.rows import Checkpoint
 from medsam_nb.models.checkpoints import (
     Model,
@@ -111,9 +114,9 @@ def plan_units(
     and find them there: 3D after 2D, or other designs later, encode nothing again. Results are bit for
     bit the same, so neither is a part of the key. On a GPU an encode is taken to be as fast as a read.
 
-    With `masks`, a folder and names of designs, units of 3D also keep the masks of these designs there
-    (`masks.MaskStore`, by run key, object and design). Their names are a part of the key, so that a unit
-    that is stored has its masks.
+    With `masks`, a folder and names of designs (in 2D "prompt/mask_choice"), units also keep the masks of
+    these there (`masks.MaskStore`, by run key, object and design). The names are a part of the key, so that
+    a unit that is stored has its masks.
 
     Raises
     ------
@@ -121,24 +124,25 @@ def plan_units(
         If the weights of a model are missing, not what the manifest says, or of no use.
     InputError
         If the record of a case is damaged.
+    StudyError
+        If a model was fine-tuned on a patient of these cases.
     """
     place = choose_device(device)
     if "prompt_source" in parameters:  # what a file holds belongs to the key, not where it lies
         parameters["prompt_source"] = parse_source(parameters["prompt_source"])
-    kept_designs = tuple(masks[1]) if masks is not None and task == "3d" else ()
+    kept_designs = tuple(masks[1]) if masks is not None and task in ("2d", "3d") else ()
     units = []
     keeps = features is not None and features[1] > 0 and place.type == "cpu"
     kept = (features[0], int(features[1] * 1e9)) if keeps else None
+    cases = [(folder, case_names(folder)) for folder in case_folders]
     for checkpoint in checkpoints:
+        identities = ("data_set", "case_id", "patient_id", "data_sha256")
+        require_unseen(checkpoint, [tuple(case[name] for name in identities) for _, case in cases])
         weights_sha256 = usable_sha256(checkpoint, weights_dir)
-        for folder in case_folders:
-            case = _case_names(folder)
+        for folder, case in cases:
             key = RunKey(
                 task=task,
-                data_set=case["data_set"],
-                case_id=case["case_id"],
-                patient_id=case["patient_id"],
-                data_sha256=case["data_sha256"],
+                **case,
                 model=checkpoint.name,
                 checkpoint_sha256=weights_sha256,
                 network=as_json(checkpoint.model_dump(include={"family", "config", "image_size"})),
@@ -159,8 +163,8 @@ def plan_units(
     return units
 
 
-def _case_names(folder: Path) -> dict[str, str]:
-    """Return the names and the hash of a prepared case."""
+def case_names(folder: Path) -> dict[str, str]:
+    """Return data_set, case_id, data_sha256 and patient_id of a prepared case, as its record says."""
     record = read_json(folder / "case.json")
     names = {field: record.get(field) for field in ("data_set", "case_id", "data_sha256")}
     names["patient_id"] = record.get("patient_id", names["case_id"])
@@ -212,11 +216,14 @@ def _inputs(unit: Unit) -> tuple[Case, Model]:
     return case, model
 
 
-def run_unit(unit: Unit) -> tuple[list[dict], dict]:
-    """Compute one unit; return its rows and its provenance."""
+def run_unit(unit: Unit, parts: Parts | None = None) -> tuple[list[dict] | pd.DataFrame, dict]:
+    """Compute one unit; return its rows and its provenance.
+
+    With `parts` what a long unit has finished is kept there, and what is there is not computed again.
+    """
     started = datetime.now(UTC)
     case, model = _inputs(unit)
-    arguments = dict(unit.parameters) | {"seed": unit.key.seed}
+    arguments = dict(unit.parameters) | {"seed": unit.key.seed, "parts": parts}
     with one_thread():
         if unit.features is not None:
             place, limit = unit.features
@@ -227,20 +234,28 @@ def run_unit(unit: Unit) -> tuple[list[dict], dict]:
         if unit.masks is not None:
             store, wanted = MaskStore(unit.masks[0]), unit.masks[1]
 
-            def keep(name: str, design: Design, said: str, mask: np.ndarray) -> None:
-                if design.name in wanted:
+            def keep(name: str, design: str, said: str, mask: np.ndarray) -> None:
+                if design in wanted or said in wanted:
                     store.write(mask, run_key=unit.key.digest, object=name, design=said)
 
             arguments["keep"] = keep
         rows = TASKS[unit.task](model, case, **arguments)
-    provenance = {
+    facts = run_facts(started)
+    if parts is not None and parts.found:  # what a run before this one has done
+        facts |= {"seconds": round(facts["seconds"] + parts.seconds_before, 2), "parts_found": parts.found}
+    return rows, facts | {
+        "device_name": device_name(model.device),
+        "hole_filling": has_cuda_extension(),
+        "weights_verified": is_verified(unit.checkpoint),
+    }
+
+
+def run_facts(started: datetime) -> dict[str, object]:
+    """Return what is recorded of a unit's computation, whatever it computed."""
+    return {
         "git_commit": git_commit(),
         "python": sys.version.split()[0],
         "started": started.isoformat(timespec="seconds"),
         "seconds": round((datetime.now(UTC) - started).total_seconds(), 2),
-        "device_name": device_name(model.device),
         "peak_memory_mb": peak_memory_mb(),
-        "hole_filling": has_cuda_extension(),
-        "weights_verified": is_verified(unit.checkpoint),
     }
-    return rows, provenance

@@ -7,9 +7,11 @@ import json
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
+from hashlib import sha256
+from pathlib import Path
 
 import pandas as pd
 from tqdm import tqdm
@@ -17,6 +19,9 @@ from tqdm import tqdm
 from medsam_nb.data.cluster import LOCAL, run_on_cluster
 from medsam_nb.data.workers import ProcessKilled, run_each
 from medsam_nb.errors import StudyError, WorkbookError, printable
+from medsam_nb.evaluation.label_map_units import LabelMapUnit, plan_label_map_units, run_label_map_unit
+from medsam_nb.evaluation.lost_devices import ending_with_the_device
+from medsam_nb.evaluation.parts import PARTS, Parts, Unwritable, unwritable, watched
 from medsam_nb.evaluation.store import Store
 from medsam_nb.evaluation.unit import Unit, loaded_model, plan_units, run_unit
 from medsam_nb.files import read_json, unfinished
@@ -24,12 +29,16 @@ from medsam_nb.protocol.table import RunKey
 from medsam_nb.provenance import COMPUTING_PACKAGES, git_commit, package_versions
 
 __all__ = [
+    "PARTS",
+    "LabelMapUnit",
     "Unit",
+    "compute",
     "counts",
     "finished",
     "loaded_model",
     "longest_first",
     "missing_units",
+    "plan_label_map_units",
     "plan_units",
     "provenance",
     "reason",
@@ -42,7 +51,12 @@ __all__ = [
 
 
 def run_units(
-    units: Sequence[Unit], store: Store, *, workers: int = 2, label: str = "", cluster: str = LOCAL
+    units: Sequence[Unit | LabelMapUnit],
+    store: Store,
+    *,
+    workers: int = 2,
+    label: str = "",
+    cluster: str = LOCAL,
 ) -> pd.DataFrame:
     """Compute the units that the store lacks; keep going when one fails.
 
@@ -50,7 +64,7 @@ def run_units(
 
     Parameters
     ----------
-    units : sequence of Unit
+    units : sequence of Unit or LabelMapUnit
     store : Store
     workers : int
         Processes; 0 computes here. Each computes with one thread, so that their number changes no bit.
@@ -76,10 +90,21 @@ def run_units(
     if missing:
         require_writable(store)
     bar = tqdm(total=len(units), initial=len(units) - len(missing), desc=label, unit="case", file=sys.stdout)
-    with bar, closing(_results(missing, workers, cluster)) as results:
+    under_way = {unit.key.digest for unit in missing}
+
+    def show(in_parts: float) -> None:
+        bar.n = round(len(units) - len(under_way) + in_parts, 2)
+        bar.refresh()
+
+    with (
+        bar,
+        watched(store.folder / PARTS, under_way, show),
+        _results(missing, store, workers, cluster) as results,
+    ):
         for unit, result in results:
             status[unit.key] = stored_result(unit, result, store)
-            bar.update()
+            under_way.discard(unit.key.digest)
+            show(0)
     return pd.DataFrame(
         [
             {
@@ -132,30 +157,34 @@ def require_writable(store: Store) -> None:
         store.folder.mkdir(parents=True, exist_ok=True)
         trial.write_bytes(b"rows")
     except OSError as error:
-        raise _cannot_be_written(store, error) from error
+        raise unwritable(store.folder, error) from error
     finally:
         with suppress(OSError):
             trial.unlink(missing_ok=True)
 
 
-def _cannot_be_written(store: Store, error: OSError) -> StudyError:
-    return StudyError(
-        error.filename2 or store.folder,
-        f"results cannot be written ({error.strerror or error}).",
-        "Free space or choose another folder, and start again: what is stored is kept, the rest is computed.",
-    )
+def compute(unit: Unit | LabelMapUnit, folder: Path) -> tuple[list[dict] | pd.DataFrame, dict]:
+    """Compute a unit, of either kind, for the store of a folder; return its rows and its provenance.
+
+    It goes on from the parts that are there of it; they stay until `stored_result` has stored the whole.
+    """
+    if isinstance(unit, LabelMapUnit):
+        return run_label_map_unit(unit)
+    return run_unit(unit, Parts(folder / PARTS, unit.key.digest))
 
 
-def _results(units: Sequence[Unit], workers: int, cluster: str) -> Iterator[tuple[Unit, Callable[[], tuple]]]:
-    """Yield each unit with a call that returns what `run_unit` did, or raises what it raised."""
+@contextmanager
+def _results(
+    units: Sequence[Unit], store: Store, workers: int, cluster: str
+) -> Iterator[Iterator[tuple[Unit, Callable[[], tuple]]]]:
+    """Give an iterator over units, each with a call that returns or raises what `compute` did."""
+    work = partial(compute, folder=store.folder)
     if cluster == LOCAL and workers == 0:
-        for unit in units:
-            yield unit, partial(run_unit, unit)
+        yield ((unit, partial(work, unit)) for unit in units)
         return
     running = partial(run_on_cluster, cluster=cluster) if cluster != LOCAL else run_each
-    with closing(running(run_unit, units, workers)) as finished:
-        for unit, future in finished:
-            yield unit, future.result
+    with closing(running(partial(ending_with_the_device, work), units, workers)) as finished:
+        yield ((unit, future.result) for unit, future in finished)
 
 
 def stored_result(unit: Unit, result: Callable[[], tuple], store: Store) -> tuple[str, str]:
@@ -168,14 +197,17 @@ def stored_result(unit: Unit, result: Callable[[], tuple], store: Store) -> tupl
     """
     try:
         rows, provenance = result()
+    except Unwritable:
+        raise
     except Exception as error:  # a case must not stop a study, whatever went wrong with it
         return "failed", reason(unit, error)
     try:
         store.write(unit.key, rows, provenance)
     except OSError as error:
-        raise _cannot_be_written(store, error) from error
+        raise unwritable(store.folder, error) from error
     except Exception as error:
         return "failed", printable(f"its rows have no form to be stored in: {type(error).__name__}: {error}")
+    Parts(store.folder / PARTS, unit.key.digest).remove()
     return "computed", ""
 
 
@@ -223,8 +255,9 @@ def provenance(
     of `run_units` the units that failed are counted and listed.
     """
     records = store.records(list(keys))
+    networks = [record for record in records if record["key"]["network"]]
     unique = {
-        field: sorted({str(record["key"][field]) for record in records})
+        field: sorted({str(record["key"][field]) for record in networks or records})
         for field in ("device", "dtype", "seed", "code_sha256")
     }
     unverified = {
@@ -238,12 +271,22 @@ def provenance(
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "parameters": dict(parameters),
         "data": {f"{k.data_set}/{k.case_id}": k.data_sha256 for k in keys},
-        "checkpoints": {k.model: k.checkpoint_sha256 for k in keys},
+        "checkpoints": {k.model: k.checkpoint_sha256 for k in keys if k.network},
+        "label_maps": _hashes_of_label_maps(keys),
         "unverified_weights": sorted(unverified),
-        "hole_filling": sorted({record["provenance"]["hole_filling"] for record in records}),
+        "hole_filling": sorted({record["provenance"]["hole_filling"] for record in networks}),
         "seconds": round(sum(record["provenance"]["seconds"] for record in records), 1),
         "packages": package_versions(
             sorted({*COMPUTING_PACKAGES, "pandas", "scipy", "statsmodels", "papermill"})
         ),
         **unique,
     }
+
+
+def _hashes_of_label_maps(keys: Sequence[RunKey]) -> dict[str, str]:
+    """Return one hash of all label maps of each source."""
+    digests: dict[str, list[str]] = {}
+    for key in keys:
+        if not key.network:
+            digests.setdefault(key.model, []).append(key.checkpoint_sha256)
+    return {name: sha256("".join(sorted(each)).encode()).hexdigest() for name, each in digests.items()}

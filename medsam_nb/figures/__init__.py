@@ -5,12 +5,14 @@ import lazy_loader as lazy
 __getattr__, __dir__, __all__ = lazy.attach(
     __name__,
     submodules=[
+        "choices",
         "claims",
         "corrections",
         "designs",
         "distance",
         "memory",
         "models",
+        "order",
         "prompts",
         "robustness",
         "slice_distance",

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from medsam_nb.figures.style import PROMPT_COLOURS, iou_axis, legend, mark, nothing
+from medsam_nb.figures.style import PROMPT_COLOURS, band, iou_axis, legend, mark, nothing
 from medsam_nb.figures.words import label
 from medsam_nb.protocol.corrections import FRESH, RESTARTED, RUNNING
 from medsam_nb.statistics import effort
@@ -122,8 +122,7 @@ def iou_by_effort(table: pd.DataFrame, ax: Axes, seconds: Mapping[str, float]) -
 
 def _curve(ax: Axes, curve: pd.DataFrame, x: str, colour: str, dash: str = "-") -> None:
     ax.plot(curve[x], curve["mean"], dash, marker="o", ms=2.5, color=colour)
-    low, high = (curve[name].astype(float) for name in ("ci_low", "ci_high"))
-    ax.fill_between(curve[x].astype(float), low, high, color=colour, alpha=0.12, lw=0)
+    band(ax, curve[x], curve, colour)
 
 
 def _handles(rows: pd.DataFrame) -> list[Line2D]:

@@ -8,11 +8,14 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
+from medsam_nb.figures.choices import Colours
+from medsam_nb.figures.order import data_sets_in_order
 from medsam_nb.figures.style import (
     DIRECTION_COLOURS,
     GREY,
     OTHER_COLOURS,
     PROMPT_COLOURS,
+    band,
     iou_axis,
     legend,
     nothing,
@@ -93,13 +96,15 @@ def _by_distance(cases: pd.DataFrame, ax: Axes, by: str, fewest_cases: int) -> p
     drawn = summarise(cases, [by, "distance_slices"]).sort_values([by, "distance_slices"])
     most = int(drawn["n_cases"].max())
     drawn = drawn[drawn["n_cases"] >= min(fewest_cases or max(2, most / 4), most)]
-    colours = {"direction": DIRECTION_COLOURS, "prompt": PROMPT_COLOURS}.get(by, {})
-    for number, (name, line) in enumerate(drawn.groupby(by, sort=True)):
+    colours = {"direction": DIRECTION_COLOURS, "prompt": PROMPT_COLOURS}.get(by, Colours())
+    names = data_sets_in_order(cases) if by == "data_set" else sorted(drawn[by].unique())
+    for number, name in enumerate(name for name in names if name in set(drawn[by])):
+        line = drawn[drawn[by] == name]
         colour = colours.get(name, OTHER_COLOURS[number % len(OTHER_COLOURS)])
         x = line["distance_slices"]
         dash = "--" if name == "front_to_end" else "-"
         ax.plot(x, line["mean"], dash, color=colour, label=label(name), marker="o" if len(x) == 1 else "")
-        ax.fill_between(x, line["ci_low"], line["ci_high"], color=colour, alpha=0.18, lw=0)
+        band(ax, x, line, colour)
     ax.axvline(0, color=GREY, lw=0.5, ls=":")
     ax.set_xlabel("slices from the nearest prompted slice")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -8,14 +8,22 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
-from medsam_nb.figures.style import GREY, iou_axis, nothing, point
+from medsam_nb.figures.style import GREY, iou_axis, legend, nothing, point
 from medsam_nb.figures.words import counted, metric_label
+from medsam_nb.protocol.options import MemoryWindow
 from medsam_nb.statistics.change_point import ChangePoint
 from medsam_nb.statistics.paired import summarise
 from medsam_nb.statistics.pooling import case_means
 
 SAME, OTHER = "#7a7a7a", "#0072B2"  # not shown to differ from the released memory, and shown
+READ = {  # what a tracked slice reads of another: marker, colour, size, words
+    "pointer": ("s", "#bbbbbb", 2.2, "object pointer"),
+    "memory": ("s", "#0072B2", 5.0, "predicted mask in memory"),
+    "true mask": ("s", "#009E73", 5.0, "true mask in memory"),
+    "prompt": ("D", "#E69F00", 4.5, "prompt"),
+}
 
 
 def iou_by_memory(table: pd.DataFrame, ax: Axes, order: Sequence[str], metric: str = "iou") -> pd.DataFrame:
@@ -120,3 +128,52 @@ def broken_line(means: pd.DataFrame, found: ChangePoint, ax: Axes, metric: str =
     ax.set_xlabel("slices from the nearest prompted slice")
     iou_axis(ax, f"mean {metric_label(metric)}", "y")
     return drawn
+
+
+def window_scheme(windows: Sequence[MemoryWindow], ax: Axes, tracked: int = 20) -> pd.DataFrame:
+    """Draw what a tracked slice reads under every window, a row each: memories, pointers, prompts.
+
+    Parameters
+    ----------
+    windows : sequence of MemoryWindow
+    ax : Axes
+    tracked : int
+        The slice that is tracked; slice 0 is prompted, and the object was tracked from there.
+
+    Returns
+    -------
+    DataFrame
+        What is drawn: `memory`, `slice_index`, `read` ("prompt", "memory", "true mask", "pointer").
+    """
+    drawn = [
+        {"memory": window.name, "slice_index": index, "read": kind}
+        for window in windows
+        for index, kind in _read(window, tracked)
+    ]
+    drawn = pd.DataFrame(drawn, columns=["memory", "slice_index", "read"])
+    places = {window.name: place for place, window in enumerate(windows)}
+    for kind, (marker, colour, size, text) in READ.items():
+        rows = drawn[drawn["read"] == kind]
+        y = rows["memory"].map(places)
+        ax.plot(rows["slice_index"], y, marker, color=colour, ms=size, mew=0, ls="", label=text)
+    ax.plot([tracked] * len(windows), list(places.values()), "|", color="black", ms=7, label="tracked slice")
+    ax.set_yticks(range(len(windows)), list(places))
+    ax.set_ylim(len(windows) - 0.5, -0.5)
+    ax.tick_params(axis="y", length=0)
+    ax.set_xlabel(f"slice (slice 0 is prompted, slice {tracked} is tracked)")
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.grid(axis="x")
+    legend(ax, ax.get_legend_handles_labels()[0], columns=5)
+    return drawn
+
+
+def _read(window: MemoryWindow, tracked: int) -> list[tuple[int, str]]:
+    """Return the slices that a tracked slice reads, and what of them; of the package's own rule."""
+    if window.remembered == "nothing":
+        return [(tracked, "prompt")]
+    kind = "true mask" if window.remembered == "truth" else "memory"
+    last_multiple = (tracked - 2) // window.stride * window.stride
+    further = [last_multiple - step * window.stride for step in range(window.memories - 2)]
+    memories = [] if window.memories == 1 else [tracked - 1, *further]
+    pointers = range(tracked - 1, max(tracked - window.pointers, 0), -1)
+    return [(0, "prompt"), *((at, "pointer") for at in pointers), *((at, kind) for at in memories if at > 0)]

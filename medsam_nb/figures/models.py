@@ -10,7 +10,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from medsam_nb.figures.style import GREY, PROMPT_COLOURS, iou_axis, legend, mark, nothing
+from medsam_nb.figures.order import data_sets_in_order
+from medsam_nb.figures.style import GREY, PROMPT_COLOURS, iou_axis, legend, mark, model_colour, nothing
 from medsam_nb.figures.words import label, p_text
 from medsam_nb.protocol.prompts import PROMPTS_2D
 from medsam_nb.statistics.claims import MARGIN
@@ -95,7 +96,9 @@ def sam2_minus_sam(
         return nothing(ax, f"no 2D rows of both {label(sam2)} and {label(sam)}")
     test = Comparison("figure", {}, {}, test="equivalence", margin=margin)
     noun = unit_noun(rows)
-    groups = [*rows.groupby(["data_set", "object"], dropna=False), (("", f"all {noun}s"), rows)]
+    places = {name: place for place, name in enumerate(data_sets_in_order(rows))}
+    groups = sorted(rows.groupby(["data_set", "object"], dropna=False), key=lambda g: places[g[0][0]])
+    groups = [*groups, (("", f"all {noun}s"), rows)]
     found, dots = [], []
     for (data_set, name), group in groups:
         pairs = _pairs(group, sam2, sam)
@@ -122,7 +125,7 @@ def sam2_minus_sam(
     ax.axvline(0, color=GREY, lw=0.6)
     ax.axhline(last - 0.5, color=GREY, lw=0.4)
     for y, (row, cases) in enumerate(zip(drawn.itertuples(), dots, strict=True)):
-        colour = "black" if y == last else "#0072B2"
+        colour = "black" if y == last else model_colour(sam2, 1)
         ax.plot(cases, [y] * len(cases), "|", color=GREY, ms=3.5, mew=0.5, zorder=1)
         ax.plot([row.ci_low, row.ci_high], [y, y], color=colour, lw=1.0)
         ax.plot(row.difference, y, "D" if y == last else "o", color=colour, ms=3.2)

@@ -8,7 +8,8 @@ from collections.abc import Iterable, Sequence
 import pandas as pd
 from matplotlib.axes import Axes
 
-from medsam_nb.figures.style import PROMPT_COLOURS, iou_axis, legend, mark, nothing, point
+from medsam_nb.figures.order import data_sets_in_order, groups_of, in_order
+from medsam_nb.figures.style import GREY, PROMPT_COLOURS, iou_axis, legend, mark, nothing, point
 from medsam_nb.figures.words import label, metric_label
 from medsam_nb.protocol.prompts import PROMPTS_2D
 from medsam_nb.statistics.paired import summarise
@@ -30,7 +31,8 @@ def iou_by_prompt_2d(
         return nothing(ax, f"no 2D rows with mask choice {label(mask_choice)}")
     drawn = summarise(case_means(rows, ["prompt"], metric), ["data_set", "prompt"])
     modes = [mode for mode in PROMPTS_2D if mode in set(drawn["prompt"])]
-    names = sorted(drawn["data_set"].unique())
+    names = data_sets_in_order(rows)
+    groups = groups_of(rows, names)
     for place, name in enumerate(names):
         for number, mode in enumerate(modes):
             cell = drawn[(drawn["data_set"] == name) & (drawn["prompt"] == mode)]
@@ -38,7 +40,8 @@ def iou_by_prompt_2d(
             for _, row in cell.iterrows():
                 point(ax, row, place + offset, PROMPT_COLOURS[mode])
         if place:
-            ax.axhline(place - 0.5, color="#dddddd", lw=0.4)
+            new = groups[place] != groups[place - 1]  # another modality begins
+            ax.axhline(place - 0.5, color=GREY if new else "#dddddd", lw=0.5 if new else 0.4)
     counts = drawn.groupby("data_set")["n_cases"].max()
     ax.set_yticks(range(len(names)), [f"{label(name, 26)} ({counts[name]})" for name in names])
     ax.set_ylim(len(names) - 0.5, -0.5)
@@ -53,7 +56,7 @@ def iou_by_prompt_2d_of_models(
 ) -> pd.DataFrame:
     """Draw `iou_by_prompt_2d` for several models, each on its axes; return what is drawn with `model`."""
     drawn = []
-    for name, ax in zip(models, axes, strict=True):
+    for name, ax in zip(in_order(models), axes, strict=True):
         drawn.append(iou_by_prompt_2d(table[table["model"] == name], ax).assign(model=name))
         ax.set_title(label(name))
     return pd.concat(drawn, ignore_index=True)

@@ -3,7 +3,7 @@
 import pandas as pd
 from matplotlib.axes import Axes
 
-from medsam_nb.figures.style import PROMPT_COLOURS, iou_axis, legend, mark, nothing
+from medsam_nb.figures.style import PROMPT_COLOURS, band, iou_axis, legend, mark, nothing
 from medsam_nb.figures.words import label
 from medsam_nb.statistics.paired import summarise
 from medsam_nb.statistics.pooling import case_means
@@ -50,9 +50,7 @@ def iou_by_share(table: pd.DataFrame, ax: Axes, mask_choice: str = "first_mask")
     for prompt, curve in drawn.groupby("prompt", sort=False):
         colour = PROMPT_COLOURS[prompt]
         ax.plot(curve["share"] * 100, curve["mean"], marker="o", ms=3, color=colour)
-        ax.fill_between(
-            curve["share"] * 100, curve["ci_low"], curve["ci_high"], color=colour, alpha=0.15, lw=0
-        )
+        band(ax, curve["share"] * 100, curve, colour)
     ax.set_xlabel("displacement, % of side or radius")
     iou_axis(ax, "mean IoU", "y")
     legend(ax, [mark(PROMPT_COLOURS[prompt], label(prompt)) for prompt in drawn["prompt"].unique()])

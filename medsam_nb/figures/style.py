@@ -5,6 +5,7 @@ front to end, filled for the first mask and open for the most confident one. Poi
 (slices first averaged within their case, data sets with equal weight); bars and bands are 95 % intervals.
 """
 
+import re
 from contextlib import AbstractContextManager
 from io import BytesIO
 from pathlib import Path
@@ -17,38 +18,45 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedFormatter, FixedLocator
 
+from medsam_nb.figures.choices import Colours, chosen
 from medsam_nb.figures.words import as_csv
 from medsam_nb.files import write_study_file
 
 COLUMN_MM = 88  # one and two columns of most journals
 PAGE_MM = 180
 # Okabe and Ito's palette: told apart with every common colour vision, and in print.
-PROMPT_COLOURS = {
-    "one_point": "#E69F00",
-    "point_per_component": "#CC79A7",
-    "one_box": "#0072B2",
-    "box_per_component": "#56B4E9",
-    "mask": "#009E73",
-}
-DIRECTION_COLOURS = {"bidirectional": "#0072B2", "front_to_end": "#D55E00"}
+PROMPT_COLOURS = Colours(
+    {
+        "one_point": "#E69F00",
+        "point_per_component": "#CC79A7",
+        "one_box": "#0072B2",
+        "box_per_component": "#56B4E9",
+        "mask": "#009E73",
+    }
+)
+DIRECTION_COLOURS = Colours({"bidirectional": "#0072B2", "front_to_end": "#D55E00"})
 DIRECTION_MARKERS = {"bidirectional": "o", "front_to_end": "s"}
 OTHER_COLOURS = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 GREY = "#7a7a7a"
+FEWEST = 5  # patients from which on an interval is drawn
 
 
 def style() -> AbstractContextManager:
     """Return the context in which figures are made: fonts, sizes, lines, embedded TrueType fonts."""
+    choices = chosen()
+    size = choices.font_size
     return mpl.rc_context(
         {
-            "font.family": "DejaVu Sans",  # comes with matplotlib, so figures are alike everywhere
-            "font.size": 7,
-            "axes.labelsize": 7,
-            "axes.titlesize": 7,
-            "xtick.labelsize": 6.5,
-            "ytick.labelsize": 6.5,
-            "legend.fontsize": 6.3,
-            "legend.title_fontsize": 6.3,
+            "font.family": [choices.font, "DejaVu Sans"],
+            "font.size": size,
+            "axes.labelsize": size,
+            "axes.titlesize": size,
+            "xtick.labelsize": size - 0.5,
+            "ytick.labelsize": size - 0.5,
+            "legend.fontsize": size - 0.7,
+            "legend.title_fontsize": size - 0.7,
             "legend.frameon": False,
             "legend.handletextpad": 0.4,
             "legend.columnspacing": 1.0,
@@ -76,7 +84,12 @@ def style() -> AbstractContextManager:
 def canvas(
     width_mm: float = COLUMN_MM, height_mm: float = 62, rows: int = 1, columns: int = 1, **options
 ) -> tuple[Figure, Axes | np.ndarray]:
-    """Return a figure of the given printed size and its axes, laid out so that nothing is cut."""
+    """Return a figure of the given printed size and its axes, laid out so that nothing is cut.
+
+    One and two columns are as wide as the study says (`choices`), other widths and heights in proportion.
+    """
+    factor = chosen().column_mm / COLUMN_MM if width_mm <= COLUMN_MM else chosen().page_mm / PAGE_MM
+    width_mm, height_mm = width_mm * factor, height_mm * factor
     return plt.subplots(
         rows, columns, figsize=(width_mm / 25.4, height_mm / 25.4), layout="constrained", **options
     )
@@ -87,6 +100,8 @@ def save(fig: Figure, folder: Path, name: str, plotted: pd.DataFrame) -> dict[st
 
     The file dates are left out of the PDF, so the same figure gives the same bytes.
     """
+    if chosen().decimal == ",":
+        _with_commas(fig)
     paths = {kind: Path(folder) / f"{name}.{kind}" for kind in ("pdf", "png", "csv")}
     for kind in ("pdf", "png"):
         buffer = BytesIO()
@@ -96,6 +111,39 @@ def save(fig: Figure, folder: Path, name: str, plotted: pd.DataFrame) -> dict[st
     write_study_file(paths["csv"], as_csv(plotted, "%.6g"))
     plt.close(fig)  # a notebook shows it where it is named, not once more when the cell ends
     return paths
+
+
+def _with_commas(fig: Figure) -> None:
+    """Write the numbers on the axes with a decimal comma."""
+    fig.canvas.draw()
+    for axis in (one for ax in fig.axes for one in (ax.xaxis, ax.yaxis)):
+        texts = [tick.get_text() for tick in axis.get_ticklabels()]
+        if any(re.fullmatch(r"[-\u2212]?\d+\.\d+", text) for text in texts):
+            axis.set_major_locator(FixedLocator(axis.get_ticklocs()))
+            axis.set_major_formatter(FixedFormatter([text.replace(".", ",") for text in texts]))
+
+
+def model_colour(name: str, number: int = 0) -> str:
+    """Return the colour of a model: the study's, or the palette's by its place."""
+    return chosen().colours.get(name, OTHER_COLOURS[number % len(OTHER_COLOURS)])
+
+
+def band(ax: Axes, x: pd.Series, drawn: pd.DataFrame, colour: str) -> None:
+    """Draw the intervals of a curve as a band, where at least `FEWEST` patients stand behind them.
+
+    Parameters
+    ----------
+    ax : Axes
+    x : Series
+        Where the rows of `drawn` stand.
+    drawn : DataFrame
+        `ci_low`, `ci_high` and `n_patients` (or `n_cases`), as `paired.summarise` gives them.
+    colour : str
+    """
+    counts = drawn["n_patients"] if "n_patients" in drawn else drawn["n_cases"]
+    enough = (counts >= FEWEST).to_numpy(bool)
+    low, high = (drawn[name].astype(float).where(enough) for name in ("ci_low", "ci_high"))
+    ax.fill_between(x.astype(float), low, high, color=colour, alpha=0.16, lw=0)
 
 
 def readable_on(background: tuple[float, ...]) -> str:
@@ -121,7 +169,8 @@ def nothing(ax: Axes, why: str) -> pd.DataFrame:
 
 def point(ax: Axes, row: pd.Series, y: float, colour: str, marker: str = "o", filled: bool = True) -> None:
     """Draw a mean and its interval, horizontally."""
-    if row["ci_low"] == row["ci_low"]:  # NaN for one case
+    count = row.get("n_patients", row.get("n_cases", FEWEST))
+    if row["ci_low"] == row["ci_low"] and count >= FEWEST:  # NaN for too few cases
         ax.plot([row["ci_low"], row["ci_high"]], [y, y], color=colour, lw=0.9, solid_capstyle="butt")
     ax.plot(row["mean"], y, marker, color=colour, mfc=colour if filled else "white", mew=0.8)
 

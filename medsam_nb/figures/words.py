@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from medsam_nb.errors import printable
+from medsam_nb.figures.choices import chosen
 
 # What a spreadsheet takes for a formula, unless it is a number, a printed interval or a lone dash.
 FORMULA = re.compile(r"\s*[=+\-@\uff1d\uff0b\uff0d\uff20]|[\t\r\n]")
@@ -27,7 +28,11 @@ def label(name: object, width: int = 0) -> str:
     >>> label("SAM 2 against SAM (miniature_sam2, miniature_sam)")
     'SAM 2 against SAM (miniature SAM 2, miniature SAM)'
     """
-    text = re.sub(r"\bsam2\.1(?=_)", "SAM 2.1", str(name)).replace("_", " ")
+    named = chosen().names
+    if str(name) in named:
+        return fill(named[str(name)], width) if width else named[str(name)]
+    text = re.sub(r"\w+", lambda word: named.get(word[0], word[0]), str(name)) if named else str(name)
+    text = re.sub(r"\bsam2\.1(?=_)", "SAM 2.1", text).replace("_", " ")
     text = re.sub(r"\w+", lambda word: SPELT.get(word[0], word[0]), text)
     return fill(text, width) if width else text
 

@@ -4,6 +4,18 @@ import lazy_loader as lazy
 
 __getattr__, __dir__, __all__ = lazy.attach(
     __name__,
-    submodules=["adapters", "batches", "finetune", "losses", "sequence_steps", "steps", "targets"],
+    submodules=[
+        "adapters",
+        "batches",
+        "finetune",
+        "jobs",
+        "loop",
+        "losses",
+        "plan",
+        "sequence_steps",
+        "settings",
+        "steps",
+        "targets",
+    ],
     submod_attrs={},
 )

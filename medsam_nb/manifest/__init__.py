@@ -4,7 +4,7 @@ import lazy_loader as lazy
 
 __getattr__, __dir__, __all__ = lazy.attach(
     __name__,
-    submodules=["disclosure", "layouts", "reading", "rows", "schema"],
+    submodules=["adaptation", "disclosure", "fine_tuned", "layouts", "reading", "rows", "schema"],
     submod_attrs={
         "disclosure": ["seen_warnings"],
         "reading": ["load_manifest"],

@@ -35,13 +35,22 @@ def seen(manifest: Manifest, data_sets: Sequence[str], models: Sequence[str]) ->
     """
     found = []
     for model in models:
-        manifest.checkpoint(model)
+        made = None if model in manifest.label_maps else manifest.checkpoint(model).fine_tuned
         for name in data_sets:
             row = manifest.data_set(name)
-            if model in row.seen_by:
-                verified = not any(fact.startswith("seen_by") for fact in row.unverified)
-                found.append(Seen(model, name, row.seen_by[model], verified))
+            # What was fine-tuned has seen what its parent saw.
+            for one in [model, *([made.parent] if made else [])]:
+                if one in row.seen_by:
+                    verified = not any(fact.startswith("seen_by") for fact in row.unverified)
+                    found.append(Seen(model, name, row.seen_by[one], verified))
     return found
+
+
+def _training_data(manifest: Manifest, model: str) -> str:
+    """Return how far it is known what a model was trained on; see `Checkpoint.medical_images`."""
+    if model in manifest.label_maps:
+        return "unknown" if manifest.label_maps[model].made_by == "program" else "none"
+    return manifest.checkpoint(model).medical_images
 
 
 def _may_be_seen(row: DataSet) -> bool:
@@ -56,7 +65,7 @@ def seen_warnings(manifest: Manifest, data_sets: Sequence[str], models: Sequence
     ----------
     manifest : Manifest
     data_sets, models : sequence of str
-        That are measured together.
+        That are measured together; rows of label maps count as models.
 
     Returns
     -------
@@ -82,7 +91,15 @@ def seen_warnings(manifest: Manifest, data_sets: Sequence[str], models: Sequence
                 f"{model} was trained on images of {_listed(places)}: what it reaches there says how well it "
                 "fits its training data, not how it does on new images."
             )
-        listed = manifest.checkpoint(model).medical_images
+        made = None if model in manifest.label_maps else manifest.checkpoint(model).fine_tuned
+        if made:
+            shared = [name for name in dict.fromkeys(data_sets) if name in made.data_sets]
+            if shared:
+                sentences.append(
+                    f"{model} was fine-tuned on other patients of {_listed(shared)}: it knows how such "
+                    "images look, and is measured on patients that it has not seen."
+                )
+        listed = _training_data(manifest, model)
         open_sets = [
             name
             for name in dict.fromkeys(data_sets)

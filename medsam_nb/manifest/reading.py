@@ -8,6 +8,8 @@ from pydantic import ValidationError
 
 from medsam_nb.errors import ManifestError, require_known
 from medsam_nb.files import locate, read_yaml
+from medsam_nb.manifest.adaptation import FineTuning
+from medsam_nb.manifest.label_maps import LabelMaps
 from medsam_nb.manifest.layouts import (
     ArraysLayout,
     AutopetLayout,
@@ -38,11 +40,15 @@ def load_manifest(path: Path, *more: Path) -> Manifest:
         With file, line, field and what is allowed, for every mistake found; also for a name that two
         files give, and for a `seen_by` that names no checkpoint (its warning would never be shown).
     """
-    data_sets, checkpoints, places = {}, {}, {}
+    data_sets, checkpoints, label_maps, places = {}, {}, {}, {}
     for file in (path, *more):
         manifest = _load_one(Path(file))
-        for rows, new in ((data_sets, manifest.data_sets), (checkpoints, manifest.checkpoints)):
-            twice = sorted(set(rows) & set(new))
+        for rows, new, others in (
+            (data_sets, manifest.data_sets, {}),
+            (checkpoints, manifest.checkpoints, label_maps),
+            (label_maps, manifest.label_maps, checkpoints),
+        ):
+            twice = sorted({*rows, *others} & set(new))
             if twice:
                 raise ManifestError(
                     file, f"{', '.join(twice)} is already in another file.", "Rename the row."
@@ -52,14 +58,17 @@ def load_manifest(path: Path, *more: Path) -> Manifest:
     for row in data_sets.values() if checkpoints else ():
         for model in row.seen_by:
             item = f"{places[row.name]}, {row.name}.seen_by"
-            require_known(item, model, checkpoints, what="checkpoint of the manifest", error=ManifestError)
-    return Manifest(data_sets=data_sets, checkpoints=checkpoints)
+            known = [*checkpoints, *label_maps]
+            require_known(item, model, known, what="checkpoint of the manifest", error=ManifestError)
+    return Manifest(data_sets=data_sets, checkpoints=checkpoints, label_maps=label_maps)
 
 
 def _load_one(path: Path) -> Manifest:
     content, tree = read_yaml(path, error=ManifestError)
     if not any(content.values()):
-        raise ManifestError(path, "holds no rows.", "Begin with `data_sets:` or `checkpoints:`.")
+        raise ManifestError(
+            path, "holds no rows.", "Begin with `data_sets:`, `checkpoints:` or `label_maps:`."
+        )
     named = {kind: _with_names(path, tree, kind, rows) for kind, rows in content.items()}
     try:
         return Manifest.model_validate(named)
@@ -107,14 +116,14 @@ def _known_fields(location: tuple) -> list[str]:
     """Return the fields that the row at a location has."""
     if len(location) == 1:
         return list(Manifest.model_fields)
-    model = DataSet if location[0] == "data_sets" else Checkpoint
+    model = {"data_sets": DataSet, "label_maps": LabelMaps}.get(location[0], Checkpoint)
     for part in location[2:-1]:
         model = {
             "files": File, "expected": Expected, "intensity": Intensity, "listed": ListedLayout,
             "mni152": Mni152Layout, "simulated": SimulatedLayout, "nifti_pairs": PairsLayout,
             "picture_pairs": PairsLayout, "brats": BratsLayout, "autopet": AutopetLayout,
             "duke_breast": DukeBreastLayout, "nnunet": NnunetLayout, "npz": ArraysLayout,
-            "hdf5": ArraysLayout,
+            "hdf5": ArraysLayout, "fine_tuned": FineTuning,
         }.get(part, CommonLayout if part == "layout" else model)  # fmt: skip
         if "cases" in location[2:-1]:
             model = SimulatedCase if "simulated" in location else ListedCase

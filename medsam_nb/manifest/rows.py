@@ -1,4 +1,7 @@
-"""The rows of the manifest: every data set and checkpoint, and what each of their fields means."""
+"""The rows of the manifest: every data set and checkpoint, and what each of their fields means.
+
+Those of masks from elsewhere are in `label_maps`.
+"""
 
 import re
 from collections.abc import Sequence
@@ -8,6 +11,8 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from medsam_nb.errors import ManifestError, require_known
+from medsam_nb.manifest.adaptation import FineTuning
+from medsam_nb.manifest.label_maps import LabelMaps
 from medsam_nb.manifest.layouts import (
     Layout,
     Name,
@@ -216,6 +221,7 @@ class Checkpoint(Row):
     embedded : whether the file is part of the package.
     medical_images : whether it was trained on medical images: "none"; "listed" where all data sets are named
         by their rows' `seen_by`; "partly_listed"; or "unknown", where nothing is published or filled in.
+    fine_tuned : how the program made it from another checkpoint, and with whose images.
     """
 
     name: str = ""
@@ -231,10 +237,11 @@ class Checkpoint(Row):
     licence: str
     citation: str
     note: str = ""
+    fine_tuned: FineTuning | None = None
 
     @model_validator(mode="after")
     def _reachable(self) -> Self:
-        if not self.embedded and self.url is None:
+        if not self.embedded and self.url is None and self.fine_tuned is None:
             raise ValueError("a checkpoint needs a `url`, or `embedded: true`")
         return self
 
@@ -244,11 +251,14 @@ class Manifest(Row):
 
     data_sets: dict[Name, DataSet] = {}
     checkpoints: dict[Name, Checkpoint] = {}
+    label_maps: dict[Name, LabelMaps] = {}
 
     @model_validator(mode="after")
     def _told_apart(self) -> Self:
         # Each has a folder of its own, and some file systems take "A" and "a" for one name.
         require_different((name.casefold() for name in self.data_sets), "the name")
+        # In tables both are a model.
+        require_different((*self.checkpoints, *self.label_maps), "the name of a model")
         return self
 
     def data_set(self, name: str) -> DataSet:
@@ -267,3 +277,9 @@ class Manifest(Row):
             "models", name, self.checkpoints, what="checkpoint of the manifest", error=ManifestError
         )
         return self.checkpoints[name]
+
+    def maps(self, name: str) -> LabelMaps:
+        """Return a row of label maps, or raise ManifestError with the names there are."""
+        what = "row of the manifest's label_maps"
+        require_known("label_maps", name, self.label_maps, what=what, error=ManifestError)
+        return self.label_maps[name]

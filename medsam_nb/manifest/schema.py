@@ -7,6 +7,7 @@ import json
 import re
 from typing import Any
 
+from medsam_nb.manifest.label_maps import LabelMaps
 from medsam_nb.manifest.rows import Checkpoint, DataSet, Manifest
 
 # Groups of rows that the table of states counts instead of naming.
@@ -17,7 +18,7 @@ ATTRIBUTE = re.compile(r"(?P<names>\w+(?:, \w+)*) : (?P<text>.*(?:\n {4}.*)*)")
 def schema() -> dict[str, Any]:
     """Return the schema; what an editor shows of a field is its line in the model's docstring."""
     found = Manifest.model_json_schema()
-    for model in (DataSet, Checkpoint):  # a row's name is its key; the loader puts it in
+    for model in (DataSet, Checkpoint, LabelMaps):  # a row's name is its key; the loader puts it in
         del found["$defs"][model.__name__]["properties"]["name"]
     for part in (found, *found["$defs"].values()):
         _describe(part)

@@ -60,7 +60,12 @@ class Model:
 
 
 def choose_device(wish: str = "auto") -> torch.device:
-    """Return the device to compute on: the wish, or the best there is ("auto")."""
+    """Return the device to compute on: the wish, or the best there is ("auto").
+
+    cuDNN, where it is there, is told to take the same algorithm each time: the fastest of the moment may
+    round differently from run to run.
+    """
+    torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
     if wish != "auto":
         return torch.device(wish)
     if torch.cuda.is_available():

@@ -115,5 +115,9 @@ def to_uint8(
     array([  3,   3, 200], dtype=uint8)
     """
     low, high = limits(array if limits_of is None else limits_of, intensity, item)
-    scaled = (np.asarray(array, np.float32) - np.float32(low)) * np.float32(255 / (high - low))
-    return np.rint(np.clip(scaled, 0, 255)).astype(np.uint8)
+    array = np.asarray(array)
+    grey = np.empty(array.shape, np.uint8)
+    for stored, shown in zip(np.atleast_2d(array), np.atleast_2d(grey), strict=True):  # no copies of a volume
+        scaled = (stored.astype(np.float32) - np.float32(low)) * np.float32(255 / (high - low))
+        shown[...] = np.rint(np.clip(scaled, 0, 255, out=scaled), out=scaled)
+    return grey

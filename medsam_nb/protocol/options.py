@@ -1,7 +1,7 @@
 """How a volume is propagated, beyond its design: one object, checked when it is made, recorded as it is."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from medsam_nb.errors import StudyError, require_known
 
@@ -11,9 +11,11 @@ ENDS = ("last_object_slice", "volume_end")
 ATTENTION = ("exact", "blocked")
 FRAMES = ("image", "video")
 BEYOND = ("repeated", "interpolated")
+REMEMBERED = ("predictions", "truth", "nothing")
 TRAINED_MEMORIES = 7
 TRAINED_POINTERS = 16
 RELEASED_MEMORY = "released"
+BOUNDS = {"truth": "true masks remembered", "nothing": "every slice prompted"}  # what tables call them
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,11 @@ class MemoryWindow:
     beyond : {"repeated", "interpolated"}
         For more than 7 memories there are no trained embeddings: repeat the one of the oldest slice,
         or stretch the six there are. Both are approximations.
+    remembered : {"predictions", "truth", "nothing"}
+        What a memory holds: what was predicted, as in the released model; or the true mask, as the package
+        remembers a slice that is prompted with it ("perfect memory"). With "nothing" no slice is tracked:
+        every slice of the object gets a prompt of the design's kind and is predicted from it alone. The
+        last two bound from above what a better memory, and doing without one, could give.
 
     Raises
     ------
@@ -47,6 +54,7 @@ class MemoryWindow:
     stride: int = 1
     pointers: int = TRAINED_POINTERS
     beyond: str = "repeated"
+    remembered: str = "predictions"
 
     def __post_init__(self) -> None:
         ranges = {"memories": (1, None), "stride": (1, None), "pointers": (1, TRAINED_POINTERS)}
@@ -59,6 +67,13 @@ class MemoryWindow:
                     f"memory window, {name}", f"is {value!r}.", f"Use a whole number, {allowed}."
                 )
         require_known("window, beyond", self.beyond, BEYOND, what="way beyond the trained memories")
+        require_known("window, remembered", self.remembered, REMEMBERED, what="content of a memory")
+        if self.remembered == "nothing" and replace(self, remembered="predictions") != MemoryWindow():
+            raise StudyError(
+                "memory window",
+                "counts memories, of which none is read.",
+                "Leave out what is not `remembered`.",
+            )
 
     @property
     def name(self) -> str:
@@ -70,14 +85,19 @@ class MemoryWindow:
         ('released', '2 memories', '1 memory, 1 pointer')
         >>> MemoryWindow(stride=3).name, MemoryWindow(9, beyond="interpolated").name
         ('7 memories, stride 3', '9 memories, interpolated')
+        >>> MemoryWindow(remembered="truth").name, MemoryWindow(remembered="nothing").name
+        ('true masks remembered', 'every slice prompted')
         """
         if self == MemoryWindow():
             return RELEASED_MEMORY
+        if replace(self, remembered="predictions") == MemoryWindow():
+            return BOUNDS[self.remembered]
         parts = [f"{self.memories} {'memory' if self.memories == 1 else 'memories'}"]
         parts += [f"stride {self.stride}"] if self.stride > 1 else []
         if self.pointers != TRAINED_POINTERS:
             parts.append(f"{self.pointers} {'pointer' if self.pointers == 1 else 'pointers'}")
         parts += [self.beyond] if not self.is_exact else []
+        parts += [BOUNDS["truth"]] if self.remembered == "truth" else []
         return ", ".join(parts)
 
     @property
@@ -92,11 +112,15 @@ class MemoryWindow:
 
 
 def windows(
-    memory_counts: Sequence[int], memory_strides: Sequence[int], pointer_counts: Sequence[int]
+    memory_counts: Sequence[int],
+    memory_strides: Sequence[int],
+    pointer_counts: Sequence[int],
+    remembered: Sequence[str] = (),
 ) -> list[MemoryWindow]:
     """Return the released memory and windows that differ from it in one respect each.
 
-    Last comes, if both are asked for, one memory with one pointer: nothing but the prompted slices.
+    After them comes, if both are asked for, one memory with one pointer: nothing but the prompted slices.
+    Last come the bounds: what a memory holds, where that is not what was predicted.
 
     Examples
     --------
@@ -108,6 +132,7 @@ def windows(
     found += [MemoryWindow(stride=stride) for stride in memory_strides]
     found += [MemoryWindow(pointers=number) for number in pointer_counts]
     found += [MemoryWindow(1, pointers=1)] if 1 in memory_counts and 1 in pointer_counts else []
+    found += [MemoryWindow(remembered=content) for content in remembered]
     return list(dict.fromkeys(found))
 
 

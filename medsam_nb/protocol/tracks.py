@@ -113,6 +113,8 @@ def plan(
     protocol: str,
     until: str,
     given: Mapping[str, Sequence[int]] | None = None,
+    *,
+    each_alone: bool = False,
 ) -> list[Track]:
     """Resolve designs to slices, for every object that has a voxel.
 
@@ -129,6 +131,9 @@ def plan(
     given : mapping of str to sequence of int, optional
         Slices to prompt, by object, where a person chose them; the designs' frame choices then do not
         count. An object may be without a voxel if its slices are given and `until` is "volume_end".
+    each_alone : bool
+        Every slice that holds the object, or that is given, is prompted and is a track of its own: nothing
+        is carried from one to another, and no other slice is predicted, whatever `until` says.
     """
     require_known("until", until, ENDS, what="end of a run")
     tracks = []
@@ -136,6 +141,10 @@ def plan(
         areas = np.count_nonzero(mask, axis=(1, 2))
         filled = np.flatnonzero(areas)
         chosen = None if given is None else tuple(sorted({int(index) for index in given.get(name, ())}))
+        if each_alone:
+            alone = list(map(int, filled)) if chosen is None else chosen
+            tracks += [_alone(name, design, index) for design in dict.fromkeys(designs) for index in alone]
+            continue
         whole = until == "volume_end"
         if chosen == () or (len(filled) == 0 and (chosen is None or not whole)):
             continue
@@ -148,3 +157,7 @@ def plan(
             runs = passes(design.direction, start_slice(prompted), lowest, highest)
             tracks.append(Track(name, design, prompted, runs, wanted))
     return tracks
+
+
+def _alone(name: str, design: Design, index: int) -> Track:
+    return Track(name, design, (index,), (Pass(index, index, reverse=False),), frozenset((index,)))

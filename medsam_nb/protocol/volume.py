@@ -329,7 +329,7 @@ class Case:
         arrays = [self.image.array, self.labels, self.image.affine.astype(np.float64).round(6)]
         for array in arrays + ([] if self.colours is None else [self.colours]):
             digest.update(str((array.dtype.str, array.shape)).encode())
-            digest.update(np.ascontiguousarray(array).tobytes())
+            digest.update(np.ascontiguousarray(array))
         digest.update(repr(sorted((k, tuple(v)) for k, v in self.objects.items())).encode())
         digest.update(repr(astuple(self.intensity)).encode())
         return digest.hexdigest()

@@ -187,7 +187,9 @@ def _expanded(table: pd.DataFrame, comparison: Comparison) -> list[tuple[str, Co
     rows = table
     for column, wanted in comparison.where.items():
         rows = rows[rows[column].isin(wanted if isinstance(wanted, list) else [wanted])]
-    levels = sorted(rows[comparison.each].dropna().unique())
+    # and that say anything of what differs: masks from elsewhere have no prompt and no design
+    rows = rows.dropna(subset=[comparison.each, *{*comparison.a, *comparison.b} - {comparison.each}])
+    levels = sorted(rows[comparison.each].unique())
     return [
         (str(level), replace(comparison, where={**comparison.where, comparison.each: level}))
         for level in levels

@@ -13,6 +13,7 @@ from scipy import stats as scipy_stats
 from medsam_nb.protocol.designs import DESIGN_FACTORS
 from medsam_nb.statistics.inference import ALPHA, FEWEST_DATA_SETS, GENERAL
 from medsam_nb.statistics.mixed import mixed_models
+from medsam_nb.statistics.paired import summarise
 from medsam_nb.statistics.pooling import case_means, patient_means, unit_noun
 
 __all__ = ["DESIGN", "Ranking", "alike", "designs_by_mean", "mixed_models", "rank_designs", "resolution"]
@@ -157,11 +158,13 @@ def designs_by_mean(table: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        Columns `model`, the four factors, "mean IoU", "SD over patients", "patients".
+        Columns `model`, the four factors, "mean IoU" with `ci_low` and `ci_high` (`paired.summarise`),
+        "SD over patients", "patients".
     """
     cells = ["model", *DESIGN]
-    means = patient_means(case_means(table[table["task"] == "3d"], by=cells), cells)
-    of_sets = means.groupby([*cells, "data_set"])["value"].mean().groupby(cells).mean().rename("mean IoU")
-    spread = means.groupby(cells)["value"].agg(["std", "size"])
-    ranked = pd.concat([of_sets, spread], axis=1).sort_values("mean IoU", ascending=False)
-    return ranked.reset_index().rename(columns={"std": "SD over patients", "size": "patients"})
+    cases = case_means(table[table["task"] == "3d"], by=cells)
+    spread = patient_means(cases, cells).groupby(cells)["value"].std().rename("SD over patients")
+    found = summarise(cases, cells).join(spread, on=cells).sort_values("mean", ascending=False)
+    found = found.rename(columns={"mean": "mean IoU", "n_patients": "patients"})
+    columns = [*cells, "mean IoU", "ci_low", "ci_high", "SD over patients", "patients"]
+    return found[columns].reset_index(drop=True)

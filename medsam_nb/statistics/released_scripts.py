@@ -130,7 +130,7 @@ def paper_means(
     """
     on = chosen_switches(protocol, switches)
     rows = check_table(table)
-    rows = rows[(rows["metric"] == "iou")].reset_index(drop=True)
+    rows = rows[(rows["metric"] == "iou") & rows["prompt"].notna()].reset_index(drop=True)
     flat, deep = rows[rows["task"] != "3d"], _of_protocol(rows[rows["task"] == "3d"], on)
     if "default_design_only" in on:
         default = (deep["frame_choice"] == "centre_slice") & (deep["prompt"] == "one_point")
@@ -200,6 +200,7 @@ def both_averages(table: pd.DataFrame) -> pd.DataFrame:
         `mean_of_cases`, `n_cases`, `difference` (pooled minus mean of cases).
     """
     rows = check_table(table).drop(columns="failed")
+    rows = rows[rows["prompt"].notna()]  # what was not prompted has no counterpart in the paper
     rows = rows[(rows["metric"] == "iou") & (rows["protocol"].fillna("corrected") == "corrected")]
     cells = [factor for factor in FACTORS if factor != "protocol"]
     pooled = over_objects(paper_means(rows)).rename(columns={"value": "pooled_slices"})

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 
 import pandas as pd
 
+from medsam_nb.statistics import twins
 from medsam_nb.statistics.claim_values import design_table
 from medsam_nb.statistics.claims import CLAIMS, H10, H13, HIGH_IOU, MARGIN, MUCH, Claim
 from medsam_nb.statistics.declarations import Comparison
@@ -31,7 +32,8 @@ FAMILIES = (
     "is counted once. The objects of H13 are another family, so that how many objects a study has does not "
     "move the threshold of the other claims; this was not decided beforehand but after a first look at the "
     "demonstration's table with an untrained model, where it moved several verdicts across 0.05, and has "
-    "been fixed since."
+    "been fixed since. A test that the study declares as a comparison counts in that comparison's family "
+    "only, with the same corrected p and interval in both tables."
 )
 BRIEF_COLUMNS = [
     *("claim", "test", "n", "generalises_to", "difference", "holm_low", "holm_high", "p_holm", "finding"),
@@ -161,6 +163,7 @@ def scoreboard(
     much: float = MUCH,
     draws: int = DRAWS,
     seed: int = 0,
+    declared: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
     """Return what the table says of every claim.
 
@@ -176,6 +179,9 @@ def scoreboard(
         Of "much worse" (H9), IoU.
     draws, seed : int
         Of the permutations of H10, and of the changes of sign of H13 where not all are made.
+    declared : DataFrame, optional
+        The study's comparisons on the same table (`paired.compare`). A claim's test that is one of them
+        keeps its corrected p and interval, and counts in its family (`twins`).
 
     Returns
     -------
@@ -205,7 +211,11 @@ def scoreboard(
     frame = pd.DataFrame(rows).reindex(columns=[*BOARD_COLUMNS, "mirrors"])
     frame = frame.drop(columns=["p_holm", "n_tests", "holm_low", "holm_high", "holm_level"])
     mirrors = frame["mirrors"] != ""
-    board = corrected(frame.to_dict("records"), intervals, ~mirrors)
+    same = {} if declared is None else twins.find(frame, declared)
+    elsewhere = frame.index.isin(list(same))
+    board = corrected(frame.to_dict("records"), intervals, ~mirrors & ~elsewhere)
+    if same:
+        twins.take(board, declared, same)
     _read_mirrors(board, intervals)
     board["note"] = board["note"].fillna("").astype(str)
     board["finding"] = ""

@@ -16,10 +16,12 @@ __getattr__, __dir__, __all__ = lazy.attach(
         *(
             "correction_pictures",
             "findings",
+            "kept_masks",
             "kernels",
             "manuscript",
             "pictures",
             "report",
+            "row_pictures",
             "run",
             "runner",
             "slice_findings",

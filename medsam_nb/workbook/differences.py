@@ -1,6 +1,7 @@
 """What differs from running sam2 oneself: sentences for a methods text, from the record of a run."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from medsam_nb.protocol.options import TRAINED_MEMORIES, TRAINED_POINTERS, MemoryWindow, PropagationOptions
 
@@ -103,10 +104,16 @@ def _window(window: MemoryWindow) -> list[str]:
     """Return how a memory window differs from the released model's."""
     if window == MemoryWindow():
         return []
+    if window.remembered == "nothing":
+        return ["No slice was tracked: every slice was prompted and predicted from its prompt alone."]
+    true = ["Slices were remembered with their true masks, as if prompted with them; predictions were not."]
+    true *= window.remembered == "truth"
+    if replace(window, remembered="predictions") == MemoryWindow():
+        return true
     said = (
         f"The model looked back at {window.memories} memories (the released model at {TRAINED_MEMORIES}, "
         f"prompted slices counted as one), every {window.stride} slice(s), and at {window.pointers} object "
         f"pointers (released: {TRAINED_POINTERS})"
     )
     beyond = f"; embeddings of time beyond the trained ones are {window.beyond}" * (not window.is_exact)
-    return [f"{said}{beyond}."]
+    return [f"{said}{beyond}.", *true]

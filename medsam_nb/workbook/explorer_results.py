@@ -1,6 +1,7 @@
 """Results that open at a click: filter and sort the tidy table, and see the pictures behind a row.
 
-The masks are computed again from case, prompt and seed of the row; their IoU must be the row's value.
+Masks that the run has kept are read, others computed again from case, prompt and seed of the row; their IoU
+must be the row's value.
 """
 
 import traceback
@@ -18,7 +19,8 @@ from medsam_nb.errors import InputError, WorkbookError
 from medsam_nb.figures.slices import Panel, grid
 from medsam_nb.figures.words import label
 from medsam_nb.models.checkpoints import Model
-from medsam_nb.workbook.pictures import panels_of_row
+from medsam_nb.workbook.kept_masks import KeptMasks
+from medsam_nb.workbook.row_pictures import panels_of_row
 
 FILTERS = ("task", "model", "data_set", "object", "prompt", "frame_choice", "direction", "mask_choice")
 ORDERS = {"worst first": True, "best first": False}
@@ -43,7 +45,12 @@ def chosen_rows(table: pd.DataFrame, wanted: Mapping[str, str], order: str = "wo
 
 
 def pictures_of_row(
-    row: pd.Series, model_of: Callable[[str], Model], prepared_dir: Path, *, seed: int
+    row: pd.Series,
+    model_of: Callable[[str], Model],
+    prepared_dir: Path,
+    *,
+    seed: int,
+    kept: KeptMasks | None = None,
 ) -> list[Panel]:
     """Return image, truth, prediction and prompt of a row.
 
@@ -53,7 +60,7 @@ def pictures_of_row(
         If what is predicted now is not what the row says.
     """
     case = load_case(Path(prepared_dir) / row["data_set"] / row["case_id"])
-    panels = panels_of_row(model_of(row["model"]), case, row, seed=seed)
+    panels = panels_of_row(model_of(row["model"]), case, row, seed=seed, kept=kept)
     if panels[-1].iou != row["value"]:
         raise InputError(
             f"{row['case_id']}, slice {row['slice_index']}",
@@ -80,12 +87,21 @@ class ResultsView(widgets.VBox):
     prepared_dir : Path
     seed : int
         Of the study.
+    kept : KeptMasks, optional
+        Of the run; rows whose masks were kept need no network.
     """
 
     def __init__(
-        self, table: pd.DataFrame, model_of: Callable[[str], Model], prepared_dir: Path, *, seed: int
+        self,
+        table: pd.DataFrame,
+        model_of: Callable[[str], Model],
+        prepared_dir: Path,
+        *,
+        seed: int,
+        kept: KeptMasks | None = None,
     ) -> None:
         self._table, self._model_of, self._prepared, self._seed = table, model_of, prepared_dir, seed
+        self._kept = kept
         self.filters = {
             column: widgets.Dropdown(
                 options=[ALL, *sorted(table[column].dropna().unique())], description=label(column)
@@ -119,7 +135,9 @@ class ResultsView(widgets.VBox):
             return
         row = self._table.loc[self.rows.value]
         try:
-            self.panels = pictures_of_row(row, self._model_of, self._prepared, seed=self._seed)
+            self.panels = pictures_of_row(
+                row, self._model_of, self._prepared, seed=self._seed, kept=self._kept
+            )
             figure, _ = grid(self.panels, columns=2, width_mm=160)
             buffer = BytesIO()
             figure.savefig(buffer, format="png", dpi=130)

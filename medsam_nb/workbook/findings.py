@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 
 from medsam_nb.figures.words import counted, label
@@ -10,6 +11,7 @@ from medsam_nb.protocol.designs import DESIGN_FACTORS
 from medsam_nb.statistics.change_point import ChangePoint
 from medsam_nb.statistics.findings import OPEN, TINY
 from medsam_nb.statistics.inference import ALPHA, GENERAL, WITHIN
+from medsam_nb.statistics.paired import summarise
 
 
 def usable_cases(cases: pd.DataFrame) -> str:
@@ -25,7 +27,7 @@ def usable_cases(cases: pd.DataFrame) -> str:
 
 
 def best_prompts(means: pd.DataFrame) -> str:
-    """Return, for every model, the 2D prompt with the highest mean IoU and what the runner-up loses to it.
+    """Return, for every model, the 2D prompt with the highest mean IoU and its interval, and the last one.
 
     Parameters
     ----------
@@ -34,15 +36,18 @@ def best_prompts(means: pd.DataFrame) -> str:
     """
     parts = []
     for model, group in means.groupby("model"):
-        ranked = _equal(group, "prompt").sort_values(ascending=False)
-        best = f"{label(model)}: {label(ranked.index[0])} is best with a mean IoU of {ranked.iloc[0]:.2f}"
-        if len(ranked) > 1:
-            best += f", before {label(ranked.index[1])} with {ranked.iloc[1]:.2f}"
-            best += (
-                f"; the last, {label(ranked.index[-1])}, has {ranked.iloc[-1]:.2f}" if len(ranked) > 2 else ""
-            )
-        parts.append(best)
-    return f"{'. '.join(parts)} ({_cases(means)})."
+        ranked = summarise(group, ["prompt"]).sort_values("mean", ascending=False)
+        best, last = ranked.iloc[0], ranked.iloc[-1]
+        text = f"{label(best['prompt'])} is best with {label(model)}, mean IoU {_mean(best)}"
+        text += f"; {label(last['prompt'])} is last, {_mean(last)}" if len(ranked) > 1 else ""
+        parts.append(text)
+    return f"{'. '.join(part[0].upper() + part[1:] for part in parts)} ({_cases(means)})."
+
+
+def _mean(row: pd.Series) -> str:
+    """Return a mean with its interval, with two decimals; no interval where there are too few units."""
+    known = np.isfinite([row["ci_low"], row["ci_high"]]).all()
+    return f"{row['mean']:.2f}" + (f" ({row['ci_low']:.2f} to {row['ci_high']:.2f})" if known else "")
 
 
 def cost_of_not_knowing(means: pd.DataFrame) -> str:
@@ -73,18 +78,19 @@ def best_designs(ranked: pd.DataFrame, model: str) -> str:
     Parameters
     ----------
     ranked : DataFrame
-        Columns of the four factors, `model`, "mean IoU" and "patients", best first.
+        Of `rankings.designs_by_mean`, best first.
     """
-    of_model = ranked[ranked["model"] == model]
+    of_model = ranked[ranked["model"] == model].rename(columns={"mean IoU": "mean"})
     best, worst = of_model.iloc[0], of_model.iloc[-1]
-    text = f"{label(model)}, {counted(len(of_model), 'design')}: best is {design_words(best)} "
-    text += f"with a mean IoU of {best['mean IoU']:.2f}"
+    text = f"Of {counted(len(of_model), 'design')} {design_words(best)} is best with {label(model)}, "
+    text += f"mean IoU {_mean(best)}"
     drawn = of_model[of_model["prompt"] != "mask"]
     if best["prompt"] == "mask" and len(drawn):
         other = drawn.iloc[0]
-        text += f"; with points or boxes only, {design_words(other)}, {other['mean IoU']:.2f}"
-    last = f"Last is {design_words(worst)} with {worst['mean IoU']:.2f}"
-    return f"{text}. {last} ({counted(int(best['patients']), 'case')})."
+        text += f"; with points or boxes only, {design_words(other)}, {_mean(other)}"
+    return (
+        f"{text}; last is {design_words(worst)}, {_mean(worst)} ({counted(int(best['patients']), 'case')})."
+    )
 
 
 def design_words(row: pd.Series) -> str:
@@ -223,6 +229,23 @@ def memory_needed(result: pd.DataFrame) -> str:
     least = tested.iloc[-1]
     spread = f"{least['holm_low']:+.3f} to {least['holm_high']:+.3f}"
     return f"{text}With {least['comparison']} it changes by {least['difference']:+.3f} ({spread})."
+
+
+def memory_bounded(result: pd.DataFrame) -> str:
+    """Return what a perfect memory and prompts on every slice would give, against propagation.
+
+    Parameters
+    ----------
+    result : DataFrame
+        Of `paired.compare`: a comparison per bound (`options.BOUNDS`) against the released memory.
+    """
+    said = []
+    for row in result[result["p_holm"].notna()].itertuples():
+        reach = f"{row.holm_low:+.3f} to {row.holm_high:+.3f}"
+        said.append(f"with {row.comparison} {row.difference:+.3f} ({reach})")
+    if not said:
+        return "No bound of the memory could be compared with the released one."
+    return f"The IoU of propagated slices differs from that of the released memory: {'; '.join(said)}."
 
 
 def where_loss_begins(found: ChangePoint) -> str:

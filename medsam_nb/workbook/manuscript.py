@@ -68,7 +68,7 @@ def comparison_table(result: pd.DataFrame) -> pd.DataFrame:
 
 def means_table(summary: pd.DataFrame, by: list[str], metric: str = "iou") -> pd.DataFrame:
     """Return means of a metric as printed, from `paired.summarise`: what tells cells apart, mean, n."""
-    printed = {c.replace("_", " "): [label(v) for v in summary[c]] for c in by}
+    printed = {c.replace("_", " "): ["-" if pd.isna(v) else label(v) for v in summary[c]] for c in by}
     means = [interval_text(r.mean, r.ci_low, r.ci_high) for r in summary.itertuples()]
     several = (summary["n_patients"] != summary["n_cases"]).any()
     counts = {"patients": summary["n_patients"].to_list()} if several else {}
@@ -224,6 +224,9 @@ def methods_paragraph(
         f"{label(name)} (SHA-256 {sha[:12]}{unverified.get(name, '')})"
         for name, sha in provenance.get("checkpoints", {}).items()
     ]
+    elsewhere = [
+        f"{label(name)} (SHA-256 {sha[:12]})" for name, sha in provenance.get("label_maps", {}).items()
+    ]
     n_cases = int(table.groupby(["data_set", "case_id"]).ngroups)
     noun, whose = unit_noun(table), counted(n_cases, "case")
     if noun == "patient":
@@ -234,6 +237,7 @@ def methods_paragraph(
     parts = [
         f"We evaluated {_listed(weights) if weights else 'the models'} on {whose} from "
         f"{counted(table['data_set'].nunique(), 'data set')} ({masks:,} scored masks).",
+        *([f"Masks from elsewhere were scored alike: {_listed(elsewhere)}."] if elsewhere else []),
         f"{counted(n_failed, 'mask')} failed; a failed mask counts as an IoU of 0.",
     ]
     missing = len(provenance.get("failed_units", ()))
@@ -305,7 +309,8 @@ def write_manuscript(folder: Path, table: pd.DataFrame, model: str, metric: str 
         write_atomically(tables / f"{name}_printed.csv", shown.to_csv(index=False).encode())
     records = [record for record in read_provenance(folder).values() if "checkpoints" in record]
     record = dict(records[0]) if records else {}
-    record["checkpoints"] = {k: v for r in records for k, v in r["checkpoints"].items()}
+    for kind in ("checkpoints", "label_maps"):
+        record[kind] = {k: v for r in records for k, v in r.get(kind, {}).items()}
     made = found.get("comparisons", pd.DataFrame(columns=COMPARISON_COLUMNS))
     paragraph = methods_paragraph(record, table, made, found.get("cases"))
     for task, parameter in (("2D", "prompts"), ("3D", "designs")):

@@ -15,10 +15,12 @@ from medsam_nb.manifest.rows import Manifest
 from medsam_nb.protocol import corrections
 from medsam_nb.protocol.designs import FRAME_CHOICES, MASK_CHOICES_3D, chosen_designs, parse_design
 from medsam_nb.protocol.options import MemoryWindow, PropagationOptions
+from medsam_nb.protocol.prompt_sources import parse_source
 from medsam_nb.protocol.prompts import PROMPTS_2D, PROMPTS_3D
 from medsam_nb.provenance import project_root
+from medsam_nb.workbook.kept_masks import check_choice, names_of
 
-MAY_BE_EMPTY = ("objects",)  # lists; empty for all
+MAY_BE_EMPTY = ("objects", "label_maps")  # lists; empty for all
 RANGES = {
     "workers": (0, 256),
     "seed": (0, 2**63 - 1),
@@ -159,6 +161,17 @@ def _check_models(names: list[str], given: Given) -> None:
             )
 
 
+def _check_label_maps(names: list[str], given: Given) -> None:
+    for name in names:
+        row = given.rows.maps(name)
+        for data_set in row.data_sets:
+            given.rows.data_set(data_set)
+        if not any(row.covers(data_set) for data_set in given.values.get("data_sets", [])):
+            raise StudyError(
+                "", f"{name} has none of these data sets.", "Leave it out, or add one of its own."
+            )
+
+
 def _check_objects(names: list[str], given: Given) -> None:
     chosen = [given.rows.data_set(name) for name in given.values.get("data_sets", [])]
     rows = [row for row in chosen if row.accuracy]  # format examples are not measured
@@ -171,6 +184,24 @@ def _check_objects(names: list[str], given: Given) -> None:
                 "",
                 f"none of them is an object of {row.name}, which has {', '.join(row.objects)}.",
                 "Add one, or leave the data set out.",
+            )
+
+
+def _check_masks(value: object, given: Given) -> None:
+    task = "3d" if given.propagates else "2d"
+    asked = dict(given.values)
+    if given.propagates:
+        asked["designs"] = chosen_designs(asked["designs"])
+    check_choice(value, names_of(task, asked))
+
+
+def _check_prompt_source(text: str, given: Given) -> None:
+    source = parse_source(text)
+    if source.kind == "jittered" and given.propagates:
+        masks = [d.name for d in chosen_designs(given.values["designs"]) if d.prompt == "mask"]
+        if masks:
+            raise StudyError(
+                "", f"a mask cannot be jittered ({masks[0]}).", "Choose designs with points and boxes."
             )
 
 
@@ -296,6 +327,9 @@ CHECKS: dict[str, Callable[..., None]] = {
     "window": _check_window,
     "data_sets": _check_data_sets,
     "models": _check_models,
+    "label_maps": _check_label_maps,
+    "masks": _check_masks,
+    "prompt_source": _check_prompt_source,
     "objects": _check_objects,
     "prompts": _check_prompts,
     "designs": _check_designs,
@@ -317,7 +351,7 @@ CHECKS: dict[str, Callable[..., None]] = {
 
 def check_form(name: str, value: object, default: object) -> None:
     """Raise StudyError if a parameter's value has the wrong type, or a number is out of its range."""
-    if name != "designs":  # a word, a list or a mapping; see its own check
+    if name not in ("designs", "masks"):  # a word, a list or a mapping; see their own checks
         check_type(value, default)
     if name in RANGES and isinstance(value, int | float):
         _check_range(name, value)

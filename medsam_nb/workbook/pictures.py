@@ -6,13 +6,9 @@ case, prompt and seed, so its IoU is that of the table.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
-from medsam_nb.data.prepare import load_case
-from medsam_nb.errors import StudyError
 from medsam_nb.evaluation.propagation import sweep
 from medsam_nb.evaluation.single_slices import candidates
 from medsam_nb.figures.slices import Panel
@@ -22,7 +18,7 @@ from medsam_nb.models.features import one_thread
 from medsam_nb.protocol.designs import Design, prompted_slices
 from medsam_nb.protocol.metrics import iou
 from medsam_nb.protocol.options import PropagationOptions
-from medsam_nb.protocol.prompt_sources import PromptSource, parse_source
+from medsam_nb.protocol.prompt_sources import PromptSource
 from medsam_nb.protocol.prompts import (
     MAX_COMPONENTS,
     PROMPTS_3D,
@@ -70,6 +66,18 @@ def panel_of_truth(case: Case) -> Panel:
     return Panel(grey, truth, title=title, spacing_mm=case.image.spacing_mm[1:])
 
 
+def prompts_of_2d(
+    case: Case, object_name: str, slice_index: int, mode: str, *, seed: int, source: PromptSource
+) -> tuple[Prompt, ...]:
+    """Return the prompts of the calls of one slice under one prompt mode, as a study gives them."""
+    parts = prompt_seed(seed, case, object_name, slice_index)
+    truth = case.mask(object_name)[slice_index]
+    return tuple(
+        source.displaced(prompt, truth, (*parts, mode, number))
+        for number, prompt in enumerate(prompts_2d(truth, mode, parts))
+    )
+
+
 def predict_2d(
     model: Model,
     case: Case,
@@ -87,12 +95,7 @@ def predict_2d(
     mask : ndarray of bool, shape (y, x)
     prompts : tuple of Prompt
     """
-    parts = prompt_seed(seed, case, object_name, slice_index)
-    truth = case.mask(object_name)[slice_index]
-    prompts = tuple(
-        source.displaced(prompt, truth, (*parts, mode, number))
-        for number, prompt in enumerate(prompts_2d(truth, mode, parts))
-    )
+    prompts = prompts_of_2d(case, object_name, slice_index, mode, seed=seed, source=source)
     calls = {number: (slice_index, prompt) for number, prompt in enumerate(prompts)}
     with one_thread():
         masks = [masks[0] for _, masks, _ in candidates(model, case.slices_uint8(), calls)]
@@ -222,94 +225,3 @@ def panels_of_prompts_3d(
         panels += [replace(panel, title=f"{label(kind)}: {panel.title.split(', ')[-1]}") for panel in row]
         panels += [None] * (count - len(row))
     return panels
-
-
-def _source_of(row: pd.Series) -> PromptSource:
-    """Return where a row's prompts came from; tables of before have those of the truth."""
-    name = row.get("prompt_source")
-    name = "truth" if name is None or pd.isna(name) else str(name)
-    if name.startswith("file:"):
-        raise StudyError("picture", f"the prompts came from {name}.", "Open the file in 10_explore_prompts.")
-    return parse_source(name)
-
-
-def panels_of_row(
-    model: Model, case: Case, row: pd.Series, *, seed: int, heading: str = "", remark: str = ""
-) -> list[Panel]:
-    """Return pictures of a row of the results table: in 3D the prompted slice first, then its own.
-
-    Parameters
-    ----------
-    row : Series
-        A row of one slice (`store.COLUMNS`); in 2D of the first mask.
-    heading : str
-        First words of the titles.
-    remark : str
-        Last words of the title of the row's own slice.
-    """
-    name, index, source = row["object"], int(row["slice_index"]), _source_of(row)
-    truth, grey, spacing = case.mask(name), case.slices_uint8(), case.image.spacing_mm[1:]
-    title = f"{heading}{case.data_set} {case.case_id}: {name}"
-    if row["task"] == "2d":
-        if row["mask_choice"] != "first_mask":
-            raise StudyError("picture", f"of 2D masks by {row['mask_choice']!r}.", "Choose first masks.")
-        mask, prompts = predict_2d(model, case, name, index, row["prompt"], seed=seed, source=source)
-        shown = [(index, mask, prompts, f", {row['prompt']}")]
-    else:
-        design = Design(row["frame_choice"], row["prompt"], row["direction"], row["mask_choice"])
-        distance = int(row["distance_slices"])
-        near = index - distance
-
-        def prompt_of(name: str, index: int, kind: str) -> Prompt:
-            parts = prompt_seed(seed, case, name, index)
-            return source.displaced(prompt_3d(truth[index], kind, parts), truth[index], (*parts, kind, 0))
-
-        options = PropagationOptions(protocol=row["protocol"], mask_scope=row["mask_scope"])
-        masks = {}
-        with one_thread():
-            for found in sweep(model, grey, {name: truth}, (design,), prompt_of, options):
-                masks[found.slice_index] = found.mask
-                if {near, index} <= set(masks):  # what comes after is not shown
-                    break
-        prompt = prompt_of(name, near, design.prompt)
-        shown = [(near, masks[near], prompt, ", prompted")]
-        shown.append((index, masks[index], None, f", {distance:+d} slices"))
-    pictures = []
-    for place, mask, prompt, words in shown:
-        words = f"{title}{words}{remark if place == index else ''}"
-        score = iou(truth[place], mask)
-        pictures.append(Panel(grey[place], truth[place], mask, prompt, score, words, spacing))
-    return pictures
-
-
-def panels_of_rows(
-    model: Model, chosen: pd.DataFrame, prepared_dir: Path, *, seed: int
-) -> list[Panel | None]:
-    """Return the pictures of the chosen rows, as many per row of the table.
-
-    Parameters
-    ----------
-    chosen : DataFrame
-        Of `gallery.spread_of_cases`, whose modalities then fill three places each, or of
-        `gallery.failures`. Where the prepared case is not there (a table of another place), its
-        places stay empty.
-    """
-    width = 2 if (chosen["task"] == "3d").any() else 1
-    pictures: list[Panel | None] = []
-    spread = "rank" in chosen
-    for _, group in chosen.groupby("modality", dropna=False) if spread else [("", chosen)]:
-        for _, row in group.iterrows():
-            heading = ""
-            if spread:
-                place = row["rank"] if row["n_cases"] == 1 else f"{row['rank']} of {row['n_cases']}"
-                heading = f"{place} (mean {row['case_mean']:.2f}): "
-            remark = "" if spread else f", {row['reason']}"
-            folder = Path(prepared_dir) / row["data_set"] / row["case_id"]
-            if (folder / "case.json").is_file():
-                case = load_case(folder)
-                pictures += panels_of_row(model, case, row, seed=seed, heading=heading, remark=remark)
-            else:
-                pictures += [None] * width
-        if spread:
-            pictures += [None] * (-len(pictures) % (3 * width))
-    return pictures

@@ -120,7 +120,11 @@ def distinct_work(unit: Unit) -> tuple[int, int, int]:
     names = [name for name in case.objects if not given.get("objects") or name in given["objects"]]
     options = given.get("options", PropagationOptions())
     tracks = plan(
-        {name: case.mask(name) for name in names}, given["designs"], options.protocol, options.until
+        {name: case.mask(name) for name in names},
+        given["designs"],
+        options.protocol,
+        options.until,
+        each_alone=options.window.remembered == "nothing",
     )
     encoded = {index for track in tracks for one in track.passes for index in one.slices}
     encoded |= {index for track in tracks for index in track.prompted}

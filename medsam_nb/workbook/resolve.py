@@ -1,10 +1,12 @@
 """What each notebook of a study is given, and whether all of it can be done: before the first one starts."""
 
 from collections.abc import Mapping
+from glob import escape
 from pathlib import Path
 from typing import Any
 
-from medsam_nb.errors import CheckpointError, StudyError, WorkbookError, require_known
+from medsam_nb.errors import CheckpointError, InputError, StudyError, WorkbookError, require_known
+from medsam_nb.manifest.fine_tuned import with_fine_tuned
 from medsam_nb.manifest.reading import load_manifest
 from medsam_nb.manifest.rows import Checkpoint, Manifest
 from medsam_nb.protocol.designs import chosen_designs
@@ -12,7 +14,7 @@ from medsam_nb.provenance import project_root
 from medsam_nb.workbook import comparisons, parameters
 from medsam_nb.workbook.study import Study, below_root, defaults, load_study, notebooks, run_folder
 
-MANIFEST = "data_manifest.yaml"
+MANIFEST, WEIGHTS = "data_manifest.yaml", "weights"
 MANIFESTS = ("manifest", "extra_manifest")
 OPTIONAL = ("sam2", "sam", "rival")  # a study may do without them, whatever the notebook's default names
 GIVEN_BY_THE_RUN = "study_file"
@@ -85,7 +87,8 @@ class _Manifests(dict[tuple[Path, ...], Manifest]):
     def of(self, values: Mapping[str, Any]) -> Manifest:
         """Return the rows of the files that a notebook's parameters name."""
         names = values.get("manifest", MANIFEST), values.get("extra_manifest")
-        return self[tuple(project_root() / name for name in names if name)]
+        rows = self[tuple(project_root() / name for name in names if name)]
+        return with_fine_tuned(rows, project_root() / values.get("weights_dir", WEIGHTS))
 
 
 def _check_meanings(
@@ -132,7 +135,7 @@ def _check_comparisons(path: Path, effective: Mapping[str, Mapping], manifests: 
         if "prompts" not in values and "designs" not in values:
             continue
         rows = [manifests.of(values).data_set(name) for name in values.get("data_sets", [])]
-        known["model"] |= dict.fromkeys(values.get("models", []))
+        known["model"] |= dict.fromkeys([*values.get("models", []), *values.get("label_maps", [])])
         known["data_set"] |= dict.fromkeys(row.name for row in rows)
         known["modality"] |= dict.fromkeys(row.modality for row in rows)
         known["object"] |= dict.fromkeys(name for row in rows for name in row.objects)
@@ -140,13 +143,15 @@ def _check_comparisons(path: Path, effective: Mapping[str, Mapping], manifests: 
 
 
 def require_ready(resolved: Mapping[str, Mapping[str, Any]]) -> None:
-    """Raise where this machine lacks what the parameters ask for: a device, or the weights of a model.
+    """Raise where this machine lacks what the parameters ask for: a device, weights, label maps.
 
     Raises
     ------
     CheckpointError
         If the device is not there, or weights are missing or not what the manifest says; the message names
         all of them, with the commands that get them.
+    InputError
+        If there is no label map of a data set.
     """
     asked = [defaults(name) | given for name, given in resolved.items()]
     if not any("device" in values or "weights_dir" in values for values in asked):
@@ -160,6 +165,7 @@ def require_ready(resolved: Mapping[str, Mapping[str, Any]]) -> None:
         if "weights_dir" not in values:
             continue
         rows = manifests.of(values)
+        _require_label_maps(rows, values)
         models = [*values.get("models", []), *(values[role] for role in parameters.ROLES if role in values)]
         for row in map(rows.checkpoint, dict.fromkeys(models)):
             own = row.name not in manifests.of({}).checkpoints
@@ -172,6 +178,19 @@ def require_ready(resolved: Mapping[str, Mapping[str, Any]]) -> None:
     if lacking:
         listed = "".join(f"\n  {error}" for error in lacking.values())
         raise CheckpointError("weights", f"of {len(lacking)} models cannot be used:", listed)
+
+
+def _require_label_maps(rows: Manifest, values: Mapping[str, Any]) -> None:
+    """Raise InputError for label maps of which not one is there."""
+    for row in map(rows.maps, values.get("label_maps", [])):
+        for name in filter(row.covers, values.get("data_sets", [])):
+            pattern = row.files.replace("{data_set}", escape(name)).replace("{case}", "*")
+            if not any(project_root().glob(pattern)):
+                raise InputError(
+                    f"label maps {row.name}",
+                    f"there is no file {row.files.replace('{data_set}', name)}.",
+                    f"Put them there; if there are none of {name}, name in `data_sets` those there are.",
+                )
 
 
 def _weights_error(row: Checkpoint, weights_dir: str, manifest: str) -> WorkbookError | None:

@@ -7,6 +7,7 @@ is made. What needs PyTorch is imported where it is used: notebooks of statistic
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -20,24 +21,23 @@ from IPython.display import display
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from medsam_nb.data.export import write_masks
 from medsam_nb.data.prepare import case_folders, load_case
 from medsam_nb.errors import StudyError
-from medsam_nb.evaluation import masks as label_maps
-from medsam_nb.evaluation.masks import MaskStore
 from medsam_nb.evaluation.store import Store
-from medsam_nb.figures import slices, style
+from medsam_nb.figures import choices, slices, style
 from medsam_nb.figures.words import label
 from medsam_nb.manifest.disclosure import seen_warnings
+from medsam_nb.manifest.fine_tuned import with_fine_tuned
 from medsam_nb.manifest.reading import load_manifest
 from medsam_nb.manifest.rows import Manifest
-from medsam_nb.protocol.designs import DESIGN_FACTORS
 from medsam_nb.protocol.table import as_table
 from medsam_nb.protocol.volume import Case
 from medsam_nb.provenance import project_root
-from medsam_nb.workbook import report
+from medsam_nb.workbook import kept_masks, report
+from medsam_nb.workbook.kept_masks import ALL, BEST, NONE, KeptMasks
 
 if TYPE_CHECKING:
+    from medsam_nb.evaluation.label_map_units import LabelMapUnit
     from medsam_nb.evaluation.unit import Unit
     from medsam_nb.models.checkpoints import Model
 
@@ -80,9 +80,14 @@ class Run:
         self.outcome = pd.DataFrame(columns=["data_set", "case_id", "model", "task", "status", "error"])
         self._tasks: list[str] = []
         self._figures: dict[str, str] = {}
+        self._drawn: list[str] = []  # of them, those that are no pictures of slices
         self._tables: dict[str, str] = {}
         self._galleries: dict[str, list[tuple[str, str]]] = {}
         self._plotted: tuple[pd.DataFrame, str] | None = None
+
+    def has(self, name: str) -> bool:
+        """Whether this run has a table of that name."""
+        return (self.folder / "tables" / f"{name}.parquet").is_file()
 
     def read(self, name: str) -> pd.DataFrame:
         """Return a table that this run has, by its name.
@@ -128,7 +133,8 @@ class Run:
         workers: int,
         features_gb: float,
         cluster: str = "local",
-        masks: Sequence[str] = (),
+        masks: str | Sequence[str] = NONE,
+        label_maps: Sequence[str] = (),
         variants: Sequence[Mapping[str, object]] = ({},),
         name: str = "",
         **parameters: object,
@@ -148,8 +154,10 @@ class Run:
             See `units.run_units`.
         features_gb : float
             Disk for encoded slices; 0 for none.
-        masks : sequence of str
-            Names of designs whose masks are kept in 3D; see `export_masks`.
+        masks : str or sequence of str
+            Whose masks are kept: see `kept_masks`.
+        label_maps : sequence of str
+            Rows of the manifest's label maps, scored beside the models.
         variants : sequence of mapping
             Parameters that differ: every case is computed with each, and the rows stand in one table.
         name : str
@@ -164,23 +172,31 @@ class Run:
         """
         from medsam_nb.evaluation import units
 
-        planned = [
-            unit
-            for variant in variants
-            for unit in units.plan_units(
-                task,
-                self.case_folders(data_sets, prepared_dir),
-                [self.manifest.checkpoint(model) for model in models],
-                weights_dir=self.root / weights_dir,
-                features=(self.folder / "features", features_gb),
-                masks=(self.folder / "masks", masks) if masks else None,
-                **parameters,
-                **variant,
-            )
-        ]
+        def plan(names: Sequence[str], some: Sequence[str], given: Mapping[str, object]) -> list[Unit]:
+            return [
+                unit
+                for variant in variants
+                for unit in units.plan_units(
+                    task,
+                    self.case_folders(data_sets, prepared_dir),
+                    [self.manifest.checkpoint(model) for model in some],
+                    weights_dir=self.root / weights_dir,
+                    features=(self.folder / "features", features_gb),
+                    masks=(self.folder / "masks", names) if names else None,
+                    **given,
+                    **variant,
+                )
+            ]
+
+        every = kept_masks.names_of(task, parameters) if masks == ALL else []
+        planned = plan(every, models, parameters)
+        named = [] if isinstance(masks, str) else list(masks)
+        second = plan(named, models, kept_masks.only(task, named, parameters)) if named else []
         if (collected := _collected.get()) is not None:
-            collected += planned
+            collected += [*planned, *second]
             return as_table([])
+        of_masks = [*planned] if every else second
+        planned += self._label_map_units(task, data_sets, label_maps, prepared_dir, parameters)
         name = name or task
         self.outcome = units.run_units(
             planned, self.store, workers=workers, label=label(task), cluster=cluster
@@ -190,6 +206,10 @@ class Run:
         keys = units.finished(planned, self.store)
         table = self.store.read(keys)
         report.save_table(table, self.folder, f"results_{name}")
+        if masks == BEST:
+            for model, best in kept_masks.best_of(table, task).items():
+                of_masks += plan([best], [model], kept_masks.only(task, [best], parameters))
+        self._keep_masks(task, name, of_masks, workers=workers, cluster=cluster)
         record = units.provenance(self.store, keys, planned[0].plain_parameters)
         self._tasks = list(dict.fromkeys([*self._tasks, task]))
         second = task != self._tasks[0]  # of a notebook with several tasks each leaves a record of its own
@@ -197,57 +217,56 @@ class Run:
         report.add_provenance(self.folder, name, record)
         return table
 
-    def score_label_maps(
+    def _label_map_units(
         self,
-        folder: str | Path,
+        task: str,
         data_sets: Sequence[str],
-        *,
+        names: Sequence[str],
         prepared_dir: str | Path,
-        task: str = "3d",
-        volume_metrics: str = "none",
-        objects: Sequence[str] = (),
-    ) -> pd.DataFrame:
-        """Return the rows of a folder of label maps from elsewhere, as of a model with the folder's name.
+        parameters: Mapping[str, object],
+    ) -> list[LabelMapUnit]:
+        from medsam_nb.evaluation import units
 
-        Parameters
-        ----------
-        folder : str or Path
-            Holds `<data set>/<case>.nii.gz` on the grid of the source images; see `masks.score_label_map`.
+        options = parameters.get("options")
+        return units.plan_label_map_units(
+            task,
+            self.case_folders(data_sets, prepared_dir),
+            [self.manifest.maps(name) for name in names],
+            self.root,
+            seed=parameters["seed"],
+            objects=parameters.get("objects", ()),
+            protocol=options.protocol if options else parameters.get("protocol", "corrected"),
+            volume_metrics=parameters.get("volume_metrics", "none"),
+        )
 
-        Raises
-        ------
-        InputError
-            If a case has no label map, or one that does not lie on its image.
-        """
-        rows = []
-        for case_folder in self.case_folders(data_sets, prepared_dir):
-            case, maps = load_case(case_folder), self.root / folder
-            found = label_maps.score_label_map(
-                maps / case.data_set, case, task=task, volume_metrics=volume_metrics, objects=objects
-            )
-            rows += [row | {"model": maps.name} for row in found]
-        return as_table(rows)
+    def _keep_masks(self, task: str, name: str, of_masks: Sequence[Unit], **how: object) -> None:
+        """Compute the units that keep masks, and say in a table where the masks lie; without any, in none."""
+        from medsam_nb.evaluation import units
 
-    def export_masks(self, table: pd.DataFrame, prepared_dir: str | Path) -> list[Path]:
-        """Write the kept masks of a 3D table as NIfTI on the grid of the source images.
+        if not of_masks:
+            for suffix in (".parquet", ".csv"):
+                (self.folder / "tables" / f"masks_{name}{suffix}").unlink(missing_ok=True)
+            return
+        ended = units.run_units(of_masks, self.store, label=f"masks, {label(task)}", **how)
+        for problem in ended["error"][ended["status"] == "failed"]:
+            warnings.warn(f"Masks that are not kept: {problem}", stacklevel=3)
+        names = {one for unit in of_masks for one in unit.masks[1]}
+        index = kept_masks.index_of(self.store.read(units.finished(of_masks, self.store)), names)
+        report.save_table(index, self.folder, f"masks_{name}")
+
+    def export_masks(self, task: str, prepared_dir: str | Path) -> list[Path]:
+        """Write the masks of a task that the run has kept as NIfTI on the grid of the source images.
 
         Returns
         -------
         list of Path
-            Below `derivatives/<model>` of the run's folder, named as `export.write_masks` does.
+            See `kept_masks.KeptMasks.export`.
         """
-        store, paths = MaskStore(self.folder / "masks"), []
-        whole = table[table["task"] == "3d"]
-        columns = ["run_key", "model", "data_set", "case_id", "object", *DESIGN_FACTORS]
-        for row in whole[columns].drop_duplicates().itertuples(index=False):
-            design = "/".join(getattr(row, factor) for factor in DESIGN_FACTORS)
-            mask = store.read(run_key=row.run_key, object=row.object, design=design)
-            if mask is not None:
-                folder = self.root / prepared_dir / row.data_set / row.case_id
-                record = {"Model": row.model, "Design": design, "RunKey": row.run_key}
-                target = self.folder / "derivatives" / row.model / row.data_set
-                paths += write_masks(target, {row.object: mask}, folder, design, record)
-        return paths
+        return self.masks().export(task, self.root / prepared_dir)
+
+    def masks(self) -> KeptMasks:
+        """Return the masks that notebooks of this run have kept."""
+        return KeptMasks(self.folder)
 
     def seen_warnings(self, data_sets: Sequence[str], models: Sequence[str]) -> list[str]:
         """Return what must be said of models that may know the images; see `manifest.seen_warnings`."""
@@ -258,7 +277,8 @@ class Run:
         record = report.read_provenance(self.folder).get(self.notebook, {})
         names = ("git_commit", "code_sha256", "device", "dtype", "seed", "hole_filling", "seconds")
         facts = {name.replace("_", " "): record[name] for name in names if name in record}
-        facts |= {f"weights of {name}": sha for name, sha in record.get("checkpoints", {}).items()}
+        facts |= {f"weights of {label(name)}": sha for name, sha in record.get("checkpoints", {}).items()}
+        facts |= {f"label maps of {label(name)}": sha for name, sha in record.get("label_maps", {}).items()}
         lines = {name: ", ".join(map(str, v)) if isinstance(v, list) else str(v) for name, v in facts.items()}
         return pd.Series(lines, name="value").to_frame()
 
@@ -310,10 +330,11 @@ class Run:
             if self._plotted is None:
                 raise ValueError(f"{name}: say what was drawn with run.plotted(table, caption)")
             self._keep_figure(name, figure, *self._plotted)
+            self._drawn += [name] if self._plotted[1] else []
             self._plotted = None
 
     def plotted(self, table: pd.DataFrame, caption: str) -> None:
-        """Say, within `figure`, what was drawn, and its caption."""
+        """Say, within `figure`, what was drawn, and its caption; without one the report leaves it out."""
         self._plotted = table, caption
 
     def pictures(
@@ -332,7 +353,8 @@ class Run:
 
     def _keep_figure(self, name: str, figure: Figure, plotted: pd.DataFrame, caption: str) -> None:
         style.save(figure, self.folder / "figures", name, plotted)
-        self._figures[name] = caption
+        if caption:
+            self._figures[name] = caption
         if get_ipython() is not None:
             display(figure)
 
@@ -341,7 +363,13 @@ class Run:
         self._galleries[heading] = list(pictures)
 
     def section(
-        self, heading: str, text: str, *, in_short: str = "", facts: Mapping[str, object] | None = None
+        self,
+        heading: str,
+        text: str,
+        *,
+        in_short: str = "",
+        facts: Mapping[str, object] | None = None,
+        lead: str | None = None,
     ) -> str:
         """Leave this notebook's section for the report; return a sentence that says where.
 
@@ -353,6 +381,9 @@ class Run:
             The finding in a sentence, for the top of the report.
         facts : mapping
             Name and value of what should stand in plain sight.
+        lead : str, optional
+            The figure that stands in the open, above what is folded; "" for none, and the first that is no
+            picture of slices if it is not said. Only a notebook that says something `in_short` has one.
 
         Raises
         ------
@@ -373,6 +404,7 @@ class Run:
             facts=facts,
             in_short=in_short,
             galleries=self._galleries,
+            lead=(next(iter(self._drawn), "") if lead is None else lead) if in_short else "",
         )
         counted = f"{len(self._figures)} figures and {len(self._tables)} tables"
         return f"{counted} for the report; {path}"
@@ -383,6 +415,7 @@ def open_run(
     run_dir: str | Path,
     manifest: str | Path = "data_manifest.yaml",
     extra_manifest: str | Path = "",
+    weights_dir: str | Path = "weights",
 ) -> Run:
     """Open a run for a notebook.
 
@@ -394,11 +427,14 @@ def open_run(
         Folder of results, below the project or absolute.
     manifest, extra_manifest : str or Path
         Files that describe data sets and checkpoints; the second is your own, if not empty.
+    weights_dir : str or Path
+        Where fine-tuned checkpoints lie, whose rows are added.
 
     Returns
     -------
     Run
     """
     root = project_root()
+    choices.take_up(choices.kept(root / run_dir))
     rows = load_manifest(root / manifest, *([root / extra_manifest] if extra_manifest else []))
-    return Run(notebook, root, root / run_dir, rows)
+    return Run(notebook, root, root / run_dir, with_fine_tuned(rows, root / weights_dir))

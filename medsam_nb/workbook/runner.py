@@ -20,14 +20,23 @@ import papermill
 from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
+from medsam_nb.errors import StudyError, require_known
+from medsam_nb.figures import choices
 from medsam_nb.provenance import project_root
 from medsam_nb.workbook.kernels import Kernel, kernel
 from medsam_nb.workbook.owner import owned
 from medsam_nb.workbook.progress import Progress, say, words
-from medsam_nb.workbook.report import NotebookRun, write_report
+from medsam_nb.workbook.report import NotebookRun, keep_runs, read_runs, write_report
 from medsam_nb.workbook.resolve import require_ready, resolve_parameters
 from medsam_nb.workbook.schedule import Schedule, at_once, schedule
-from medsam_nb.workbook.study import declared_parameters, find_study, load_study, notebook_path, run_folder
+from medsam_nb.workbook.study import (
+    Study,
+    declared_parameters,
+    find_study,
+    load_study,
+    notebook_path,
+    run_folder,
+)
 
 __all__ = ["Outcome", "declared_parameters", "load_study", "resolve_parameters", "run_notebook", "run_study"]
 
@@ -142,7 +151,7 @@ def _literal(path: Path) -> str:
     return str(path).replace("{", "{{").replace("}", "}}")
 
 
-def run_study(path: Path, overrides: Mapping[str, Any] | None = None) -> Outcome:
+def run_study(path: Path, overrides: Mapping[str, Any] | None = None, only: Sequence[str] = ()) -> Outcome:
     """Run a study's notebooks and write its report.
 
     A notebook starts when those that it needs have ended, two at a time where there are cores for them
@@ -156,6 +165,8 @@ def run_study(path: Path, overrides: Mapping[str, Any] | None = None) -> Outcome
         The study's YAML file.
     overrides : mapping
         Parameters that replace those of the file.
+    only : sequence of str
+        Notebooks of the study to run, by name or number ("05"); all if empty. The others' results stay.
 
     Raises
     ------
@@ -166,18 +177,63 @@ def run_study(path: Path, overrides: Mapping[str, Any] | None = None) -> Outcome
     path = find_study(path)
     study = load_study(path)
     parameters = resolve_parameters(study, path, overrides)
-    require_ready(parameters)
-    plan = schedule(parameters, at_once())
+    chosen = {name: parameters[name] for name in _chosen(only, list(parameters), path)}
+    require_ready(chosen)
+    plan = schedule(chosen, at_once())
     run_dir = run_folder(study)
     with _Stop() as stop, owned(run_dir, path) as remark:
         if remark:
             say(remark)
-        runs = _run_all(plan, parameters, run_dir / "notebooks", stop)
+        choices.keep(study.style, run_dir, study.parameters.get("data_sets", ()))
+        runs = _run_all(plan, chosen, run_dir / "notebooks", stop)
         if stop.signal and all(run.error for run in runs):
             report = None
         else:
-            report = write_report(study.model_dump(), runs, run_dir)
-    return Outcome(report, runs, list(parameters), stop.signal)
+            kept = keep_runs(runs, run_dir, list(parameters) if only else None)
+            report = _page(study, kept, run_dir)
+    return Outcome(report, runs, list(chosen), stop.signal)
+
+
+def _chosen(only: Sequence[str], names: Sequence[str], path: Path) -> list[str]:
+    """Return the notebooks that are asked for, by name or number, in the order of the study."""
+    wanted = set()
+    for one in only:
+        matching = [name for name in names if name == one or name.split("_")[0] == one]
+        if not matching:
+            require_known(f"{path}, --only", one, names, what="notebook of this study")
+        wanted |= set(matching)
+    return [name for name in names if not only or name in wanted]
+
+
+def rewrite_report(path: Path, *, single: bool = False) -> Path:
+    """Write the page of a study again from what its notebooks left; nothing is computed.
+
+    Parameters
+    ----------
+    path : Path
+        The study's YAML file.
+    single : bool
+        Write one file that holds its figures instead (`page.write_report`).
+
+    Raises
+    ------
+    StudyError
+        If the study has not been run.
+    """
+    path = find_study(path)
+    study = load_study(path)
+    run_dir = run_folder(study)
+    if not (run_dir / "sections").is_dir():
+        raise StudyError(path, "has not been run.", f"Run it: medsam-nb run {path}.")
+    runs = {run.name: run for run in read_runs(run_dir)}
+    of_study = [runs[name] for name in study.notebooks if name in runs]
+    return _page(study, of_study, run_dir, single=single)
+
+
+def _page(study: Study, runs: Sequence[NotebookRun], run_dir: Path, *, single: bool = False) -> Path:
+    """Write a study's page with the names and colours that it chooses."""
+    with choices.holding(study.style):
+        return write_report(study.model_dump(), runs, run_dir, single=single)
 
 
 def _run_all(

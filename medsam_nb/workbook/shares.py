@@ -11,9 +11,11 @@ from pathlib import Path
 
 from medsam_nb.data.locks import Locked, locked
 from medsam_nb.data.workers import ProcessKilled, run_each
+from medsam_nb.evaluation.lost_devices import ending_with_the_device
 from medsam_nb.evaluation.store import Store
-from medsam_nb.evaluation.unit import Unit, run_unit
+from medsam_nb.evaluation.unit import Unit
 from medsam_nb.evaluation.units import (
+    compute,
     longest_first,
     missing_units,
     reason,
@@ -80,6 +82,7 @@ def _under_lock(folder: Path, unit: Unit) -> tuple[str, str]:
         with locked(folder / CLAIMS / f"{unit.key.digest}.lock", "medsam-nb units"):
             if store.has(unit.key):  # another job was faster
                 return "stored", ""
-            return stored_result(unit, partial(run_unit, unit), store)
+            work = partial(compute, folder=folder)
+            return stored_result(unit, partial(ending_with_the_device, work, unit), store)
     except Locked as busy:
         return "elsewhere", f"computed by {busy}"

@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from medsam_nb.errors import StudyError, require_known
+from medsam_nb.figures.choices import Choices
 from medsam_nb.files import locate, read_yaml
 from medsam_nb.provenance import project_root
 from medsam_nb.workbook import comparisons
@@ -33,6 +34,8 @@ class Study(BaseModel):
     comparisons : list of dict
         Declared statistical comparisons (`statistics.declarations.Comparison`). The file names sets of them
         (`comparisons.expanded`); here they are written out.
+    style : Choices
+        Names, colours, order, widths and font of its figures.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -44,6 +47,7 @@ class Study(BaseModel):
     parameters: dict[str, Any] = {}
     notebooks: dict[str, dict[str, Any] | None] = Field(min_length=1)
     comparisons: list[str | dict[str, Any]] = []
+    style: Choices = Choices()
 
     @field_validator("name")
     @classmethod

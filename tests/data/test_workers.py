@@ -6,13 +6,16 @@ import subprocess
 import sys
 import time
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import psutil
 import pytest
+import torch
 from helpers.jobs import work
 
 from medsam_nb.data.workers import ProcessKilled, run_each
+from medsam_nb.evaluation.lost_devices import ending_with_the_device
 
 ROOT = Path(__file__).parents[2]
 
@@ -79,3 +82,13 @@ def test_a_killed_parent_leaves_no_process_behind(tmp_path):
     while any(psutil.pid_exists(pid) and psutil.Process(pid).status() != "zombie" for pid in pids):
         assert time.monotonic() < deadline
         time.sleep(0.1)
+
+
+def test_a_worker_that_has_lost_its_device_ends_and_costs_its_item_only(tmp_path):
+    lost = ("lose the device", tmp_path)
+    ended = run_each(partial(ending_with_the_device, work), [1, lost, 2, 3], 1)
+    found = {item: future.exception() or future.result() for item, future in ended}
+    assert [found[number] for number in (1, 2, 3)] == [1, 4, 9]
+    assert isinstance(found[lost], ProcessKilled)
+    with pytest.raises(torch.AcceleratorError):  # here is no worker to end
+        ending_with_the_device(work, lost)

@@ -271,7 +271,8 @@ def test_every_option_of_propagation_is_in_the_key(planned):
 
     others = [PropagationOptions(**{name: value}) for name, values in CHOICES.items() for value in values]
     windows = [MemoryWindow(memories=1), MemoryWindow(stride=2), MemoryWindow(pointers=1)]
-    windows.append(MemoryWindow(beyond="interpolated"))
+    windows += [MemoryWindow(beyond="interpolated"), MemoryWindow(remembered="truth")]
+    windows.append(MemoryWindow(remembered="nothing"))
     others += [PropagationOptions(window=window) for window in windows]
     different = {json.dumps(options.as_dict(), sort_keys=True): options for options in others}
     assert {field.name for field in fields(PropagationOptions)} == {*CHOICES, "window"}

@@ -39,7 +39,7 @@ def windowed(**window):
 def assert_same(model, slices, objects, designs, **options):
     """Compare the two paths on every prediction; return how many there were."""
     prompt_of, options = networks.drawn_prompt(objects), PropagationOptions(**options)
-    released = dataclasses.replace(options, window=MemoryWindow())
+    released = dataclasses.replace(options, window=MemoryWindow(remembered=options.window.remembered))
     with looking_back(model.network, options.window):  # the oracle knows the released window only
         expected = networks.predictions(reference.sweep, model, slices, objects, designs, prompt_of, released)
     found = networks.predictions(propagation.sweep, model, slices, objects, designs, prompt_of, options)
@@ -182,6 +182,61 @@ def test_memory_windows(window):
     assert_same(model, slices, objects, designs, window=window)
 
 
+def test_six_previous_slices_are_the_predictor_as_it_is():
+    """Seven memories, the prompted slices counted as one, against the package with nothing put over it."""
+    model, slices = shipped("float32"), networks.textured_slices(12, HEIGHT, WIDTH, 3)
+    objects = {"organ": blob(12, list(range(11)), 3)}
+    prompt_of, designs = networks.drawn_prompt(objects), [dataclasses.replace(POINT, prompt="one_box")]
+    expected = networks.predictions(reference.sweep, model, slices, objects, designs, prompt_of)
+    window = windowed(memories=7, stride=1, pointers=16)
+    found = networks.predictions(propagation.sweep, model, slices, objects, designs, prompt_of, window)
+    assert found.keys() == expected.keys() and len(found) == 11
+    assert all(np.array_equal(found[key][0], expected[key][0]) for key in expected)
+    assert all(np.array_equal(found[key][1], expected[key][1]) for key in expected)
+
+
+@pytest.mark.parametrize("until", ["last_object_slice", "volume_end"])
+@pytest.mark.parametrize("remembered", ["truth", "nothing"])
+def test_the_bounds_of_what_a_memory_holds(remembered, until):
+    model = networks.small_model("float32", seed=2)
+    slices = networks.textured_slices(11, HEIGHT, WIDTH, 3)
+    objects = {"organ": blob(11, [1, 2, 3, 4, 6, 7, 8], 3), "tumour": blob(11, [4, 5], 1)}
+    designs = [POINT, dataclasses.replace(POINT, frame_choice="three_slices", direction="front_to_end")]
+    designs.append(dataclasses.replace(designs[1], prompt="one_box", mask_choice="first_mask"))
+    window = MemoryWindow(remembered=remembered)
+    count = assert_same(model, slices, objects, designs, window=window, until=until)
+    assert count == len(designs) * (22 if (remembered, until) == ("truth", "volume_end") else 9)
+    arguments = model, slices, objects, designs, networks.drawn_prompt(objects)
+    bound, plain = (
+        networks.predictions(propagation.sweep, *arguments, options)
+        for options in (windowed(remembered=remembered), windowed())
+    )
+    assert bound.keys() == plain.keys()
+    for key, (logits, _, prompted) in plain.items():
+        same = np.array_equal(bound[key][0], logits)
+        assert same if prompted else bound[key][2] == (remembered == "nothing")
+    apart = [key for key, (logits, _, prompted) in plain.items() if not (bound[key][0] == logits).all()]
+    assert apart and not any(plain[key][2] for key in apart)
+
+
+def test_only_the_content_of_a_memory_is_changed_by_the_truth():
+    """Slices next to the prompted one have no other memory yet; those farther are told of the true masks."""
+    model, slices = networks.small_model("float32", seed=2), networks.textured_slices(6, HEIGHT, WIDTH, 3)
+    mask = blob(6, list(range(6)), 3)
+    front = dataclasses.replace(POINT, frame_choice="first_slice", direction="front_to_end")
+    prompt_of = networks.drawn_prompt({"organ": mask})
+    other = mask.copy()
+    other[1] = np.roll(mask[1], 5, axis=-1)
+    first, second = (
+        networks.predictions(
+            propagation.sweep, model, slices, {"organ": one}, [front], prompt_of, windowed(remembered="truth")
+        )
+        for one in (mask, other)
+    )
+    same = [np.array_equal(first["organ", front, z][0], second["organ", front, z][0]) for z in range(6)]
+    assert same[:2] == [True, True] and not any(same[2:])
+
+
 def test_a_shorter_pointer_horizon_is_the_package_own_where_it_has_one():
     # SAM 2.0 gives pointers no position in time, so there their number can simply be set.
     model = networks.small_model("float32", version="2.0", seed=2)
@@ -208,9 +263,17 @@ def test_windows_keep_trained_embeddings():
     stretched = temporal_rows(MemoryWindow(12, beyond="interpolated"), trained).flatten().tolist()
     assert stretched == pytest.approx([k / 2 for k in range(11)] + [6])
     assert [MemoryWindow(k).is_exact for k in (7, 8)] == [True, False]
-    for wrong in ({"memories": 0}, {"stride": 0}, {"pointers": 17}, {"beyond": "guessed"}):
+    for wrong in (
+        {"memories": 0},
+        {"stride": 0},
+        {"pointers": 17},
+        {"beyond": "guessed"},
+        {"remembered": "all"},
+    ):
         with pytest.raises(StudyError, match=next(iter(wrong))):
             MemoryWindow(**wrong)
+    with pytest.raises(StudyError, match="of which none is read"):
+        MemoryWindow(3, remembered="nothing")
 
 
 def test_every_distinct_step_is_made_once():

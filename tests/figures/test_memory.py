@@ -6,10 +6,11 @@ import numpy as np
 import pandas as pd
 
 from medsam_nb.figures import memory
+from medsam_nb.protocol.options import MemoryWindow, windows
 from medsam_nb.protocol.table import as_table
 from medsam_nb.statistics.change_point import by_distance, change_point
 from medsam_nb.statistics.paired import compare
-from medsam_nb.workbook.findings import memory_needed, where_loss_begins
+from medsam_nb.workbook.findings import memory_bounded, memory_needed, where_loss_begins
 
 mpl.use("agg")
 ORDER = ["released", "3 memories", "1 memory"]
@@ -56,8 +57,26 @@ def test_what_is_drawn_are_propagated_slices_in_the_given_order():
     plt.close(fig)
 
 
+def test_the_scheme_shows_what_the_network_reads():
+    shown = windows([1, 4], [3], [3], ["truth", "nothing"])
+    fig, ax = plt.subplots()
+    drawn = memory.window_scheme(shown, ax)
+    read = drawn[drawn["read"].isin(["memory", "true mask"])].groupby("memory")["slice_index"].agg(set)
+    assert [read.get(window.name, set()) for window in shown] == [
+        {14, 15, 16, 17, 18, 19}, set(), {17, 18, 19}, {6, 9, 12, 15, 18, 19}, {14, 15, 16, 17, 18, 19},
+        {14, 15, 16, 17, 18, 19}, set(),
+    ]  # fmt: skip
+    pointers = drawn[drawn["read"] == "pointer"].groupby("memory")["slice_index"].agg(set)
+    assert pointers[MemoryWindow().name] == set(range(5, 20)) and pointers[shown[4].name] == {18, 19}
+    assert drawn[drawn["memory"] == "every slice prompted"].values.tolist()[0][1:] == [20, "prompt"]
+    plt.close(fig)
+
+
 def test_the_sentences_say_what_was_found():
     table = made_up()
+    bound = memory_bounded(compared(table)[1:])
+    assert bound.startswith("The IoU of propagated slices differs") and "with 1 memory -0.07" in bound
+    assert memory_bounded(compared(table)[:0]).startswith("No bound")
     said = memory_needed(compared(table))
     assert "after correction 1 is worse than the released one" in said and "1 memory -0.0" in said
     assert memory_needed(compared(table[:0])) == "No memory window could be compared with the released one."

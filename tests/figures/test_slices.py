@@ -14,7 +14,7 @@ from medsam_nb.protocol.designs import Design
 from medsam_nb.protocol.intensity import Intensity
 from medsam_nb.protocol.table import as_table
 from medsam_nb.protocol.volume import Case, Volume
-from medsam_nb.workbook import pictures
+from medsam_nb.workbook import pictures, row_pictures
 
 SHAPE = (5, 40, 52)
 
@@ -64,12 +64,12 @@ def test_a_picture_equals_its_row(kind, request):
     case, model = request.getfixturevalue(kind), networks.small_model()
     flat = as_table(evaluate_2d(model, case, ["one_box"], seed=1))
     row = flat[(flat["mask_choice"] == "first_mask") & (flat["slice_index"] == 2)].iloc[0]
-    (panel,) = pictures.panels_of_row(model, case, row, seed=1)
+    (panel,) = row_pictures.panels_of_row(model, case, row, seed=1)
     assert panel.iou == row["value"]
     design = Design("centre_slice", "one_box", "bidirectional", "most_confident_mask")
     deep = as_table(evaluate_3d(model, case, [design], seed=1))
     row = deep[deep["slice_index"] == 3].iloc[0]
-    assert pictures.panels_of_row(model, case, row, seed=1)[-1].iou == row["value"]
+    assert row_pictures.panels_of_row(model, case, row, seed=1)[-1].iou == row["value"]
 
 
 def test_pictures_of_other_number_types_are_still_scaled():

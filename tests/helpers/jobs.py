@@ -2,19 +2,27 @@
 
 import os
 import signal
+import subprocess
 import time
+from importlib import import_module
 from pathlib import Path
 
 
 def work(item):
-    """Square a number; or do what a text says: die always, die the first time, raise, wait."""
+    """Square a number; or do as told: die, once or always; cancel its Slurm job once; raise; wait."""
     if not isinstance(item, tuple):
         return item * item
     what, place = item
     if what == "raise":
         raise ValueError("no")
+    if what == "lose the device":
+        raise import_module("torch").AcceleratorError("an illegal memory access was encountered")
     if what == "sleep":
         Path(place, f"pid {os.getpid()}").touch()
+        time.sleep(60)
+    if what == "cancel once" and not (mark := Path(place) / "died").exists():
+        mark.touch()
+        subprocess.run(["scancel", os.environ["SLURM_JOB_ID"]], check=True)
         time.sleep(60)
     if what == "die" or not (mark := Path(place) / "died").exists():
         if what == "die once":

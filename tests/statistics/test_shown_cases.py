@@ -17,7 +17,7 @@ from medsam_nb.protocol.metrics import iou
 from medsam_nb.protocol.table import as_table
 from medsam_nb.protocol.volume import Case, Volume
 from medsam_nb.statistics import shown_cases
-from medsam_nb.workbook import pictures
+from medsam_nb.workbook import row_pictures
 
 ROOT = Path(__file__).parents[2]
 
@@ -145,20 +145,22 @@ def test_the_picture_of_a_row_has_the_iou_of_the_table(case):
     design = Design("centre_slice", "one_box", "bidirectional", "first_mask")
     deep = as_table(evaluate_3d(model, case, [design], seed=3))
     row = deep[deep["distance_slices"] == -2].iloc[0]
-    prompted, carried = pictures.panels_of_row(model, case, row, seed=3, heading="worst: ", remark=", leak")
+    prompted, carried = row_pictures.panels_of_row(
+        model, case, row, seed=3, heading="worst: ", remark=", leak"
+    )
     assert carried.iou == row["value"] and prompted.prompt.box is not None and carried.prompt is None
     assert carried.title == "worst: made_up a: block, -2 slices, leak"
     assert prompted.title == "worst: made_up a: block, prompted"
     flat = as_table(evaluate_2d(model, case, ["one_point"], seed=3))
     row = flat[flat["mask_choice"] == "first_mask"].iloc[1]
-    (picture,) = pictures.panels_of_row(model, case, row, seed=3)
+    (picture,) = row_pictures.panels_of_row(model, case, row, seed=3)
     assert picture.iou == row["value"] and picture.prompt[0].points
     with pytest.raises(StudyError, match="Choose first masks"):
-        pictures.panels_of_row(model, case, flat[flat["mask_choice"] == "oracle_mask"].iloc[0], seed=3)
+        row_pictures.panels_of_row(model, case, flat[flat["mask_choice"] == "oracle_mask"].iloc[0], seed=3)
 
 
 def test_cases_that_are_not_here_leave_their_places_empty(tmp_path):
     table = as_table(rows("MRI", "a", [0.5, 0.5]) + rows("CT", "x", [0.5, 0.5]))
     chosen = shown_cases.spread_of_cases(table)
-    assert pictures.panels_of_rows(None, chosen, tmp_path, seed=0) == [None] * 12
-    assert pictures.panels_of_rows(None, shown_cases.failures(table, 0.6), tmp_path, seed=0) == [None] * 4
+    assert row_pictures.panels_of_rows(None, chosen, tmp_path, seed=0) == [None] * 12
+    assert row_pictures.panels_of_rows(None, shown_cases.failures(table, 0.6), tmp_path, seed=0) == [None] * 4

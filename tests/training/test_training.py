@@ -1,4 +1,4 @@
-"""Training code: samples, losses, optimiser, resuming, fine-tuning; all real, all small."""
+"""Training code: samples, losses, optimiser, resuming; all real, all small."""
 
 import subprocess
 import sys
@@ -10,10 +10,7 @@ import pytest
 import torch
 import yaml
 
-from medsam_nb.data.simulated import anatomy
-from medsam_nb.errors import StudyError
 from medsam_nb.evaluation import reference
-from medsam_nb.finetuning import finetune as finetuning
 from medsam_nb.finetuning import losses, sequence_steps, steps, targets
 from medsam_nb.models import miniature
 from medsam_nb.models.checkpoints import EMBEDDED_WEIGHTS, Model, read_weights
@@ -290,65 +287,6 @@ def test_a_trained_memory_is_not_initialised_again(pool, tmp_path, weights, read
     path.write_text(yaml.safe_dump(plan), encoding="utf-8")
     trainer = run.Trainer(read_plan(path), tmp_path, "cpu", 0, 1)
     assert trainer.state["memory_ready"] is ready
-
-
-def _case():
-    case = anatomy.simulate_case("mri", 1, shape=(8, 128, 128))
-    low, high = np.percentile(case.image, [1, 99])
-    image = np.clip((case.image - low) / (high - low), 0, 1)
-    return image, np.where(case.labels == case.objects["organ"], 1, 0)
-
-
-@pytest.mark.parametrize("parameters", finetuning.PARAMETERS)
-def test_fine_tuning_lowers_the_loss_and_touches_only_what_was_chosen(parameters):
-    torch.manual_seed(0)
-    model = miniature.build_sam2(128)
-    initialisation.initialise_prompting(model)
-    before = {k: v.clone() for k, v in model.state_dict().items()}
-    done = finetuning.finetune(
-        model, [_case()], parameters, steps_total=16, lr=2e-3, slices=3, seed=1, progress=False
-    )
-    assert np.mean(done.losses[-4:]) < 0.9 * np.mean(done.losses[:4]), done.losses
-    after = done.model.state_dict()
-    assert list(after) == list(before)
-    changed = {k.split(".")[0] for k in before if not torch.equal(before[k], after[k])}
-    expected = {
-        "mask_decoder": {"sam_mask_decoder"},
-        "memory": {
-            "sam_mask_decoder",
-            "memory_attention",
-            "memory_encoder",
-            "maskmem_tpos_enc",
-            "obj_ptr_proj",
-        },
-        "lora": {"sam_mask_decoder", "image_encoder"},
-    }[parameters]
-    assert expected <= changed <= expected | {"obj_ptr_tpos_proj"}
-    assert done.trained < sum(p.numel() for p in model.parameters())
-
-
-@pytest.mark.parametrize("parameters", ["mask_decoder", "memory"])
-def test_fine_tuning_sees_colours_as_the_predictors_do(parameters):
-    image, labels = _case()
-
-    def losses(*images):
-        torch.manual_seed(0)
-        model = miniature.build_sam2(128)
-        cases = [(one, labels) for one in images]
-        found = finetuning.finetune(model, cases, parameters, steps_total=3, images=3, seed=1, progress=False)
-        return found.losses
-
-    grey, equal = image, np.repeat(image[..., None], 3, axis=-1)
-    turned = np.stack([image, image[:, ::-1], 1 - image], axis=-1)
-    assert losses(grey) == pytest.approx(losses(equal), abs=1e-5)
-    assert losses(grey) != pytest.approx(losses(turned), abs=1e-5)
-    assert np.isfinite(losses(grey, turned)).all()  # both in one batch
-
-
-def test_fine_tuning_refuses_what_it_cannot_do():
-    model = miniature.build_sam2(128)
-    with pytest.raises(StudyError, match="'encoder' is unknown"):
-        finetuning.finetune(model, [_case()], "encoder", progress=False)
 
 
 @pytest.mark.parametrize("kind", ["mask", "one_box"])

@@ -34,6 +34,8 @@ OPTIONS = [
     ({"protocol": "released"}, "released scripts choose", True),
     ({"window": MemoryWindow(3, 2, 5)}, "at 3 memories (the released model at 7", True),
     ({"window": MemoryWindow(9, beyond="interpolated")}, "beyond the trained ones are interpolated", True),
+    ({"window": MemoryWindow(remembered="truth")}, "remembered with their true masks", True),
+    ({"window": MemoryWindow(remembered="nothing")}, "every slice was prompted", True),
     ({"attention": "blocked"}, "in blocks", True),
     ({"hole_filling": [True]}, "holes", False),
     ({"hole_filling": [False, True]}, "in a part of the units", True),

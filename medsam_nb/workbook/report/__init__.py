@@ -10,8 +10,10 @@ __getattr__, __dir__, __all__ = lazy.attach(
     submod_attrs={
         "sections": [
             *("NotebookRun", "add_provenance", "add_section", "read_provenance", "read_section"),
+            *("keep_runs", "read_runs"),
         ],
         "tables": ["ROWS_SHOWN", "read_results", "save_table"],
-        "page": ["CSS_PIXELS_PER_INCH", "write_report"],
+        "page": ["write_report"],
+        "pictures": ["CSS_PIXELS_PER_INCH"],
     },
 )

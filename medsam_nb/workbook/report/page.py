@@ -1,50 +1,114 @@
-"""The page of a study: `index.html`, from the sections that its notebooks left."""
+"""The page of a study: `index.html`, from the answers down to the sections that its notebooks left.
+
+First what was found, in sentences; then what must be known before a number is quoted; then a figure or a
+board for every notebook that answers something. All else is folded below it.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jinja2
-import nbformat
-from nbconvert import HTMLExporter
-from PIL import Image
-from traitlets.config import Config
 
-from medsam_nb.errors import InputError, WorkbookError
+from medsam_nb.errors import WorkbookError
+from medsam_nb.figures.words import counted
 from medsam_nb.files import write_study_file
-from medsam_nb.workbook.report.sections import NotebookRun, read_provenance, read_section
-from medsam_nb.workbook.report.tables import shown
+from medsam_nb.workbook.progress import words
+from medsam_nb.workbook.report import boards
+from medsam_nb.workbook.report.executed import export_html
+from medsam_nb.workbook.report.failures import failures
+from medsam_nb.workbook.report.pictures import printed_width, within
+from medsam_nb.workbook.report.sections import NotebookRun, Section, read_provenance, read_section
+from medsam_nb.workbook.report.tables import read_table, shown
+from medsam_nb.workbook.report.words import GLOSSARY, anchor, linked
 
-# A figure's letters have 7 points; a third more makes them as large on a screen as the captions.
-CSS_PIXELS_PER_INCH = 130
-
-
-def _printed_width(path: Path) -> int:
-    """Return the width at which a figure's letters are as large as the page's, in CSS pixels."""
-    try:
-        with Image.open(path) as picture:
-            inches = picture.width / picture.info.get("dpi", (300, 300))[0]
-    except Exception as error:  # of any kind, as damage is
-        raise InputError(path, f"is no picture ({error}).", "Run the notebook that drew it again.") from error
-    return round(inches * CSS_PIXELS_PER_INCH)
+# Tables that stand in the open as a board: the one that a notebook shows, and the one with all columns.
+BOARDS = {"comparisons_brief": "comparisons", "claims_tests": "claims"}
+SINGLE = "report.html"  # the page in one file, beside index.html
 
 
-def export_html(executed: Path) -> Path:
-    """Convert an executed notebook to HTML beside it; cells tagged "hide-input" show output only."""
-    config = Config()
-    config.TagRemovePreprocessor.enabled = True
-    config.TagRemovePreprocessor.remove_input_tags = ("hide-input",)
-    config.HTMLExporter.preprocessors = ["nbconvert.preprocessors.TagRemovePreprocessor"]
-    try:
-        notebook = nbformat.read(executed, as_version=4)
-        body, _ = HTMLExporter(config=config).from_notebook_node(notebook)
-    except Exception as error:  # of any kind, as damage is
-        raise InputError(executed, f"is no notebook ({error}).", "Run it again.") from error
-    write_study_file(executed.with_suffix(".html"), body.encode())
-    return executed.with_suffix(".html")
+def _counted(number: int, noun: str) -> str:
+    first, *rest = noun.split(" ")
+    return " ".join([counted(number, first), *rest])
 
 
-def write_report(study: Mapping[str, Any], runs: Sequence[NotebookRun], run_dir: Path) -> Path:
+class _Page:
+    """What a page is made of; what is damaged is left out and named in a line."""
+
+    def __init__(self, run_dir: Path, single: bool) -> None:
+        self.run_dir, self.single = run_dir, single
+        self.damaged: list[str] = []
+
+    def whole(self, read: Callable[..., Any], *arguments: object) -> Any:
+        """Return what a call reads; None, with a line for the page, where a file is damaged."""
+        try:
+            return read(*arguments)
+        except WorkbookError as error:
+            self.damaged.append(str(error))
+            return None
+
+    def notebook(self, run: NotebookRun) -> dict:
+        """Return the line of a notebook in the list at the page's end."""
+        copy = run.executed if run.executed and run.executed.is_file() else None
+        html = self.whole(export_html, copy) if copy else None
+        link = html.relative_to(self.run_dir).as_posix() if html else None
+        return {"name": run.name, "duration": words(run.seconds), "error": run.error, "link": link}
+
+    def section(self, run: NotebookRun) -> dict | None:
+        """Return what the page says of a notebook; None if it left nothing."""
+        path = self.run_dir / "sections" / f"{run.name}.json"
+        left = self.whole(read_section, self.run_dir, run.name) if path.is_file() else None
+        if run.error or left is None:
+            return None
+        found = left.model_dump() | {
+            "paragraphs": [part for part in left.text.split("\n\n") if part.strip()],
+            "figures": self._figures(left),
+            "tables": self._tables(left),
+        }
+        found["lead"] = left.lead if left.lead in found["figures"] else ""
+        found["boards"], found["said"] = self._boards(left)
+        found["short"] = left.in_short
+        number = len(found["figures"]) - bool(found["lead"])
+        galleries = 0 if self.single else len(left.galleries)
+        held = ((number, "figure"), (len(found["tables"]), "table"), (galleries, "set of pictures"))
+        found["holds"] = ", ".join(["text", *(_counted(n, noun) for n, noun in held if n)])
+        return found
+
+    def _figures(self, left: Section) -> dict[str, dict]:
+        found = {}
+        for name, caption in left.figures.items():
+            path = self.run_dir / "figures" / f"{name}.png"
+            width = self.whole(printed_width, path) if path.is_file() else None
+            if width:
+                source = within(path) if self.single else f"figures/{name}.png"
+                found[name] = {"caption": caption, "width": width, "source": source}
+        return found
+
+    def _tables(self, left: Section) -> dict[str, dict]:
+        files = {name: self.run_dir / "tables" / f"{name}.parquet" for name in left.tables}
+        tables = {name: self.whole(shown, path) for name, path in files.items() if path.is_file()}
+        return {name: {"caption": left.tables[name]} | table for name, table in tables.items() if table}
+
+    def _boards(self, left: Section) -> tuple[list[boards.Board], list[str]]:
+        """Return the boards that stand in the open for a notebook's tables, and what they say."""
+        found, said = [], []
+        for shown_table, made in BOARDS.items():
+            path = self.run_dir / "tables" / f"{made}.parquet"
+            table = self.whole(read_table, path) if shown_table in left.tables and path.is_file() else None
+            if table is None or not {"difference", "holm_low", "finding", "family"} <= set(table.columns):
+                continue
+            if made == "claims":
+                found.append(boards.claims_board(table))
+                continue
+            said += boards.sentences(table)
+            for family, rows in table.groupby("family", sort=False):
+                found.append(boards.comparisons_board(rows, boards.family_words(family)))
+        return found, said
+
+
+def write_report(
+    study: Mapping[str, Any], runs: Sequence[NotebookRun], run_dir: Path, *, single: bool = False
+) -> Path:
     """Write `index.html` from the sections that the notebooks left; damaged files are named on it.
 
     Parameters
@@ -54,59 +118,21 @@ def write_report(study: Mapping[str, Any], runs: Sequence[NotebookRun], run_dir:
     runs : sequence of NotebookRun
         How each notebook ended. A failed one is named, with a link to its copy and traceback.
     run_dir : Path
+    single : bool
+        Write `report.html`, which holds its figures and needs no other file, instead; without the galleries
+        of cases and links to files.
 
     Returns
     -------
     Path
-        Of `index.html`.
+        Of the page.
     """
     run_dir = Path(run_dir)
-    damaged: list[str] = []
-
-    def whole(read: Callable[..., Any], *arguments: object) -> Any:
-        """Return what a call reads; None, with a line for the page, where a file is damaged."""
-        try:
-            return read(*arguments)
-        except WorkbookError as error:
-            damaged.append(str(error))
-            return None
-
-    notebooks = []
-    for run in runs:
-        html = whole(export_html, run.executed) if run.executed and run.executed.is_file() else None
-        notebooks.append(
-            {
-                "name": run.name,
-                "seconds": run.seconds,
-                "error": run.error,
-                "link": html.relative_to(run_dir).as_posix() if html else None,
-            }
-        )
-    sections = []
-    for run in runs:
-        if run.error or not (run_dir / "sections" / f"{run.name}.json").is_file():
-            continue
-        left = whole(read_section, run_dir, run.name)
-        if left is None:
-            continue
-        section = left.model_dump()
-        section["paragraphs"] = [part for part in section["text"].split("\n\n") if part.strip()]
-        pictures = {name: run_dir / "figures" / f"{name}.png" for name in section["figures"]}
-        widths = {name: whole(_printed_width, path) for name, path in pictures.items() if path.is_file()}
-        section["figures"] = {
-            name: {"caption": caption, "width": widths[name]}
-            for name, caption in section["figures"].items()
-            if widths.get(name)
-        }
-        files = {name: run_dir / "tables" / f"{name}.parquet" for name in section["tables"]}
-        tables = {name: whole(shown, path) for name, path in files.items() if path.is_file()}
-        section["tables"] = {
-            name: {"caption": caption} | tables[name]
-            for name, caption in section["tables"].items()
-            if tables.get(name)
-        }
-        sections.append(section)
-    provenance = whole(read_provenance, run_dir) or {}
+    page = _Page(run_dir, single)
+    notebooks = [page.notebook(run) for run in runs]
+    sections = [section for run in runs if (section := page.section(run))]
+    provenance = page.whole(read_provenance, run_dir) or {}
+    failed, number = failures(run_dir)
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -114,13 +140,19 @@ def write_report(study: Mapping[str, Any], runs: Sequence[NotebookRun], run_dir:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    page = environment.get_template("report.html").render(
+    environment.filters |= {"linked": linked, "anchor": anchor}
+    text = environment.get_template("report.html").render(
         study=study,
         notebooks=notebooks,
         sections=sections,
         provenance=provenance,
-        damaged=damaged,
-        total=sum(run.seconds for run in runs),
+        damaged=page.damaged,
+        failed=failed,
+        failed_count=f"{number} {'case or unit' if number == 1 else 'cases or units'} of work",
+        duration=words(sum(run.seconds for run in runs)),
+        glossary=GLOSSARY,
+        single=single,
     )
-    write_study_file(run_dir / "index.html", page.encode())
-    return run_dir / "index.html"
+    path = run_dir / (SINGLE if single else "index.html")
+    write_study_file(path, text.encode())
+    return path

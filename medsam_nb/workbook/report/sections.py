@@ -3,7 +3,7 @@
 import json
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,6 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from medsam_nb.errors import InputError
 from medsam_nb.files import read_json, write_study_file
+
+RUNS = "runs.json"
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,7 @@ class Section(BaseModel):
     facts: dict[str, str] = {}
     in_short: str = ""
     galleries: dict[str, list[tuple[PicturePath, str]]] = {}
+    lead: str = ""
 
 
 def add_section(
@@ -54,6 +57,7 @@ def add_section(
     facts: Mapping[str, Any] | None = None,
     in_short: str = "",
     galleries: Mapping[str, Sequence[tuple[str, str]]] | None = None,
+    lead: str = "",
 ) -> Path:
     """Leave a notebook's section for the report.
 
@@ -73,6 +77,8 @@ def add_section(
         The finding in a sentence, for the list at the top of the report.
     galleries : mapping of str to sequence of (str, str)
         Heading, and its pictures: path below `run_dir`, and caption. Folded until they are asked for.
+    lead : str
+        The figure that answers the notebook's question; it stands in the open, the others are folded.
 
     Returns
     -------
@@ -88,6 +94,7 @@ def add_section(
         facts={key: str(value) for key, value in (facts or {}).items()},
         in_short=in_short,
         galleries={heading: list(pictures) for heading, pictures in (galleries or {}).items()},
+        lead=lead,
     )
     path = Path(run_dir) / "sections" / f"{notebook}.json"
     write_study_file(path, json.dumps(section.model_dump(), indent=1).encode())
@@ -114,6 +121,50 @@ def read_section(run_dir: Path, notebook: str) -> Section:
     if section.notebook != notebook:
         raise InputError(path, f"is the section of {section.notebook}.", f"Run {notebook} again.")
     return section
+
+
+def keep_runs(
+    runs: Sequence[NotebookRun], run_dir: Path, planned: Sequence[str] | None = None
+) -> list[NotebookRun]:
+    """Keep how notebooks ended, for a page that is written later.
+
+    Parameters
+    ----------
+    runs : sequence of NotebookRun
+    run_dir : Path
+    planned : sequence of str, optional
+        All notebooks of the study, where `runs` are only some of them: how the others ended before is kept.
+
+    Returns
+    -------
+    list of NotebookRun
+        All that are kept, in the order of the study.
+    """
+    kept = list(runs)
+    if planned is not None:
+        found = {run.name: run for run in (*read_runs(run_dir), *runs)}
+        kept = [found[name] for name in planned if name in found]
+    records = [asdict(run) | {"executed": run.executed and run.executed.name} for run in kept]
+    write_study_file(Path(run_dir) / "notebooks" / RUNS, json.dumps(records, indent=1).encode())
+    return kept
+
+
+def read_runs(run_dir: Path) -> list[NotebookRun]:
+    """Return how the notebooks of a run ended; without a record, those whose executed copies lie there."""
+    folder = Path(run_dir) / "notebooks"
+    try:
+        records = json.loads((folder / RUNS).read_text(encoding="utf-8"))
+        return [
+            NotebookRun(
+                str(record["name"]),
+                folder / str(record["executed"]) if record["executed"] else None,
+                float(record["seconds"]),
+                record["error"] and str(record["error"]),
+            )
+            for record in records
+        ]
+    except (OSError, ValueError, KeyError, TypeError):  # none yet, or damaged
+        return [NotebookRun(path.stem, path, 0.0, None) for path in sorted(folder.glob("*.ipynb"))]
 
 
 def add_provenance(run_dir: Path, notebook: str, record: Mapping[str, Any]) -> Path:

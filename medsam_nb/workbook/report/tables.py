@@ -10,6 +10,7 @@ from medsam_nb.errors import StudyError
 from medsam_nb.figures.words import as_csv, label
 from medsam_nb.files import write_study_file
 from medsam_nb.protocol.table import FACTORS
+from medsam_nb.workbook.report.words import column_words
 
 ROWS_SHOWN = 40
 LONG_TEXT = 30  # characters of a cell
@@ -22,9 +23,13 @@ NAMES = {
     "comparison",
     "level",
     "reference",
-    "test",
     "factor",
     "unit",
+    "task",
+    "metric",
+    "test",
+    "family",
+    "source",
 }
 
 
@@ -46,7 +51,7 @@ def read_results(run_dir: Path, tasks: Sequence[str] = ("2d", "3d")) -> pd.DataF
     """
     folder = Path(run_dir) / "tables"
     paths = [folder / f"results_{task}.parquet" for task in tasks]
-    found = [_table(path) for path in paths if path.is_file()]
+    found = [read_table(path) for path in paths if path.is_file()]
     if not found:
         raise StudyError(
             folder,
@@ -56,7 +61,7 @@ def read_results(run_dir: Path, tasks: Sequence[str] = ("2d", "3d")) -> pd.DataF
     return pd.concat(found, ignore_index=True)
 
 
-def _table(path: Path) -> pd.DataFrame:
+def read_table(path: Path) -> pd.DataFrame:
     try:
         return pd.read_parquet(path)
     except Exception as error:  # of any kind, as damage is
@@ -90,19 +95,24 @@ def _name(value: object) -> str:
 
 def shown(path: Path) -> dict:
     """Return a table's first rows as HTML, and how many rows there are."""
-    table = _table(path)
+    table = read_table(path)
     formats = {
         name: _p_value if name == "p" or name.startswith("p_") else _name if name in NAMES else _text
         for name in table.columns
         if name == "p" or name.startswith("p_") or not pd.api.types.is_numeric_dtype(table[name])
     }
-    headings = {name: escape(name.replace("_", " ")) for name in table.columns}
+    headings = {name: escape(column_words(name)) for name in table.columns}
+    headings = {
+        name: text if list(headings.values()).count(text) == 1 else escape(label(name))
+        for name, text in headings.items()
+    }
     styled = (
         table.head(ROWS_SHOWN)
         .rename(columns=headings)
         .to_html(
             index=False,
             border=0,
+            classes="data",
             na_rep="",
             escape=False,
             float_format=_number,

@@ -1,0 +1,181 @@
+"""Jobs of fine-tuning on disk: begun, interrupted, resumed to the same bits, finished, found again."""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from medsam_nb.data.locks import locked
+from medsam_nb.data.prepare import load_case
+from medsam_nb.data.workers import ProcessKilled, run_each
+from medsam_nb.errors import WorkbookError, printable
+from medsam_nb.files import write_study_file
+from medsam_nb.finetuning.batches import ImageAndLabel, TrainingCases
+from medsam_nb.finetuning.loop import Training
+from medsam_nb.finetuning.plan import Job, PreparedCase
+from medsam_nb.manifest.fine_tuned import FOLDER, row_path, write_row
+from medsam_nb.models.checkpoints import load_model
+from medsam_nb.models.features import one_thread
+from medsam_nb.provenance import file_sha256
+
+CHUNK_S = 60.0  # after which a job saves its state: no more is lost if it is killed
+
+
+def weights_file(job: Job, weights_dir: Path) -> Path:
+    """Return where the finished checkpoint lies."""
+    return Path(weights_dir) / FOLDER / f"{job.name}.pt"
+
+
+def state_file(job: Job, weights_dir: Path) -> Path:
+    """Return where the state of an unfinished job lies."""
+    return Path(weights_dir) / FOLDER / f".{job.name}.state"
+
+
+def is_finished(job: Job, weights_dir: Path) -> bool:
+    """Whether the checkpoint and its row are there; the row is written last."""
+    return weights_file(job, weights_dir).is_file() and row_path(weights_dir, job.name).is_file()
+
+
+def loaders(cases: Sequence[PreparedCase], objects: Sequence[str]):
+    """Return what `TrainingCases` reads: every object of every case on its own, as objects may overlap."""
+    pairs = []
+    for case in cases:
+        there = [name for name in load_case(case.folder).objects if not objects or name in objects]
+        pairs += [(case.folder, name) for name in there]
+    return [partial(_image_and_label, folder, name) for folder, name in pairs]
+
+
+def _image_and_label(folder: Path, name: str) -> ImageAndLabel:
+    case = load_case(folder)
+    return case.slices_uint8().astype(np.float32) / 255, case.mask(name).astype(np.uint8)
+
+
+def advance(job: Job, weights_dir: Path, device: str = "auto", seconds: float = CHUNK_S) -> int:
+    """Go on with a job for some time, at least one step; return how many steps are done.
+
+    On a CPU the checkpoint is the same bit for bit, wherever it was interrupted: it is computed with one
+    thread, and every step has random numbers of its own.
+
+    Parameters
+    ----------
+    job : Job
+    weights_dir : Path
+    device : str
+    seconds : float
+        After which the state is saved.
+
+    Raises
+    ------
+    WorkbookError
+        If parent, cases or settings cannot be used, or nothing can be written.
+    """
+    folder = Path(weights_dir) / FOLDER
+    with locked(folder / f".{job.name}.lock", "fine-tuning", wait=True), one_thread():
+        if is_finished(job, weights_dir):
+            return job.settings.steps
+        network = load_model(job.parent, Path(weights_dir), device=device, dtype="float32").network
+        cases = TrainingCases(loaders(job.cases, job.objects), network.image_size)
+        training = Training(network, cases, job.settings)
+        state = state_file(job, weights_dir)
+        if state.is_file():
+            training.load(state)
+        first, end = training.done, time.monotonic() + seconds
+        if not training.run(lambda: training.done > first and time.monotonic() >= end):
+            training.save(state)
+            return training.done
+        _finish(job, training, Path(weights_dir))
+        state.unlink(missing_ok=True)
+    return training.done
+
+
+def _finish(job: Job, training: Training, weights_dir: Path) -> None:
+    weights = {name: tensor.cpu() for name, tensor in training.finish().state_dict().items()}
+    buffer = io.BytesIO()
+    torch.save({"model": weights}, buffer)
+    path = weights_file(job, weights_dir)
+    write_study_file(path, buffer.getvalue())
+    write_row(weights_dir, job.row(file_sha256(path), path.stat().st_size))
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a job is: its steps, and why it failed if it did."""
+
+    job: Job
+    steps: int
+    error: str = ""
+
+
+def train_all(
+    jobs: Sequence[Job],
+    weights_dir: Path,
+    *,
+    workers: int = 2,
+    device: str = "auto",
+    seconds: float = CHUNK_S,
+) -> Iterator[Progress]:
+    """Make the checkpoints that are not there yet; one that fails stops no other.
+
+    Parameters
+    ----------
+    jobs : sequence of Job
+    weights_dir : Path
+    workers : int
+        Processes, each with one thread; 0 trains here. Use 1 with a GPU.
+    device : str
+    seconds : float
+        See `advance`.
+
+    Yields
+    ------
+    Progress
+        Whenever a job has advanced: first of those that are finished already.
+    """
+    distinct = list({job.name: job for job in jobs}.values())
+    waiting = []
+    for job in distinct:
+        if is_finished(job, weights_dir):
+            yield Progress(job, job.settings.steps)
+        else:
+            waiting.append(job)
+    do = partial(advance, weights_dir=Path(weights_dir), device=device, seconds=seconds)
+    while waiting:
+        ended = []
+        with closing(_results(do, waiting, workers)) as results:
+            for job, result in results:
+                found = _progress(job, result)
+                if found.error or found.steps >= job.settings.steps:
+                    ended.append(job)
+                yield found
+        waiting = [job for job in waiting if job not in ended]
+
+
+def _results(do, jobs: Sequence[Job], workers: int):
+    if workers == 0:
+        for job in jobs:
+            yield job, partial(do, job)
+        return
+    with closing(run_each(do, jobs, workers)) as running:
+        for job, future in running:
+            yield job, future.result
+
+
+def _progress(job: Job, result) -> Progress:
+    try:
+        return Progress(job, result())
+    except ProcessKilled:
+        return Progress(
+            job, 0, "its process was killed twice: the system ran out of memory, or a library crashed"
+        )
+    except WorkbookError as error:
+        return Progress(job, 0, str(error))
+    except Exception as error:  # one job must not stop the others, whatever went wrong with it
+        return Progress(job, 0, printable(f"{type(error).__name__}: {error}"))

@@ -1,0 +1,230 @@
+"""Boards: what was compared and claimed, a line each, with the interval as a small drawing."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from html import escape
+
+import numpy as np
+import pandas as pd
+from markupsafe import Markup
+
+from medsam_nb.figures.claims import FINDING_COLOURS
+from medsam_nb.figures.style import GREY
+from medsam_nb.figures.words import counted, interval_text, label, p_text
+from medsam_nb.statistics.findings import OPEN, TINY
+
+WIDTH, LINE = 150, 12  # of a drawing and of one interval in it, CSS pixels
+
+
+@dataclass(frozen=True)
+class Effect:
+    """A mean difference with the interval that goes with its corrected p, and its finding."""
+
+    difference: float
+    low: float
+    high: float
+    finding: str
+    name: str = ""
+
+    @property
+    def colour(self) -> str:
+        """The colour of its finding, as in the figure of the claims."""
+        plain = self.finding.split(" within")[0]
+        if plain in FINDING_COLOURS:
+            return FINDING_COLOURS[plain]
+        return GREY if plain == "not testable" else FINDING_COLOURS["supported"]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a board: what it is about, its effects, and what is printed beside them."""
+
+    name: str
+    effects: tuple[Effect, ...]
+    estimate: str
+    p: str
+    n: str
+    finding: str
+    drawing: Markup = Markup("")
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class Board:
+    """A heading, its lines, and a remark below them."""
+
+    heading: str
+    rows: list[Row]
+    remark: str = ""
+
+    @property
+    def numbered(self) -> bool:
+        """Whether the lines differ in how many units stand behind them."""
+        return any(row.n for row in self.rows)
+
+
+def drawing(effects: Sequence[Effect], limit: float) -> Markup:
+    """Return the effects as a drawing in SVG, one below the other on an axis from -limit to limit."""
+    height = LINE * max(len(effects), 1)
+
+    def x(value: float) -> float:
+        return round((np.clip(value, -limit, limit) / limit + 1) / 2 * (WIDTH - 12) + 6, 1)
+
+    parts = [f'<line x1="{x(0)}" x2="{x(0)}" y1="0" y2="{height}" stroke="#444" stroke-width="1"/>']
+    for place, effect in enumerate(effects):
+        y = LINE * place + LINE / 2
+        low = effect.low if np.isfinite(effect.low) else -limit
+        high = effect.high if np.isfinite(effect.high) else limit
+        if np.isfinite([effect.low, effect.high]).any():
+            ends = f'x1="{x(low)}" x2="{x(high)}" y1="{y}" y2="{y}"'
+            parts.append(f'<line {ends} stroke="{effect.colour}" stroke-width="2.5"/>')
+        parts.append(f'<circle cx="{x(effect.difference)}" cy="{y}" r="4" fill="{effect.colour}"/>')
+    said = "; ".join(
+        f"{effect.name} {interval_text(effect.difference, effect.low, effect.high)}".strip()
+        for effect in effects
+    )
+    return Markup(
+        f'<svg role="img" aria-label="{escape(said)}" width="{WIDTH}" height="{height}" '
+        f'viewBox="0 0 {WIDTH} {height}">{"".join(parts)}</svg>'
+    )
+
+
+def _limit(effects: Sequence[Effect]) -> float:
+    values = np.array([[e.low, e.high, e.difference] for e in effects], float)
+    finite = np.abs(values[np.isfinite(values)])
+    return float(max(finite.max(initial=0) * 1.05, 0.1))
+
+
+def _effect(row: pd.Series, name: str = "") -> Effect:
+    found = [float(row[key]) for key in ("difference", "holm_low", "holm_high")]
+    return Effect(*found, finding=str(row["finding"]), name=name)
+
+
+def _units(row: pd.Series) -> str:
+    return f"{counted(int(row['n']), str(row['unit']))} of {counted(int(row['n_data_sets']), 'data set')}"
+
+
+def _conclusive(result: pd.DataFrame) -> pd.Series:
+    """Return which comparisons have units enough for an interval at the level of their correction."""
+    return np.isfinite(result[["holm_low", "holm_high"]].astype(float)).any(axis=1)
+
+
+def comparisons_board(result: pd.DataFrame, heading: str) -> Board:
+    """Return the board of declared comparisons (`paired.compare`), those that could be tested first.
+
+    Where nothing could be tested for want of units, differences stand without interval and p.
+    """
+    tested = result[result["n"] > 0]
+    effects = [_effect(row) for _, row in tested.iterrows()]
+    limit, rows = _limit(effects), []
+    for effect, clear, (_, row) in zip(effects, _conclusive(tested), tested.iterrows(), strict=True):
+        name = label(row["comparison"]) + (f" ({label(row['level'])})" if row["level"] else "")
+        rows.append(
+            Row(
+                name,
+                (effect,),
+                interval_text(effect.difference, effect.low, effect.high),
+                p_text(float(row["p_holm"])) if clear else "-",
+                _units(row),
+                _words(row),
+                drawing([effect], limit),
+                str(row["note"]),
+            )
+        )
+    left = len(result) - len(tested)
+    remark = f"{counted(left, 'comparison')} had nothing to compare." if left else ""
+    if len(tested) and not _conclusive(tested).any():
+        remark = f"{remark} There are too few units for any test: the differences are those of these data."
+    return _without_repeats(Board(heading, rows, remark.strip()))
+
+
+def _without_repeats(board: Board) -> Board:
+    """Say below a board how many units stand behind it, if every line has the same."""
+    numbers = {row.n for row in board.rows}
+    if len(numbers) != 1:
+        return board
+    rows = [replace(row, n="") for row in board.rows]
+    return replace(board, rows=rows, remark=f"{board.remark} Each of {numbers.pop()}.".strip())
+
+
+def _words(row: pd.Series) -> str:
+    """Return a comparison's finding with the names of its sides in place of a and b."""
+    finding, name = str(row["finding"]), str(row["comparison"])
+    first, against, second = name.partition(" against ")
+    if against and finding in ("a is higher", "b is higher"):
+        return f"{label(first if finding[0] == 'a' else second.split(',')[0].split(' (')[0])} is higher"
+    return finding
+
+
+def claims_board(board: pd.DataFrame) -> Board:
+    """Return the board of the paper's claims (`scoreboard`): a line per claim with all its tests."""
+    effects = {place: _effect(row, label(row["test"])) for place, row in board.iterrows() if row["n"] > 0}
+    limit, rows = _limit(list(effects.values())), []
+    for claim, tests in board.groupby("claim", sort=False):
+        mine = [effects[place] for place in tests.index if place in effects]
+        first = tests.iloc[0]
+        one = len(mine) == 1
+        made = tests[tests["n"] > 0]
+        rows.append(
+            Row(
+                f"{claim}: {first['sentence']}",
+                tuple(mine),
+                interval_text(mine[0].difference, mine[0].low, mine[0].high)
+                if one
+                else (f"{len(mine)} tests" if mine else ""),
+                p_text(float(made["p_holm"].iloc[0])) if one else "",
+                _units(made.loc[made["n"].astype(int).idxmax()]) if len(made) else "",
+                str(first["verdict"]),
+                drawing(mine, limit) if mine else Markup(""),
+                str(first["because"]),
+            )
+        )
+    return _without_repeats(Board("The paper's claims on this table", rows))
+
+
+FAMILIES = {"2D": "On slices (2D)", "3D": "In volumes (3D)"}
+
+
+def family_words(family: object) -> str:
+    """Return the name of a family of comparisons as a heading."""
+    return FAMILIES.get(str(family), label(family).capitalize())
+
+
+def sentences(result: pd.DataFrame) -> list[str]:
+    """Return what declared comparisons found, a sentence per family: effects, intervals, what is open."""
+    said = []
+    for family, rows in result[_conclusive(result)].groupby("family", sort=False):
+        found, open_ = [], []
+        for name, group in rows.groupby("comparison", sort=False):
+            clear = group[~group["finding"].isin([OPEN, TINY])]
+            if len(clear):
+                found.append(f"{_plain(name)}: {' and '.join(map(_amount, clear.to_dict('records')))}")
+            if len(clear) < len(group):
+                which = group[group["finding"].isin([OPEN, TINY])]["level"]
+                some = len(clear) > 0 and all(which)
+                open_.append(_plain(name) + (f" with {' and '.join(map(label, which))}" if some else ""))
+        text = f"{family_words(family)}, change of the IoU: {'; '.join(found)}." if found else ""
+        if open_:
+            text += f" Not decided, or too small to matter: {'; '.join(open_)}."
+        said.append(text.strip())
+    return said
+
+
+def _plain(name: str) -> str:
+    """Return a comparison's name as it is said, without the models in brackets and its task.
+
+    Examples
+    --------
+    >>> _plain("box against point, 3D"), _plain("SAM 2 against SAM (miniature_sam2, miniature_sam)")
+    ('box instead of point', 'SAM 2 instead of SAM')
+    """
+    short = label(re.sub(r" \([^)]*\)$|, 3D$", "", name))
+    return short.replace(" against ", " instead of ", 1)
+
+
+def _amount(row: Mapping) -> str:
+    known = np.isfinite([row["holm_low"], row["holm_high"]]).all()
+    text = f"{row['difference']:+.2f}"
+    text += f" ({row['holm_low']:+.2f} to {row['holm_high']:+.2f})" if known else ""
+    return text + (f" with {label(row['level'])}" if row["level"] else "")

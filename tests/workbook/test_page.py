@@ -1,0 +1,158 @@
+"""The page from the answers down: boards, failures, words, one file, and a page that is written again."""
+
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+from helpers.projects import as_project, write_notebook, write_study
+
+from medsam_nb.errors import StudyError
+from medsam_nb.figures import style
+from medsam_nb.protocol.table import as_table
+from medsam_nb.statistics.paired import BRIEF_COLUMNS, compare
+from medsam_nb.workbook import report, runner
+from medsam_nb.workbook.report import boards, failures, words
+
+STUDY = {"title": "A study", "question": "Which prompt?", "caveats": ["Miniature models."]}
+PARAMETERS = 'run_dir = "runs/small"  # where results go\n'
+DECLARED = [
+    {"name": "box against point", "family": "2D", "vary": "prompt", "a": "one_box", "b": "one_point"},
+    {"name": "mask against box, 3D", "family": "3D", "vary": "prompt", "a": "mask", "b": "one_box"},
+]
+
+
+def compared(n):
+    """Return declared comparisons of a table in which a box gains 0.1 over a point, and a mask nothing."""
+    rng = np.random.default_rng(0)
+    cases = pd.DataFrame({"data_set": "s", "case_id": [f"c{k}" for k in range(n)]})
+    means = {"one_point": 0.5, "one_box": 0.6 + rng.normal(0, 0.01, n)}
+    means["mask"] = means["one_box"] + rng.normal(0, 0.05, n)
+    rows = [cases.assign(prompt=prompt, metric="iou", value=value) for prompt, value in means.items()]
+    return compare(as_table(pd.concat(rows)), DECLARED)
+
+
+@pytest.fixture
+def run_dir(tmp_path):
+    result = compared(12)
+    report.save_table(result, tmp_path, "comparisons")
+    report.save_table(result[BRIEF_COLUMNS], tmp_path, "comparisons_brief")
+    with style.style():
+        for name in ("by_prompt", "by_case"):
+            figure, ax = style.canvas(88, 60)
+            ax.plot([0, 1], [0, 1])
+            style.save(figure, tmp_path / "figures", name, pd.DataFrame({"x": [0, 1]}))
+    figures = {"by_case": "By case.", "by_prompt": "By prompt, first mask."}
+    report.add_section(
+        tmp_path, "02_evaluate_2d", "2D", "Text.", figures=figures, in_short="A box wins.", lead="by_prompt"
+    )
+    report.add_section(
+        tmp_path, "04_test_statistics", "Statistics", "Text.", tables={"comparisons_brief": "Comparisons."}
+    )
+    return tmp_path
+
+
+def page_of(run_dir, **options):
+    names = ("02_evaluate_2d", "04_test_statistics")
+    runs = [report.NotebookRun(name, None, 3.0, None) for name in names]
+    return report.write_report(STUDY, runs, run_dir, **options).read_text(encoding="utf-8")
+
+
+def test_the_figure_that_answers_is_open_and_all_else_is_folded(run_dir):
+    page = page_of(run_dir)
+    opened = re.sub(r"<details.*?</details>", "", page.split('id="02_evaluate_2d"')[1], flags=re.S)
+    assert 'src="figures/by_prompt.png"' in opened and "by_case" not in opened.split("</section>")[0]
+    assert page.count('src="figures/by_prompt.png"') == 1
+    assert 'alt="By prompt, first mask."' in page
+
+
+def test_a_board_shows_every_comparison_with_the_numbers_of_its_table(run_dir):
+    result = compared(12)
+    page = page_of(run_dir)
+    for row in result.itertuples():
+        assert f"{row.difference:.3f} ({row.holm_low:.3f} to {row.holm_high:.3f})" in page
+    assert page.count("<svg role") == 2 and "Each of 12 cases of 1 data set." in page
+    assert "box is higher" in page and "box instead of point: +0.10" in page
+    assert "Not decided, or too small to matter: mask instead of box." in page
+
+
+def test_with_too_few_units_a_board_says_so_and_gives_no_p():
+    board = boards.comparisons_board(compared(3), "2D")
+    assert "too few units for any test" in board.remark and {row.p for row in board.rows} == {"-"}
+    assert boards.sentences(compared(3)) == []
+
+
+def test_a_drawing_puts_an_interval_where_its_numbers_are():
+    effect = boards.Effect(0.1, 0.05, 0.2, "a is higher", "box")
+    svg = str(boards.drawing([effect], 0.2))
+    x0 = float(re.search(r'<line x1="([\d.]+)"', svg)[1])
+    low, high = map(float, re.search(r'x1="([\d.]+)" x2="([\d.]+)" y1="6', svg).groups())
+    middle = float(re.search(r'cx="([\d.]+)"', svg)[1])
+    half = x0 - 6  # from 0 to the limit
+    assert np.allclose([low - x0, middle - x0, high - x0], np.array([0.25, 0.5, 1]) * half, atol=0.1)
+    assert 'aria-label="box 0.100 (0.050 to 0.200)"' in svg
+
+
+def test_what_failed_stands_in_the_summary_with_its_reason(run_dir):
+    cases = pd.DataFrame(
+        {"data_set": "simulated_ct", "case_id": ["a", "b", "c"], "status": ["ok", "failed", "failed"]}
+    )
+    report.save_table(cases.assign(error=["", "no mask <here>", "no mask <here>"]), run_dir, "cases")
+    units = pd.DataFrame({"data_set": ["s"], "case_id": ["a"], "task": ["3d"], "status": ["failed"]})
+    report.save_table(units.assign(error="MemoryError: full"), run_dir, "units_3d")
+    found, number = failures.failures(run_dir)
+    assert number == 3 and found == [
+        "2 cases could not be used (simulated CT b, simulated CT c): no mask <here>",
+        "3D: 1 unit of work failed (s a): MemoryError: full",
+    ]
+    page = page_of(run_dir)
+    summary = page.split('id="short"')[1].split("<h2")[0]
+    assert "3 cases or units of work failed." in summary and "no mask &lt;here&gt;" in summary
+
+
+def test_terms_lead_to_their_meaning_once_per_text():
+    html = str(words.linked("The first mask, and <first mask> again: IoU"))
+    assert html.count("<a ") == 2 and "&lt;first mask&gt;" in html
+    for target in re.findall(r'href="#([^"]+)"', html):
+        assert target in {words.anchor(term) for term in words.GLOSSARY}
+
+
+def test_every_link_within_the_page_leads_somewhere(run_dir):
+    page = page_of(run_dir)
+    for target in re.findall(r'href="#([^"]+)"', page):
+        assert f'id="{target}"' in page, target
+
+
+def test_one_file_needs_no_other(run_dir):
+    page = page_of(run_dir, single=True)
+    assert (run_dir / "report.html").is_file() and "data:image/png;base64," in page
+    links = re.findall(r'(?:href|src)="([^"]+)"', page)
+    assert links and all(link.startswith(("#", "data:")) for link in links)
+
+
+def test_no_identifier_stands_in_the_open(run_dir):
+    page = re.sub(r"<(style|script)>.*?</\1>|<[^>]+>", " ", page_of(run_dir), flags=re.S)
+    names = set(re.findall(r"\b[a-z]+_[a-z_0-9]+\b", page)) - {"test_statistics"}
+    assert not names
+
+
+def test_one_notebook_runs_and_the_page_keeps_the_others(tmp_path):
+    with as_project(tmp_path / "workbook") as folder:
+        for name in ("00_first", "01_second"):
+            said = f'"{name}", "{name[3:]}", "Text.", in_short="{name[3:]} ran."'
+            cell = "from pathlib import Path\nfrom medsam_nb.workbook import report\n"
+            cell += f"report.add_section(Path(run_dir), {said})"
+            write_notebook(folder, name, PARAMETERS, cell)
+        study = write_study(folder)
+        with pytest.raises(StudyError, match="has not been run"):
+            runner.rewrite_report(study)
+        first = runner.run_study(study)
+        assert [run.name for run in first.runs] == ["00_first", "01_second"]
+        again = runner.run_study(study, only=["01"])
+        assert [run.name for run in again.runs] == ["01_second"]
+        page = again.report.read_text(encoding="utf-8")
+        assert "first ran." in page and "second ran." in page and "00_first.html" in page
+        again.report.unlink()
+        assert runner.rewrite_report(study).read_text(encoding="utf-8") == page
+        with pytest.raises(StudyError, match="--only"):
+            runner.run_study(study, only=["third"])
