@@ -2,10 +2,10 @@
 
     python -m benchmarks.soak --minutes 30
 
-Each trial runs a real study (simulated cases, the miniature model, 2D and 3D, rows, encoded slices, tables,
-report) and does it harm. It survived if the study then comes to the same table, by being run again or by what
-its own message says is to be done; if no process of it is left; and if nothing but sentences was printed. The
-last line counts: tried, survived, lost. On Linux.
+Each trial runs a real study (simulated cases, the miniature model, 2D and 3D, rows and parts of them, encoded
+slices, tables, report) and does it harm. It survived if the study then comes to the same table, by being run
+again or by what its own message says is to be done; if no process of it is left; and if nothing but sentences
+was printed. The last line counts: tried, survived, lost. On Linux.
 """
 
 import argparse
@@ -35,7 +35,7 @@ import torch
 
 from medsam_nb.data.prepare import case_folders, prepare
 from medsam_nb.errors import StudyError, WorkbookError
-from medsam_nb.evaluation import units
+from medsam_nb.evaluation import parts, units
 from medsam_nb.evaluation.store import Store
 from medsam_nb.manifest.reading import load_manifest
 from medsam_nb.manifest.rows import DataSet
@@ -46,7 +46,10 @@ from medsam_nb.workbook import report
 NOTEBOOK = "02_evaluate_2d"
 PATIENCE_S = 300  # of one run
 TRIES = 6  # of a study after its harm, one for every damaged file that it names
-DESIGN = Design("centre_slice", "one_box", "bidirectional", "first_mask")
+DESIGNS = [
+    Design("centre_slice", "one_box", "bidirectional", "first_mask"),
+    Design("first_slice", "one_point", "bidirectional", "first_mask"),
+]
 
 
 def simulated(name: str, modality: str, dimension: int, cases: int) -> DataSet:
@@ -85,7 +88,7 @@ def study(place: Path, workers: int) -> pd.DataFrame:
     for data_set, task in DATA_SETS:
         cases = prepare(data_set, place / "raw", place / "prepared", progress=False)
         report.save_table(cases, place / "run", f"cases_{data_set.name}")
-        own = {"prompts": ["one_point"]} if task == "2d" else {"designs": [DESIGN]}
+        own = {"prompts": ["one_point"]} if task == "2d" else {"designs": DESIGNS}
         own["objects"] = ["organ"]
         planned += units.plan_units(
             task,
@@ -123,13 +126,15 @@ def digest(table: pd.DataFrame) -> str:
     return hashlib.sha256(table.to_csv(index=False).encode()).hexdigest()
 
 
-def _child(place: Path, workers: int, output: int, most_bytes: int | None) -> None:
+def _child(place: Path, workers: int, output: int, most_bytes: int | None, divided: bool) -> None:
     """Be the process of a study: exit 0 with its table's hash as last line, 2 with a sentence, else 1."""
     for stream in (1, 2):
         os.dup2(output, stream)
     sys.stdout, sys.stderr = (os.fdopen(os.dup(stream), "w", buffering=1) for stream in (1, 2))
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     torch.set_num_threads(1)
+    if divided:  # as if the volumes were long; not in workers, so that trials differ in this, too
+        parts.STEPS_OF_A_PART = 1
     if most_bytes is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (most_bytes, resource.RLIM_INFINITY))
     try:
@@ -151,9 +156,12 @@ def _child(place: Path, workers: int, output: int, most_bytes: int | None) -> No
 class Run:
     """A study in a process of its own; what it prints is kept."""
 
-    def __init__(self, place: Path, *, workers: int = 0, most_bytes: int | None = None) -> None:
+    def __init__(
+        self, place: Path, *, workers: int = 0, most_bytes: int | None = None, divided: bool = True
+    ) -> None:
         read, write = os.pipe()
-        self.process = get_context("fork").Process(target=_child, args=(place, workers, write, most_bytes))
+        arguments = place, workers, write, most_bytes, divided
+        self.process = get_context("fork").Process(target=_child, args=arguments)
         self.process.start()
         os.close(write)
         self._words: list[bytes] = []
@@ -380,6 +388,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--minutes", type=float, default=5.0)
     parser.add_argument("--seed", type=int, default=int(time.time()))
+    parser.add_argument("--trials", type=int, default=sys.maxsize, help="Stop after so many, if not before.")
     parser.add_argument("--only", choices=sorted({harm.__name__ for harm in HARMS}))
     options = parser.parse_args()
     chance, tried, lost = Random(options.seed), Counter(), 0
@@ -388,12 +397,14 @@ def main() -> None:
     began = time.monotonic()
     finished = root / "finished"
     finished.mkdir()
-    code, words = Run(finished).end()
+    code, words = Run(finished, divided=False).end()
     seconds = time.monotonic() - began
     if code:
         sys.exit(f"the study does not run without harm:\n{words}")
     (expected,) = re.findall(r"^digest (\w+)$", words, re.MULTILINE)
-    while not tried or time.monotonic() - began < 60 * options.minutes:
+    while not tried or (
+        time.monotonic() - began < 60 * options.minutes and sum(tried.values()) < options.trials
+    ):
         number = sum(tried.values())
         harm = harms[number % len(harms)]
         place = root / f"{number:04d}-{harm.__name__}"

@@ -8,7 +8,7 @@ from itertools import groupby
 from pathlib import Path
 
 from medsam_nb.errors import InputError
-from medsam_nb.manifest.layouts import RESERVED
+from medsam_nb.manifest.paths import RESERVED
 
 MOST_BYTES = 100  # of a name that is a part of a path
 

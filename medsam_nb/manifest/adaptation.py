@@ -4,7 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from medsam_nb.manifest.layouts import Name, Row
+from medsam_nb.manifest.layouts import Row
+from medsam_nb.manifest.paths import Name
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Patient = Annotated[tuple[Name, Annotated[str, Field(min_length=1)]], Field(strict=False)]

@@ -6,7 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from medsam_nb.manifest.layouts import Name, RelativePath, Row
+from medsam_nb.manifest.layouts import Row
+from medsam_nb.manifest.paths import Name, RelativePath
 
 PLACEHOLDERS = ("data_set", "case")
 

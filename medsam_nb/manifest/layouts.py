@@ -3,59 +3,14 @@
 The readers themselves are in `layouts`.
 """
 
-import re
-from collections import Counter
-from collections.abc import Hashable, Iterable
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from medsam_nb.manifest.paths import CasePattern, Name, RelativePath, require_different
 
 PATIENT = "{patient}"
-RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10))}
-PLACEHOLDERS = ("case", "patient", "object", "part")  # of patterns
-
-
-def _portable(name: str) -> str:
-    """Refuse a name that Windows reserves or would shorten."""
-    if name.split(".")[0].lower() in RESERVED or name.endswith("."):
-        raise ValueError(f"{name!r} is no name of a file or folder on Windows")
-    return name
-
-
-# One safe part of a path: no separator, no leading dot (nor "." and ".."), at most 100 characters.
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_+-][A-Za-z0-9_.+-]{0,99}$"), AfterValidator(_portable)]
-
-
-def _below(path: str) -> str:
-    """Refuse a path that leaves its folder; used by the fields that name files."""
-    if path.startswith(("/", "~")) or "\\" in path or ".." in path.split("/"):
-        raise ValueError(f"{path!r} must be a path below the folder, without '..'")
-    return path
-
-
-def _known_placeholders(pattern: str) -> str:
-    """Refuse what looks like a placeholder and is none."""
-    for name in re.findall(r"\{(\w*)\}", pattern):
-        if name not in PLACEHOLDERS:
-            known = ", ".join(f"{{{known}}}" for known in PLACEHOLDERS)
-            raise ValueError(f"{{{name}}} is no placeholder; known: {known}")
-    return pattern
-
-
-RelativePath = Annotated[str, AfterValidator(_below)]
-CasePattern = Annotated[
-    str, Field(pattern=r"\{case\}"), AfterValidator(_below), AfterValidator(_known_placeholders)
-]
-
-
 MOST_VOXELS = 1 << 26  # of a simulated case; its drawing takes about 50 bytes a voxel
-
-
-def require_different(values: Iterable[Hashable], what: str) -> None:
-    """Raise ValueError for a value that stands twice."""
-    twice = sorted(str(value) for value, count in Counter(values).items() if count > 1)
-    if twice:
-        raise ValueError(f"{what} {', '.join(twice)} stands twice; keep one")
 
 
 class Row(BaseModel):
@@ -130,6 +85,8 @@ class PairsLayout(Row):
 
     @model_validator(mode="after")
     def _one_image(self) -> Self:
+        if self.images and self.images == self.masks:
+            raise ValueError("`images` and `masks` name the same files")
         if self.images and ("{object}" in self.images or "{part}" in self.images):
             raise ValueError("`images` names one file for each case: only `{case}` may stand in it")
         return self
@@ -224,6 +181,8 @@ class ListedCase(Row):
     def _one_kind(self) -> Self:
         if (self.mask is None) == (self.masks is None):
             raise ValueError("give either `mask` or `masks`")
+        if self.image in (self.mask, *(path for paths in (self.masks or {}).values() for path in paths)):
+            raise ValueError("the image and a mask are the same file")
         if self.segments and not self.mask:
             raise ValueError("`segments` are those of one `mask` file")
         return self
@@ -235,6 +194,11 @@ class ListedLayout(Row):
     name: Literal["listed"]
     cases: list[ListedCase] = Field(min_length=1)
     frame: int | None = Field(default=None, ge=0)
+
+    @property
+    def names_objects(self) -> set[str]:
+        """The objects whose masks the cases name one by one."""
+        return {name for case in self.cases for name in (case.segments or case.masks or ())}
 
     @property
     def names_patients(self) -> bool:

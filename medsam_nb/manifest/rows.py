@@ -13,16 +13,15 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from medsam_nb.errors import ManifestError, require_known
 from medsam_nb.manifest.adaptation import FineTuning
 from medsam_nb.manifest.label_maps import LabelMaps
-from medsam_nb.manifest.layouts import (
-    Layout,
-    Name,
-    RelativePath,
-    Row,
-    require_different,
-)
+from medsam_nb.manifest.layouts import Layout, Row
+from medsam_nb.manifest.paths import Name, RelativePath, require_apart, require_different
 from medsam_nb.protocol.intensity import Intensity
 
 MOST_FILE_BYTES = 1 << 50
+MOST_OF_AN_EXPRESSION = 500  # characters
+# Expressions that can take longer than a life to find that a name does not fit: a repeated group that holds a
+# repetition or a choice, or more than four repetitions.
+ENDLESS = re.compile(r"[*+}|][^(]*\)+[*+{]|([*+][^*+]*){5}")
 
 
 def _with_host(url: str) -> str:
@@ -165,7 +164,7 @@ class DataSet(Row):
             raise ValueError("access behind a login or agreement needs `steps` that say how to get it")
         if self.margin_mm is not None and self.dimension == 2:
             raise ValueError("`margin_mm` cuts volumes; a picture has no slices before and after an object")
-        require_different((file.path for file in self.files), "the path")
+        require_apart(file.path for file in self.files)
         return self
 
     @model_validator(mode="after")
@@ -174,6 +173,9 @@ class DataSet(Row):
             if self.mask_threshold is not None:
                 raise ValueError("give `mask_threshold` or `mask_colours`, not both")
             require_different((colour.lower() for colour in self.mask_colours), "the colour")
+        unknown = sorted(getattr(self.layout, "names_objects", set()) - set(self.objects))
+        if unknown:
+            raise ValueError(f"the layout names masks of {', '.join(unknown)}, which `objects` does not")
         masks = getattr(self.layout, "masks", None) or ""
         if "{part}" in masks and "{object}" not in masks and len(self.objects) > 1:
             raise ValueError("files that `{part}` unites are masks of one object; use `{object}` too")
@@ -194,6 +196,8 @@ class DataSet(Row):
                 groups = re.compile(self.patient).groups
             except re.error as error:
                 raise ValueError(f"`patient` is no regular expression ({error})") from error
+            if len(self.patient) > MOST_OF_AN_EXPRESSION or ENDLESS.search(self.patient):
+                raise ValueError("`patient` repeats what repeats, which may never end; write it simpler")
             if groups != 1:
                 raise ValueError(
                     f"`patient` has {groups} groups, not one group in brackets, such as ^(P[0-9]+)_"

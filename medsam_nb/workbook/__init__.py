@@ -8,6 +8,8 @@ __getattr__, __dir__, __all__ = lazy.attach(
         *(
             "differences",
             "explorer",
+            "explorer_compare",
+            "explorer_replay",
             "explorer_results",
             "explorer_scene",
             "explorer_session",
@@ -31,7 +33,9 @@ __getattr__, __dir__, __all__ = lazy.attach(
     submod_attrs={
         "explorer_results": ["ResultsView"],
         "explorer_scene": ["scene_of_case", "scene_of_file"],
-        "explorer_session": ["Session", "replay"],
+        "explorer_compare": ["SideBySide"],
+        "explorer_replay": ["demonstrate", "log_text", "replay"],
+        "explorer_session": ["Session"],
         "explorer_view": ["Explorer"],
         "run": ["Run", "open_run"],
         "runner": ["run_study"],

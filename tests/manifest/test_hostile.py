@@ -198,6 +198,25 @@ VALUES = {
         FETCHED, "files: [", "files: [{url: 'https://example.org/b', path: a.zip}, ",
         "the path a.zip stands twice"
     ),
+    "a file without a name": (FETCHED, "path: a.zip", "path: ''", "path: .*without empty or hidden parts"),
+    "a folder as a file": (FETCHED, "path: a.zip", "path: a/", "path: .*without empty or hidden parts"),
+    "a file here": (FETCHED, "path: a.zip", "path: ./a.zip", "path: .*without empty or hidden parts"),
+    "a file of another drive": (FETCHED, "path: a.zip", "path: 'C:/a.zip'", "path: .*below the folder"),
+    "a file's name of two lines": (FETCHED, "a.zip}", '"a\\nb"}', "path: .*cannot be printed"),
+    "a file's name that no disk takes": (FETCHED, "path: a.zip", f"path: {'a' * 300}", "over 255"),
+    "a file below a file": (
+        FETCHED, "files: [", "files: [{url: 'https://example.org/b', path: A.zip/b}, ", "cannot lie below it"
+    ),
+    "an image that is its mask": (LISTED, "mask: b.nii", "mask: a.nii", "the image and a mask are the same"),
+    "images that are their masks": (
+        OWN, "name: nifti_pairs", "name: nifti_pairs, images: '{case}.nii', masks: '{case}.nii'",
+        "name the same files",
+    ),
+    "a mask of another object": (
+        LISTED, "mask: b.nii", "masks: {liver: [b.nii]}", "names masks of liver, which `objects` does not"
+    ),
+    "a rule that may never end": (OWN, "    layout", "    patient: ((a+)b)+$\n    layout", "may never end"),
+    "a rule of many repeats": (OWN, "    layout", "    patient: (a+)b*c*d*e*\n    layout", "may never end"),
     "an unknown family": (WEIGHTS, "family: sam2", "family: sam3", "family: .*'sam2' or 'sam'"),
     "a configuration that is a path": (WEIGHTS, "config: configs", "config: /etc", "config: .*pattern"),
     "a configuration above": (WEIGHTS, "config: configs", "config: ../configs", "config: .*pattern"),

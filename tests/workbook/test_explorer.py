@@ -20,11 +20,14 @@ from medsam_nb.evaluation.single_slices import candidates
 from medsam_nb.manifest.reading import load_manifest
 from medsam_nb.protocol.designs import Design
 from medsam_nb.protocol.intensity import Intensity
+from medsam_nb.protocol.metrics import dice
 from medsam_nb.protocol.options import PropagationOptions
 from medsam_nb.protocol.table import as_table
+from medsam_nb.workbook.explorer_compare import SideBySide
+from medsam_nb.workbook.explorer_replay import log_text, read_log, replay
 from medsam_nb.workbook.explorer_results import ResultsView, chosen_rows, pictures_of_row
 from medsam_nb.workbook.explorer_scene import scene_of_case, scene_of_file
-from medsam_nb.workbook.explorer_session import Session, log_text, read_log, replay
+from medsam_nb.workbook.explorer_session import Session
 from medsam_nb.workbook.explorer_view import Explorer
 
 ROOT = Path(__file__).parents[2]
@@ -335,3 +338,36 @@ def test_results_open_at_a_click_and_equal_the_table(folder):
     view._prepared = folder
     view.rows.value = view.rows.options[4][1]
     assert "is no prepared case" in view.status.value
+
+
+def test_two_prompts_and_two_models_stand_side_by_side(scene):
+    other = replace(networks.small_model(seed=5), name="other_model")
+    session = session_of(scene)
+    view = SideBySide(session, lambda _: other, ["other_model"])
+    assert view.numbers == {} and "no mask" in view.status.value
+    view.buttons["put these prompts aside"].click()
+    assert "no prompt yet" in view.status.value
+
+    session.box(5, 6, 40, 30)
+    view.buttons["draw again"].click()
+    answers = [np.asarray(view.side(n).mask()) for n in range(2)]
+    np.testing.assert_array_equal(answers[0], session.mask())
+    assert (answers[0] != answers[1]).any()
+    assert view.numbers["Dice of the two, this slice"] == dice(*answers)
+    assert view.numbers["IoU with the truth, left, this slice"] == session.score()
+
+    view.buttons["propagate both"].click()
+    volumes = [view.side(n).state.masks[session.object_name] for n in range(2)]
+    assert view.numbers["Dice of the two, volume"] == dice(*volumes)
+    assert not session.state.masks  # nothing changes in the explorer
+    session.propagate()
+    np.testing.assert_array_equal(session.state.masks[session.object_name], volumes[0])
+
+    view.buttons["put these prompts aside"].click()
+    view.models[1].value = view.models[0].value
+    assert view.numbers["Dice of the two, this slice"] == 1
+    session.box(8, 9, 20, 20)
+    view.buttons["draw again"].click()
+    assert view.prompts[0].value == "put aside, number 1" and view.prompts[1].value == "as they are now"
+    assert view.panels[0].prompt.box == (5, 6, 40, 30) and view.panels[1].prompt.box == (8, 9, 20, 20)
+    assert view.numbers["Dice of the two, this slice"] < 1

@@ -19,8 +19,9 @@ from helpers.lab import CHROMIUM, NO_CHROMIUM, jupyterlab, skip_or_fail
 from medsam_nb.data.prepare import case_folders, prepare
 from medsam_nb.manifest.reading import load_manifest
 from medsam_nb.models.checkpoints import load_model
+from medsam_nb.workbook.explorer_replay import read_log, replay
 from medsam_nb.workbook.explorer_scene import scene_of_case
-from medsam_nb.workbook.explorer_session import Session, read_log, replay
+from medsam_nb.workbook.explorer_session import Session
 
 ROOT = Path(__file__).parents[2]
 MANIFEST = load_manifest(ROOT / "data_manifest.yaml")
