@@ -13,6 +13,8 @@ from matplotlib.lines import Line2D
 from medsam_nb.figures.slices import Panel
 from medsam_nb.figures.style import GREY, OTHER_COLOURS, legend, nothing
 from medsam_nb.figures.words import label
+from medsam_nb.protocol.metrics import adjacent_iou
+from medsam_nb.protocol.volume import Case
 from medsam_nb.protocol.volume_changes import ShownVolume
 from medsam_nb.statistics.slice_distance import DoseResponse
 
@@ -115,6 +117,19 @@ def dose_lines(points: pd.DataFrame, ax: Axes, response: DoseResponse) -> pd.Dat
     ax.set_ylabel("change of the mean IoU,\nsame slices")
     legend(ax, handles, columns=4)
     return points[["data_set", "patient_id", "volume_change", axis, f"{axis}_before", "difference"]]
+
+
+def most_varying(cases: Sequence[Case], objects: Sequence[str] = ()) -> tuple[Case, str]:
+    """Return the case and the name of its object whose truth differs most from slice to slice.
+
+    Parameters
+    ----------
+    cases : sequence of Case
+    objects : sequence of str
+        Names to choose from; all if empty.
+    """
+    named = [(case, name) for case in cases for name in case.objects if not objects or name in objects]
+    return min(named, key=lambda one: np.nanmean(adjacent_iou(one[0].mask(one[1]))))
 
 
 def shown_panels(

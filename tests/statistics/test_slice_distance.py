@@ -5,6 +5,7 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from helpers.volumes import disc_case
 
 from medsam_nb.errors import InputError
 from medsam_nb.figures import slice_distance as drawing
@@ -135,6 +136,14 @@ def test_they_are_drawn_and_said():
     assert drawing.differences_by_row(result[:0], axes[0], [], "gain").empty
     assert drawing.dose_lines(points[:0], axes[1], few).empty
     plt.close(fig)
+
+
+def test_the_object_that_varies_most_is_shown():
+    case = disc_case()
+    assert (
+        drawing.most_varying([case]) == (case, "bar")
+        and drawing.most_varying([case], ["discs"])[1] == "discs"
+    )
 
 
 def test_panels_stand_at_the_place_of_their_slice():
