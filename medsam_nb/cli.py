@@ -18,9 +18,13 @@ SET = typer.Option("--set", metavar="NAME=VALUE", help="Replace a parameter of t
 def run(
     study: Annotated[Path, typer.Argument(help="A study's YAML file, such as studies/demo.yaml.")],
     only: Annotated[list[str], ONLY] = [],  # noqa: B006 (typer copies it)
+    allow_failures: Annotated[
+        bool, typer.Option(help="Exit with 0 though cases or units of work failed.")
+    ] = False,
     set_: Annotated[list[str], SET] = [],  # noqa: B006
 ) -> None:
     """Run a study's notebooks and write its report."""
+    failed = 0
     try:
         from medsam_nb.workbook.progress import say
         from medsam_nb.workbook.runner import how_it_was_stopped, run_study
@@ -32,8 +36,13 @@ def run(
     if outcome.stopped:
         say(how_it_was_stopped(outcome))
     if outcome.report:
-        say(f"report: {outcome.report}")
-    raise typer.Exit(outcome.exit_code)
+        from medsam_nb.workbook.summary import ended
+
+        errors = [run.name for run in outcome.runs if run.error]
+        lines, failed = ended(outcome.report.parent, errors, study)
+        for line in [*lines, f"report: {outcome.report}"]:
+            say(line)
+    raise typer.Exit(outcome.exit_code or int(failed > 0 and not allow_failures))
 
 
 @app.command()
@@ -45,6 +54,23 @@ def report(
     from medsam_nb.workbook.runner import rewrite_report
 
     print(rewrite_report(study, single=single_file))
+
+
+@app.command()
+def compare(
+    first: Annotated[Path, typer.Argument(help="The folder of a run, such as runs/demo.")],
+    second: Annotated[Path, typer.Argument(help="The folder of another.")],
+    out: Annotated[Path | None, typer.Option(help="Where to; runs/FIRST_and_SECOND without it.")] = None,
+) -> None:
+    """Compare two runs: what differs in their records and rows, and paired differences with intervals."""
+    from medsam_nb.provenance import project_root
+    from medsam_nb.workbook import comparing
+
+    sides = comparing.compare_runs(first, second)
+    folder = out or project_root() / "runs" / "_and_".join(sides.names)
+    for line in comparing.sentences(sides):
+        print(line)
+    print(f"page: {comparing.write_comparison(sides, folder)}")
 
 
 @app.command()

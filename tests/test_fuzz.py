@@ -35,7 +35,7 @@ from medsam_nb.figures.words import as_csv
 from medsam_nb.files import parse_yaml, read_json
 from medsam_nb.manifest.reading import load_manifest
 from medsam_nb.manifest.rows import Manifest
-from medsam_nb.workbook import manuscript
+from medsam_nb.workbook import printed
 from medsam_nb.workbook.study import Study, load_study
 
 ROOT = Path(__file__).parents[1]
@@ -330,7 +330,7 @@ def test_names_in_tables(names):
     read = list(csv.reader(io.StringIO(as_csv(table).decode(), newline="")))
     assert len(read) == len(names) + 1 and all(len(line) == 2 for line in read)
     assert not any(re.match(r"\s*[=@]|\s*\+\D", line[0]) for line in read)
-    text = manuscript.latex(table, names[0], names[-1]).replace(r"\textbackslash{}", "")
+    text = printed.latex(table, names[0], names[-1]).replace(r"\textbackslash{}", "")
     assert text.count(r"\begin{") == text.count(r"\end{") == 2
     without = re.sub(r"\\[{}]", "", text)
     assert without.count("{") == without.count("}")

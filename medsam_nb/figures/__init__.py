@@ -8,6 +8,7 @@ __getattr__, __dir__, __all__ = lazy.attach(
         "choices",
         "claims",
         "corrections",
+        "depth",
         "designs",
         "distance",
         "memory",

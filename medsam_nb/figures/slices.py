@@ -17,6 +17,7 @@ from medsam_nb.figures.words import label
 from medsam_nb.protocol.prompts import Prompt
 
 TRUTH, PREDICTION, PROMPT = "#56B4E9", "#E69F00", "#F0E442"
+PAGE_HEIGHT_MM = 235  # of A4 with a caption
 NEGATIVE = "#CC79A7"  # points outside the object
 MISSED, EXCESS = "#D55E00", "#CC79A7"  # of the truth, and beyond it
 # A dark rim keeps thin lines visible on light and on dark tissue.
@@ -42,6 +43,14 @@ class Panel:
         Size of a pixel; sets the aspect ratio.
     errors : bool
         Fill what the prediction misses of the truth, and what it has beyond it, instead of its outline.
+    crop : bool
+        Show the object, the prediction and the prompt with room around them, not the whole image.
+    bar : bool
+        Draw a scale bar in mm.
+    row : str
+        Written beside the panel where it is the first of its row.
+    source : str
+        Which case and slice it is; stands in the table of what is shown, not in the figure.
     """
 
     image: np.ndarray
@@ -52,6 +61,10 @@ class Panel:
     title: str = ""
     spacing_mm: tuple[float, float] = (1.0, 1.0)
     errors: bool = False
+    crop: bool = False
+    bar: bool = False
+    row: str = ""
+    source: str = ""
 
 
 def outline(ax: Axes, mask: np.ndarray | None, colour: str, style: str = "solid", width: float = 0.8) -> None:
@@ -83,9 +96,66 @@ def _fill(ax: Axes, mask: np.ndarray, colour: str, aspect: float) -> None:
     ax.imshow(layer, aspect=aspect, interpolation="nearest")
 
 
+def field(panel: Panel, room: float = 0.6, least: float = 0.4) -> tuple[float, float, float, float]:
+    """Return what of a panel is shown, in pixels: left, right, top, bottom.
+
+    A cropped panel has the proportions of its image, so that panels beside each other have one size.
+
+    Parameters
+    ----------
+    panel : Panel
+    room : float
+        Around the object, as a share of its size, both sides together.
+    least : float
+        Of the image that is shown at least, as a share of its sides.
+    """
+    height, width = panel.image.shape[:2]
+    shapes = [np.argwhere(mask) for mask in (panel.truth, panel.prediction) if mask is not None]
+    prompts = [panel.prompt] if isinstance(panel.prompt, Prompt) else (panel.prompt or [])
+    shapes += [np.array(prompt.points, float).reshape(-1, 2)[:, ::-1] for prompt in prompts]
+    shapes += [np.array(p.box, float).reshape(2, 2)[:, ::-1] for p in prompts if p.box is not None]
+    corners = np.concatenate([*shapes, np.empty((0, 2))])
+    if not panel.crop or not len(corners):
+        return -0.5, width - 0.5, -0.5, height - 0.5
+    low, high = corners.min(0), corners.max(0)
+    share = max(*((high - low + 1) * (1 + room) / (height, width)), least)
+    share = min(share, 1.0)
+    half = np.array([height, width]) * share / 2
+    middle = np.clip((low + high) / 2, half - 0.5, np.array([height, width]) - 0.5 - half)
+    (top, left), (bottom, right) = middle - half, middle + half
+    return float(left), float(right), float(top), float(bottom)
+
+
+def scale_bar(ax: Axes, panel: Panel, scale: float = 1.0) -> None:
+    """Draw a bar of a round number of mm, about a quarter of what is shown, into the lower right corner."""
+    left, right, _, bottom = field(panel)
+    mm = panel.spacing_mm[1]
+    wanted = (right - left) * mm / 4
+    length = max((n for n in (1, 2, 5, 10, 20, 50, 100, 200) if n <= max(wanted, 1)), default=1)
+    end = right - (right - left) * 0.05
+    y = bottom - (right - left) * 0.05
+    ax.plot([end - length / mm, end], [y, y], color="white", lw=1.6 * scale, path_effects=RIM)
+    text = ax.text(end, y - (right - left) * 0.02, f"{length} mm", color="white", fontsize=5.5)
+    text.set(ha="right", va="bottom", path_effects=[withStroke(linewidth=1.5, foreground="black")])
+
+
+def pages(panels: Sequence[Panel | None], columns: int, width_mm: float) -> list[list[Panel | None]]:
+    """Return panels in groups of whole rows that fit a page of `PAGE_HEIGHT_MM`."""
+    columns = min(columns, max(len(panels), 1))
+    most = max(1, int((PAGE_HEIGHT_MM - 8) // _row_mm(panels, columns, width_mm))) * columns
+    return [list(panels[at : at + most]) for at in range(0, len(panels), most)] or [[]]
+
+
+def _row_mm(panels: Sequence[Panel | None], columns: int, width_mm: float) -> float:
+    """Return how high a row of panels is with its titles."""
+    shown, side = [panel for panel in panels if panel is not None], width_mm / columns
+    ratios = [p.image.shape[0] * p.spacing_mm[0] / (p.image.shape[1] * p.spacing_mm[1]) for p in shown]
+    lines = [_wrapped(p.title, max(8, int(side / 1.28))).count("\n") + 1 for p in shown if p.title]
+    return side * float(np.clip(np.median(ratios or [0.5]), 0.4, 1.6)) + 3.0 * max(lines, default=0) + 1
+
+
 def draw(ax: Axes, panel: Panel, scale: float = 1.0) -> None:
     """Draw one panel on the axes; `scale` makes lines and marks larger, for a screen."""
-    height, width = panel.image.shape[:2]
     aspect = panel.spacing_mm[0] / panel.spacing_mm[1]
     levels = {"vmin": 0, "vmax": 255} if panel.image.dtype == np.uint8 else {}
     ax.imshow(panel.image, cmap="gray", aspect=aspect, interpolation="nearest", **levels)
@@ -103,8 +173,11 @@ def draw(ax: Axes, panel: Panel, scale: float = 1.0) -> None:
         text = f"IoU {panel.iou:.2f}" if panel.iou == panel.iou else "no IoU"
         written = ax.text(0.03, 0.03, text, transform=ax.transAxes, color="white", fontsize=6.5)
         written.set_path_effects([withStroke(linewidth=1.5, foreground="black")])
-    ax.set_xlim(-0.5, width - 0.5)
-    ax.set_ylim(height - 0.5, -0.5)
+    left, right, top, bottom = field(panel)
+    ax.set_xlim(left, right)
+    ax.set_ylim(bottom, top)
+    if panel.bar:
+        scale_bar(ax, panel, scale)
     ax.set_xticks([])
     ax.set_yticks([])
     for spine in ax.spines.values():
@@ -113,6 +186,8 @@ def draw(ax: Axes, panel: Panel, scale: float = 1.0) -> None:
 
 def _wrapped(text: str, characters: int) -> str:
     """Break a title where it may break (spaces, underscores, slashes), never wider than its panel."""
+    if "\n" in text:
+        return "\n".join(_wrapped(part, characters) for part in text.split("\n"))
     lines, line = [], ""
     for part in label(text).replace("/", "/ ").split(" "):
         while len(part) > characters:
@@ -139,22 +214,17 @@ def grid(panels: Sequence[Panel], columns: int = 4, width_mm: float = 180) -> tu
     -------
     figure : Figure
     plotted : DataFrame
-        Columns `row`, `column`, `title`, `iou`.
+        Columns `row`, `column`, `title`, `iou`, `source`.
     """
     shown = [panel for panel in panels if panel is not None]
     columns = min(columns, max(len(panels), 1))
     rows = max(1, -(-len(panels) // columns))
     side = width_mm / columns
-    ratios = [p.image.shape[0] * p.spacing_mm[0] / (p.image.shape[1] * p.spacing_mm[1]) for p in shown] or [
-        0.5
-    ]
-    titles = [_wrapped(p.title, max(8, int(side / 1.35))) for p in shown]
-    title_mm = 3.0 * max([t.count("\n") + 1 for t in titles if t] or [0])
-    height = rows * (side * float(np.clip(np.median(ratios), 0.4, 1.6)) + title_mm + 1) + 8
+    height = rows * _row_mm(panels, columns, width_mm) + 8
     fig, axes = plt.subplots(
         rows, columns, figsize=(width_mm / 25.4, height / 25.4), squeeze=False, layout="constrained"
     )
-    fig.get_layout_engine().set(w_pad=0.01, h_pad=0.02, wspace=0.01, hspace=0.01)
+    fig.get_layout_engine().set(w_pad=0.01, h_pad=0.04, wspace=0.01, hspace=0.01)
     plotted = []
     for place, ax in enumerate(axes.flat):
         panel = panels[place] if place < len(panels) else None
@@ -162,9 +232,13 @@ def grid(panels: Sequence[Panel], columns: int = 4, width_mm: float = 180) -> tu
             ax.set_axis_off()
             continue
         draw(ax, panel)
-        ax.set_title(_wrapped(panel.title, max(8, int(side / 1.35))), fontsize=6.5, pad=2)
+        ax.set_title(_wrapped(panel.title, max(8, int(side / 1.28))), fontsize=6.5, pad=2)
         row, column = divmod(place, columns)
-        plotted.append({"row": row, "column": column, "title": panel.title, "iou": panel.iou})
+        if panel.row and column == 0:
+            ax.set_ylabel(_wrapped(panel.row, max(8, int(side / 1.28))), fontsize=6.5)
+        plotted.append(
+            {"row": row, "column": column, "title": panel.title, "iou": panel.iou} | {"source": panel.source}
+        )
     if not shown:
         axes.flat[0].text(
             0.5, 0.5, "no cases to show", ha="center", va="center", transform=axes.flat[0].transAxes
@@ -183,4 +257,4 @@ def grid(panels: Sequence[Panel], columns: int = 4, width_mm: float = 180) -> tu
         fig.legend(
             handles=handles, loc="outside lower center", ncols=len(handles) or 1, fontsize=6.5, frameon=False
         )
-    return fig, pd.DataFrame(plotted, columns=["row", "column", "title", "iou"])
+    return fig, pd.DataFrame(plotted, columns=["row", "column", "title", "iou", "source"])

@@ -254,6 +254,46 @@ class SimulatedLayout(Row):
         return self
 
 
+class SimulatedGridLayout(Row):
+    """Cases that differ in one thing only (`simulated.controlled`): every seed at every depth and distance.
+
+    Attributes
+    ----------
+    slices : numbers of slices; odd ones have a slice at height 0 in common.
+    slice_mm : distances between slices.
+    pixels, pixel_mm : of a square slice.
+    """
+
+    name: Literal["simulated_grid"]
+    anatomy: Literal["torso", "column"]
+    modality: Literal["ct", "mri", "pet", "ultrasound", "xray"]
+    seeds: list[Annotated[int, Field(ge=0, lt=1_000_000)]] = Field(min_length=1)
+    slices: list[Annotated[int, Field(ge=6, le=2048)]] = Field(min_length=1)
+    slice_mm: list[Spacing] = Field(min_length=1)
+    pixels: Side = 160
+    pixel_mm: Spacing = 2.0
+
+    @model_validator(mode="after")
+    def _can_be_drawn(self) -> Self:
+        for what in ("seeds", "slices", "slice_mm"):
+            require_different(getattr(self, what), f"of `{what}`,")
+        if max(self.slices) * self.pixels**2 > MOST_VOXELS:
+            raise ValueError(f"a case would have more than {MOST_VOXELS:,} voxels")
+        if self.anatomy == "column" and self.modality not in ("ct", "pet"):
+            raise ValueError("a column is rendered as ct or pet; its slices are drawn one by one")
+        return self
+
+    @property
+    def cases(self) -> dict[str, tuple[int, int, float]]:
+        """Seed, number of slices and their distance (mm) of every case, by name, like "seed3_21x5mm"."""
+        return {
+            f"seed{seed}_{count}x{spacing:g}mm": (seed, count, spacing)
+            for seed in self.seeds
+            for spacing in self.slice_mm
+            for count in self.slices
+        }
+
+
 Layout = Annotated[
     CommonLayout
     | BratsLayout
@@ -264,6 +304,7 @@ Layout = Annotated[
     | ArraysLayout
     | ListedLayout
     | Mni152Layout
-    | SimulatedLayout,
+    | SimulatedLayout
+    | SimulatedGridLayout,
     Field(discriminator="name"),
 ]

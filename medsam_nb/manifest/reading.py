@@ -22,6 +22,7 @@ from medsam_nb.manifest.layouts import (
     NnunetLayout,
     PairsLayout,
     SimulatedCase,
+    SimulatedGridLayout,
     SimulatedLayout,
 )
 from medsam_nb.manifest.rows import Checkpoint, DataSet, Expected, File, Manifest
@@ -120,10 +121,10 @@ def _known_fields(location: tuple) -> list[str]:
     for part in location[2:-1]:
         model = {
             "files": File, "expected": Expected, "intensity": Intensity, "listed": ListedLayout,
-            "mni152": Mni152Layout, "simulated": SimulatedLayout, "nifti_pairs": PairsLayout,
-            "picture_pairs": PairsLayout, "brats": BratsLayout, "autopet": AutopetLayout,
-            "duke_breast": DukeBreastLayout, "nnunet": NnunetLayout, "npz": ArraysLayout,
-            "hdf5": ArraysLayout, "fine_tuned": FineTuning,
+            "mni152": Mni152Layout, "simulated": SimulatedLayout, "simulated_grid": SimulatedGridLayout,
+            "nifti_pairs": PairsLayout, "picture_pairs": PairsLayout, "brats": BratsLayout,
+            "autopet": AutopetLayout, "duke_breast": DukeBreastLayout, "nnunet": NnunetLayout,
+            "npz": ArraysLayout, "hdf5": ArraysLayout, "fine_tuned": FineTuning,
         }.get(part, CommonLayout if part == "layout" else model)  # fmt: skip
         if "cases" in location[2:-1]:
             model = SimulatedCase if "simulated" in location else ListedCase

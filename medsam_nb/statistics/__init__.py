@@ -9,7 +9,9 @@ __getattr__, __dir__, __all__ = lazy.attach(
         "claim_values",
         "claims",
         "declarations",
+        "depth",
         "effort",
+        "explained",
         "findings",
         "inference",
         "mixed",
@@ -28,6 +30,7 @@ __getattr__, __dir__, __all__ = lazy.attach(
         "signs",
         "slice_distance",
         "sparse_truth",
+        "variation",
     ],
     submod_attrs={
         "pooling": ["case_means", "check_table"],

@@ -17,6 +17,7 @@ __getattr__, __dir__, __all__ = lazy.attach(
         ),
         *(
             "correction_pictures",
+            "depth_findings",
             "findings",
             "kept_masks",
             "kernels",

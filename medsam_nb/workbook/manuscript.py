@@ -1,134 +1,20 @@
 """Tables and text for a paper: LaTeX with booktabs rules, and a methods paragraph from the record."""
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
-from medsam_nb.errors import printable
-from medsam_nb.figures.words import counted, interval_text, label, metric_label, p_text
+from medsam_nb.figures.words import counted, label, metric_label
 from medsam_nb.files import write_atomically
 from medsam_nb.protocol.designs import DESIGN_FACTORS
-from medsam_nb.statistics.findings import NEGLIGIBLE, spoken
+from medsam_nb.statistics.findings import NEGLIGIBLE
 from medsam_nb.statistics.inference import FEWEST_DATA_SETS, GENERAL, SIGNS_FROM
 from medsam_nb.statistics.paired import COMPARISON_COLUMNS, summarise
 from medsam_nb.statistics.pooling import OVERLAPS, case_means, unit_noun
 from medsam_nb.workbook.differences import differences_from_sam2
+from medsam_nb.workbook.printed import claims_table, comparison_table, data_sets_table, latex, means_table
 from medsam_nb.workbook.report import read_provenance
-
-_SPECIAL = {"\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{"}
-_SPECIAL |= {"}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": "$<$", ">": "$>$"}
-
-
-LONG = 36  # characters; longer text gets a column that breaks lines
-
-
-def _effects(tests: pd.DataFrame) -> list[str]:
-    """Return mean differences with the intervals that answer to the corrected p values."""
-    return [
-        interval_text(r.difference, r.holm_low, r.holm_high)
-        + (" [one-sided]" if r.ci_level < 0.94 and np.isfinite(r.holm_low) else "")
-        for r in tests.itertuples()
-    ]
-
-
-def _counts(tests: pd.DataFrame) -> dict[str, list]:
-    """Return the columns that say how much a test rests on: units, named as they are, and data sets."""
-    nouns = sorted(set(tests["unit"].dropna()))
-    name = f"{nouns[0]}s" if len(nouns) == 1 else "n"
-    sets = [int(n) if pd.notna(n) else 0 for n in tests["n_data_sets"]]
-    return {name: [int(n) for n in tests["n"]], "data sets": sets}
-
-
-EFFECT = "mean difference (corrected CI)"
-
-
-def comparison_table(result: pd.DataFrame) -> pd.DataFrame:
-    """Return the comparisons of `paired.compare` as printed: n, means, effect with interval, p, finding.
-
-    Data sets weigh alike in means and differences. The interval is that of the test at the level at which
-    Holm's method judged it, so it belongs to the p value beside it; "r" is the rank-biserial correlation.
-    """
-    names = [f"{r.comparison} ({r.level})" if r.level else r.comparison for r in result.itertuples()]
-    return pd.DataFrame(
-        {
-            "comparison": names,
-            **_counts(result),
-            "mean a": [f"{v:.3f}" if np.isfinite(v) else "-" for v in result["mean_a"]],
-            "mean b": [f"{v:.3f}" if np.isfinite(v) else "-" for v in result["mean_b"]],
-            EFFECT: _effects(result),
-            "r": [f"{v:.2f}" if np.isfinite(v) else "-" for v in result["rank_biserial"]],
-            "p (Holm)": [p_text(v) for v in result["p_holm"].astype(float)],
-            "finding": [spoken(r.finding, r.generalises_to) for r in result.itertuples()],
-        }
-    )
-
-
-def means_table(summary: pd.DataFrame, by: list[str], metric: str = "iou") -> pd.DataFrame:
-    """Return means of a metric as printed, from `paired.summarise`: what tells cells apart, mean, n."""
-    printed = {c.replace("_", " "): ["-" if pd.isna(v) else label(v) for v in summary[c]] for c in by}
-    means = [interval_text(r.mean, r.ci_low, r.ci_high) for r in summary.itertuples()]
-    several = (summary["n_patients"] != summary["n_cases"]).any()
-    counts = {"patients": summary["n_patients"].to_list()} if several else {}
-    counts |= {"cases": summary["n_cases"].to_list(), "data sets": summary["n_data_sets"].to_list()}
-    return pd.DataFrame(printed | {f"mean {metric_label(metric)} (95 % CI)": means} | counts)
-
-
-def claims_table(board: pd.DataFrame) -> pd.DataFrame:
-    """Return the scoreboard as printed, one row per test; intervals as in `comparison_table`."""
-    return pd.DataFrame(
-        {
-            "claim": board["claim"] + ": " + board["sentence"],
-            "test": board["test"],
-            **_counts(board),
-            EFFECT: _effects(board),
-            "p (Holm)": [p_text(v) for v in board["p_holm"].astype(float)],
-            "finding": board["finding"],
-            "verdict": board["verdict"],
-        }
-    )
-
-
-def _as_latex(value: object) -> str:
-    """Return a value as text that prints as it is and steers nothing.
-
-    pandas' own escape leaves "<" and ">", which text fonts print as other signs, and a bracket or star at the
-    start of a row, which LaTeX takes for an argument of the line break before it.
-    """
-    text = " ".join(printable(str(value)).split())
-    escaped = "".join(_SPECIAL.get(character, character) for character in text)
-    return f"{{}}{escaped}" if escaped.startswith(("[", "*")) else escaped
-
-
-def latex(table: pd.DataFrame, caption: str, name: str) -> str:
-    """Return a table as LaTeX with booktabs rules; text is escaped, numbers stand to the right.
-
-    Needs the package booktabs only. Columns with long text break their lines and share the width.
-
-    Parameters
-    ----------
-    table : DataFrame
-        As it is to be printed; what is missing becomes "-".
-    caption : str
-    name : str
-        Of the LaTeX label; what a label cannot hold becomes "-".
-    """
-    long = [c for c in table if table[c].astype(str).str.len().max() > LONG]  # NaN without rows: not long
-    broken = f"p{{{0.6 / max(len(long), 1):.2f}\\linewidth}}"
-    columns = "".join(
-        broken if c in long else "r" if pd.api.types.is_numeric_dtype(table[c]) else "l" for c in table
-    )
-    styled = table.reset_index(drop=True).style.format(_as_latex, na_rep="-").hide(axis="index")
-    return styled.format_index(_as_latex, axis="columns").to_latex(
-        environment="table",
-        position_float="centering",
-        caption=_as_latex(caption),
-        label=f"tab:{re.sub(r'[^A-Za-z0-9:._-]+', '-', name)}",
-        column_format=columns,
-        hrules=True,
-    )
 
 
 def _listed(items: list[str]) -> str:
@@ -299,6 +185,10 @@ def write_manuscript(folder: Path, table: pd.DataFrame, model: str, metric: str 
         printed["prompts_2d"] = (
             means_table(summarise(case_means(flat, by, metric), by), by, metric),
             f"2D: mean {metric_label(metric)} over cases.",
+        )
+        printed["data_sets_2d"] = (
+            data_sets_table(flat[flat["model"] == model], metric),
+            f"2D, {label(model)}, first mask: mean {metric_label(metric)} by data set and prompt (95 % CI).",
         )
     if len(deep):
         design = list(DESIGN_FACTORS)

@@ -3,6 +3,7 @@
 A mask that the run has kept is read; others are computed again from case, prompt and seed of the row.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from medsam_nb.data.prepare import load_case
 from medsam_nb.errors import InputError, StudyError
 from medsam_nb.evaluation.propagation import sweep
 from medsam_nb.figures.slices import Panel
+from medsam_nb.figures.words import label
 from medsam_nb.models.checkpoints import Model
 from medsam_nb.models.features import one_thread
 from medsam_nb.protocol.designs import Design
@@ -146,15 +148,34 @@ def panels_of_rows(
             heading = ""
             if spread:
                 place = row["rank"] if row["n_cases"] == 1 else f"{row['rank']} of {row['n_cases']}"
-                heading = f"{place} (mean {row['case_mean']:.2f}): "
+                heading = f"{place}, mean {row['case_mean']:.2f}: "
             remark = "" if spread else f", {row['reason']}"
             folder = Path(prepared_dir) / row["data_set"] / row["case_id"]
             if (folder / "case.json").is_file():
                 case = load_case(folder)
                 words = {"heading": heading, "remark": remark}
-                pictures += panels_of_row(model, case, row, seed=seed, kept=kept, **words)
+                found = panels_of_row(model, case, row, seed=seed, kept=kept, **words)
+                pictures += [_for_print(panel, case, row, heading) for panel in found]
             else:
                 pictures += [None] * width
         if spread:
             pictures += [None] * (-len(pictures) % (3 * width))
     return pictures
+
+
+def _for_print(panel: Panel, case: Case, row: pd.Series, heading: str) -> Panel:
+    """Return a panel with a title of two lines, cropped to its object; which case it is goes to the table.
+
+    The modality stands beside its row where a row has one, otherwise the data set in the title.
+    """
+    where = panel.title.rsplit(f": {row['object']}", 1)[-1].removeprefix(", ")
+    where = "" if row["task"] == "2d" else f", {where}"
+    first = heading.removesuffix(": ") or label(row["data_set"])
+    return replace(
+        panel,
+        title=f"{first}\n{label(row['object'])}{where}",
+        source=panel.title,
+        row=label(row["modality"]) if heading else "",
+        crop=True,
+        bar=case.image.array.shape[0] > 1,  # a picture's pixels have no known size
+    )

@@ -346,10 +346,14 @@ class Run:
         columns: int = 4,
         width_mm: float = style.PAGE_MM,
     ) -> None:
-        """Draw panels in a grid, save and show it."""
-        with style.style():
-            figure, plotted = slices.grid(panels, columns=columns, width_mm=width_mm)
-            self._keep_figure(name, figure, plotted, caption)
+        """Draw panels in a grid, save and show it; one that does not fit a page becomes several figures."""
+        parts = slices.pages(panels, columns, width_mm)
+        for number, part in enumerate(parts, 1):
+            own = name if number == 1 else f"{name}_{number}"
+            said = f"{caption} ({number} of {len(parts)})" if len(parts) > 1 else caption
+            with style.style():
+                figure, plotted = slices.grid(part, columns=columns, width_mm=width_mm)
+                self._keep_figure(own, figure, plotted, said)
 
     def _keep_figure(self, name: str, figure: Figure, plotted: pd.DataFrame, caption: str) -> None:
         style.save(figure, self.folder / "figures", name, plotted)

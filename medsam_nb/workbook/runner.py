@@ -37,6 +37,7 @@ from medsam_nb.workbook.study import (
     notebook_path,
     run_folder,
 )
+from medsam_nb.workbook.summary import expected, seconds_before
 
 __all__ = ["Outcome", "declared_parameters", "load_study", "resolve_parameters", "run_notebook", "run_study"]
 
@@ -184,6 +185,7 @@ def run_study(path: Path, overrides: Mapping[str, Any] | None = None, only: Sequ
     with _Stop() as stop, owned(run_dir, path) as remark:
         if remark:
             say(remark)
+        say(expected(list(chosen), run_dir, path))
         choices.keep(study.style, run_dir, study.parameters.get("data_sets", ()))
         runs = _run_all(plan, chosen, run_dir / "notebooks", stop)
         if stop.signal and all(run.error for run in runs):
@@ -243,9 +245,11 @@ def _run_all(
     ended: dict[str, NotebookRun] = {}
     running: dict[Future[NotebookRun], Kernel] = {}
     started, told = time.monotonic(), False
+    took = seconds_before(list(parameters), folder.parent)
 
     def begin(name: str) -> None:
-        say(f"[{list(parameters).index(name) + 1}/{len(parameters)}] {name}")
+        before = f" (last time {words(took[name])})" if name in took else ""
+        say(f"[{list(parameters).index(name) + 1}/{len(parameters)}] {name}{before}")
         plan.running.add(name)
         place = kernels.enter_context(kernel())
         work = pool.submit(run_notebook, name, folder / f"{name}.ipynb", parameters[name], place)

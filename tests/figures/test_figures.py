@@ -15,7 +15,7 @@ from medsam_nb.protocol.prompts import Prompt
 from medsam_nb.protocol.table import as_table
 from medsam_nb.statistics import paired, pooling, published, rankings
 from medsam_nb.statistics.scoreboard import scoreboard
-from medsam_nb.workbook import manuscript
+from medsam_nb.workbook import manuscript, printed
 
 mpl.use("agg")
 LONG = ("CT-Hepaticvessel with a very long name of its own", "MRI-Heart", "simulated_ultrasound_thick_slices")
@@ -283,11 +283,9 @@ def test_tables_and_text_of_a_paper():
     declared = {"name": "box_50 %", "task": "2d", "vary": "prompt", "a": "one_box", "b": "one_point"}
     declared |= {"where": {"mask_choice": "first_mask"}, "each": "model"}
     result = paired.compare(table, [declared])
-    text = manuscript.latex(manuscript.comparison_table(result), "Effects & tests", "effects")
+    text = printed.latex(printed.comparison_table(result), "Effects & tests", "effects")
     assert r"\toprule" in text and r"box\_50 \%" in text and r"Effects \& tests" in text
-    assert manuscript.latex(manuscript.claims_table(scoreboard(table, draws=199)), "Claims", "claims").count(
-        "H13"
-    )
+    assert printed.latex(printed.claims_table(scoreboard(table, draws=199)), "Claims", "claims").count("H13")
     record = {
         "checkpoints": {"m": "ab" * 32},
         "packages": {"torch": "2.5"},
@@ -316,15 +314,15 @@ def test_latex_is_balanced_and_escaped(made):
     by = ["data_set", "prompt", "mask_choice"]
     means = paired.summarise(pooling.case_means(flat, [*pooling.NEVER_MIXED, *by[1:]]), by)
     awkward = pd.DataFrame({"a_b {c} 100 %": ["x & y", "~^\\", "<0.001 #1 $"], "n": [1, 2, 3]})
-    printed = {
-        "means": manuscript.means_table(means, by),
-        "claims": manuscript.claims_table(boards(table)),
-        "comparisons": manuscript.comparison_table(published.compare_published()),
-        "none": manuscript.comparison_table(paired.compare(made["zero"], [])),
+    tables = {
+        "means": printed.means_table(means.head(printed.PAGE_ROWS), by),
+        "claims": printed.claims_table(boards(table)),
+        "comparisons": printed.comparison_table(published.compare_published()),
+        "none": printed.comparison_table(paired.compare(made["zero"], [])),
         "awkward": awkward,
     }
-    for name, shown in printed.items():
-        text = manuscript.latex(shown, f"{name}: 100 % of_it", name)
+    for name, shown in tables.items():
+        text = printed.latex(shown, f"{name}: 100 % of_it", name)
         assert text.count(r"\begin{") == text.count(r"\end{") == 2
         depth = np.cumsum([{"{": 1, "}": -1}.get(c, 0) for c in re.sub(r"\\[{}]", "", text)])
         assert depth.min() >= 0 and depth[-1] == 0
@@ -336,14 +334,23 @@ def test_latex_is_balanced_and_escaped(made):
             assert len(cells) == shown.shape[1] and not any(map(unescaped, cells))
         caption = next(line for line in lines if line.startswith(r"\caption"))
         assert unescaped(caption) == []
-    columns = {"means": ["cases", "mean IoU (95 % CI)"], "claims": ["cases", manuscript.EFFECT]}
-    columns["comparisons"] = ["objects", manuscript.EFFECT, "finding"]
-    assert all(set(wanted) <= set(printed[name]) for name, wanted in columns.items())
+    columns = {"means": ["cases", "mean IoU (95 % CI)"], "claims": ["cases", printed.EFFECT]}
+    columns["comparisons"] = ["objects", printed.EFFECT, "finding"]
+    assert all(set(wanted) <= set(tables[name]) for name, wanted in columns.items())
 
 
 def test_long_text_breaks_its_lines_in_latex():
-    text = manuscript.latex(pd.DataFrame({"claim": ["word " * 30], "n": [3], "p": ["0.03"]}), "c", "t")
+    text = printed.latex(pd.DataFrame({"claim": ["word " * 30], "n": [3], "p": ["0.03"]}), "c", "t")
     assert r"\begin{tabular}{p{0.60\linewidth}rl}" in text
+
+
+def test_a_long_table_runs_over_pages_in_latex(made):
+    rows = made["many"]
+    table = printed.data_sets_table(rows[(rows["task"] == "2d") & (rows["model"] == "miniature_sam2")])
+    assert len(table) == len(MANY) and {"data set", "modality", "cases", "one box"} <= set(table)
+    short, long = (printed.latex(pd.concat([table] * n), "By data set", "sets") for n in (1, 3))
+    assert r"\begin{tabular}" in short and r"\begin{longtable}" in long and r"\endhead" in long
+    assert r"\caption{By data set} \label{tab:sets}" in long and "tabular" not in long
 
 
 def test_methods_say_equivalence_exclusions_and_protocol():
@@ -378,4 +385,4 @@ def test_figures_and_tables_show_the_dice_of_the_same_masks():
         plt.close(fig)
     by = ["prompt", "mask_choice"]
     flat = pooling.case_means(table[table["task"] == "2d"], by, "dice")
-    assert "mean Dice (95 % CI)" in manuscript.means_table(paired.summarise(flat, by), by, "dice")
+    assert "mean Dice (95 % CI)" in printed.means_table(paired.summarise(flat, by), by, "dice")

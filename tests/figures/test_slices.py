@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from helpers import networks
@@ -9,9 +10,10 @@ from matplotlib.figure import Figure
 
 from medsam_nb.data.mosaics import mosaic
 from medsam_nb.evaluation.rows import evaluate_2d, evaluate_3d
-from medsam_nb.figures.slices import Panel, draw, grid
+from medsam_nb.figures.slices import PAGE_HEIGHT_MM, Panel, draw, field, grid, pages
 from medsam_nb.protocol.designs import Design
 from medsam_nb.protocol.intensity import Intensity
+from medsam_nb.protocol.prompts import Prompt
 from medsam_nb.protocol.table import as_table
 from medsam_nb.protocol.volume import Case, Volume
 from medsam_nb.workbook import pictures, row_pictures
@@ -76,3 +78,37 @@ def test_pictures_of_other_number_types_are_still_scaled():
     axes = Figure().subplots()
     draw(axes, Panel(np.linspace(0, 1, 12).reshape(3, 4)))
     assert drawn(axes)[1] == (0.0, 1.0)
+
+
+def square(**options):
+    """Return a panel of 40 x 80 pixels of 2 mm with an object of 4 x 6."""
+    image, truth = np.zeros((40, 80), np.uint8), np.zeros((40, 80), bool)
+    truth[30:34, 60:66] = True
+    return Panel(image, truth, spacing_mm=(2.0, 2.0), **options)
+
+
+def test_a_cropped_panel_shows_its_object_in_the_proportions_of_the_image():
+    left, right, top, bottom = field(square(crop=True))
+    assert (right - left) / (bottom - top) == pytest.approx(2) and right - left == pytest.approx(32)
+    assert left < 60 and right > 65 and top < 30 and bottom > 33
+    assert left >= -0.5 and right <= 79.5 and top >= -0.5 and bottom <= 39.5
+    assert field(square()) == (-0.5, 79.5, -0.5, 39.5)
+    prompted = dataclasses.replace(square(crop=True), prompt=Prompt(points=((3, 4),)))
+    assert field(prompted)[0] < 3 and field(prompted)[1] > 65
+
+
+def test_a_scale_bar_is_as_long_as_it_says():
+    axes = Figure().subplots()
+    draw(axes, square(crop=True, bar=True))
+    (x0, x1), (said,) = axes.lines[-1].get_xdata(), [t.get_text() for t in axes.texts]
+    assert (x1 - x0) * 2.0 == pytest.approx(float(said.removesuffix(" mm")))
+
+
+def test_more_rows_than_a_page_holds_become_pages():
+    panels = [square(title="one\ntwo")] * 61
+    parts = pages(panels, 5, 180)
+    assert sum(map(len, parts)) == 61 and all(len(part) % 5 == 0 for part in parts[:-1]) and len(parts) > 1
+    for part in parts:
+        figure, shown = grid(part, columns=5, width_mm=180)
+        assert figure.get_size_inches()[1] * 25.4 <= PAGE_HEIGHT_MM and len(shown) == len(part)
+        plt.close(figure)

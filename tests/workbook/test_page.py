@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
-from helpers.projects import as_project, write_notebook, write_study
+from helpers.projects import as_project, started, write_notebook, write_study
 
 from medsam_nb.errors import StudyError
 from medsam_nb.figures import style
@@ -16,6 +16,13 @@ from medsam_nb.workbook.report import boards, failures, words
 
 STUDY = {"title": "A study", "question": "Which prompt?", "caveats": ["Miniature models."]}
 PARAMETERS = 'run_dir = "runs/small"  # where results go\n'
+ONE_UNIT_FAILS = """\
+from pathlib import Path
+import pandas as pd
+from medsam_nb.workbook import report
+units = pd.DataFrame({"data_set": "s", "case_id": ["a", "b"], "task": "2d", "status": ["failed", "stored"]})
+report.save_table(units.assign(error="no memory"), Path(run_dir), "units_2d")
+"""
 DECLARED = [
     {"name": "box against point", "family": "2D", "vary": "prompt", "a": "one_box", "b": "one_point"},
     {"name": "mask against box, 3D", "family": "3D", "vary": "prompt", "a": "mask", "b": "one_box"},
@@ -156,3 +163,19 @@ def test_one_notebook_runs_and_the_page_keeps_the_others(tmp_path):
         assert runner.rewrite_report(study).read_text(encoding="utf-8") == page
         with pytest.raises(StudyError, match="--only"):
             runner.run_study(study, only=["third"])
+
+
+def test_a_run_says_how_it_ended_and_its_exit_status_counts_failed_units(tmp_path):
+    with as_project(tmp_path / "workbook") as folder:
+        write_notebook(folder, "00_first", PARAMETERS, ONE_UNIT_FAILS)
+        study = write_study(folder)
+        ends = {}
+        for options in ((), ("--allow-failures",)):
+            run = started("run", *options, study, folder=folder)
+            ends[options] = run.communicate(timeout=120)[0], run.returncode
+    printed, code = ends[()]
+    assert code == 1 and "2D: 1 unit of work failed (s a): no memory" in printed
+    assert "1 notebook to run. How long the units take: medsam-nb plan" in printed
+    assert printed.rstrip().splitlines()[-1].startswith("report: ") and "run again" in printed
+    printed, code = ends[("--allow-failures",)]
+    assert code == 0 and "last time they took" in printed and "00_first (last time" in printed

@@ -12,7 +12,7 @@ import pytest
 
 from medsam_nb.errors import InputError, StudyError, printable
 from medsam_nb.figures import style
-from medsam_nb.workbook import manuscript, report
+from medsam_nb.workbook import printed, report
 from medsam_nb.workbook.report import tables
 
 STUDY = {"title": "A study", "question": "Which prompt?", "caveats": ["Miniature models."]}
@@ -164,7 +164,7 @@ def test_printed_numbers_stay_as_they_are(tmp_path):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_latex_sets_a_name_and_does_nothing_else(name):
-    text = manuscript.latex(pd.DataFrame({"claim": [name], name: ["x"]}), name, name)
+    text = printed.latex(pd.DataFrame({"claim": [name], name: ["x"]}), name, name)
     assert re.search(r"\\label\{tab:[A-Za-z0-9:._-]*\}", text)
     body = text.replace(r"\textbackslash{}", "")
     commands = set(re.findall(r"\\[a-z]+", body))

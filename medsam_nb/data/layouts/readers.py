@@ -17,6 +17,8 @@ from medsam_nb.errors import InputError
 from medsam_nb.manifest.rows import DataSet
 from medsam_nb.protocol.volume import Volume
 
+SIMULATED = ("simulated", "simulated_grid")  # layouts whose cases are computed
+
 
 def find_listed(folder: Path, row: DataSet) -> list[Source]:
     """Return the cases whose files the manifest names one by one."""
@@ -67,10 +69,16 @@ def read_mni152(row: DataSet) -> RawCase:
 def read_simulated(row: DataSet, case_id: str) -> RawCase:
     """Return a simulated case, computed from its seed."""
     from medsam_nb.data.simulated.anatomy import simulate_case
+    from medsam_nb.data.simulated.controlled import simulate_controlled
 
     layout = row.layout
-    wanted = dict(zip(simulated_ids(row), layout.cases, strict=True))[case_id]
-    case = simulate_case(layout.modality, wanted.seed, shape=wanted.shape, spacing_mm=wanted.spacing_mm)
+    if layout.name == "simulated_grid":
+        seed, count, slice_mm = layout.cases[case_id]
+        shape, spacing = (count, *[layout.pixels] * 2), (slice_mm, *[layout.pixel_mm] * 2)
+        case = simulate_controlled(layout.anatomy, layout.modality, seed, shape=shape, spacing_mm=spacing)
+    else:
+        wanted = dict(zip(simulated_ids(row), layout.cases, strict=True))[case_id]
+        case = simulate_case(layout.modality, wanted.seed, shape=wanted.shape, spacing_mm=wanted.spacing_mm)
     image = Volume.from_spacing(np.asarray(case.image, np.float32), case.spacing_mm)
     wrong = [name for name, value in case.objects.items() if value not in row.objects.get(name, ())]
     if wrong:
@@ -82,8 +90,10 @@ def read_simulated(row: DataSet, case_id: str) -> RawCase:
 def simulated_ids(row: DataSet) -> list[str]:
     """Return the names of simulated cases, which tell seed and slice thickness.
 
-    They are like "seed3_5mm".
+    They are like "seed3_5mm", or "seed3_21x5mm" where the number of slices varies, too.
     """
+    if row.layout.name == "simulated_grid":
+        return list(row.layout.cases)
     return [f"seed{case.seed}_{case.spacing_mm[0]:g}mm" for case in row.layout.cases]
 
 
@@ -124,7 +134,7 @@ def find_cases(row: DataSet, raw_root: Path) -> dict[str, Source | None]:
     """
     if row.layout.name == "mni152":
         return {"mni152": None}
-    if row.layout.name == "simulated":
+    if row.layout.name in SIMULATED:
         return dict.fromkeys(simulated_ids(row))
     folder = Path(raw_root) / row.raw_folder
     if not folder.is_dir():
@@ -151,6 +161,6 @@ def read_case(row: DataSet, case_id: str, source: Source | None) -> RawCase:
     """Read one case in its stored orientation."""
     if row.layout.name == "mni152":
         return read_mni152(row)
-    if row.layout.name == "simulated":
+    if row.layout.name in SIMULATED:
         return read_simulated(row, case_id)
     return read_source(source, row)

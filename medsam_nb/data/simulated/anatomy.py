@@ -75,7 +75,7 @@ class Canvas:
 
 
 # One mean per tissue and modality: air, fat, muscle, bone, organ, lesion, paired organ, vessel, shell, lumen.
-_TISSUES = ("air", "fat", "muscle", "bone", "organ", "lesion", "paired_organ", "vessel", "shell", "lumen")
+TISSUES = ("air", "fat", "muscle", "bone", "organ", "lesion", "paired_organ", "vessel", "shell", "lumen")
 _MEANS = {
     "ct": (-1000, -95, 50, 420, 105, 45, 160, 210, 75, 5),
     "mri": (0.0, 0.85, 0.25, 0.10, 0.45, 0.72, 0.58, 0.05, 0.35, 0.92),
@@ -122,22 +122,26 @@ def simulate_case(
             f"shape {tuple(shape)} has fewer than 6 slices: objects could not begin and end inside"
         )
     rng = np.random.default_rng([DEMO_SEED_BASE + seed, appearance.STYLES.index(modality)])
-    labels = _draw_torso(rng, tuple(shape))
-    spread = _SPREAD[modality] * rng.standard_normal(len(_TISSUES))
-    spread[0] = 0
-    means = np.array(_MEANS[modality]) + spread
-    image = appearance.render_units(labels, means, modality, rng)
-    names = {name: _TISSUES.index(name) for name in ("organ", "lesion", "paired_organ", "vessel", "shell")}
+    labels = draw_torso(rng, tuple(shape))
+    image = appearance.render_units(labels, drawn_means(modality, rng), modality, rng)
+    names = {name: TISSUES.index(name) for name in ("organ", "lesion", "paired_organ", "vessel", "shell")}
     if modality == "xray":
         labels = _project(labels, names)
     names = {name: value for name, value in names.items() if (labels == value).any()}
     return SimulatedCase(image, labels, tuple(float(s) for s in spacing_mm), names, modality)
 
 
-def _draw_torso(rng: np.random.Generator, shape) -> np.ndarray:
-    """Label volume of the torso-like arrangement; values index `_TISSUES`."""
+def drawn_means(modality: str, rng: np.random.Generator) -> np.ndarray:
+    """Return the mean value of every tissue of a case, in the units of its modality, shape (n_tissues,)."""
+    spread = _SPREAD[modality] * rng.standard_normal(len(TISSUES))
+    spread[0] = 0
+    return np.array(_MEANS[modality]) + spread
+
+
+def draw_torso(rng: np.random.Generator, shape) -> np.ndarray:
+    """Label volume of the torso-like arrangement; values index `TISSUES`."""
     canvas, grid = Canvas(shape), random_grid(rng, shape, strength=(0.02, 0.05))
-    tissue = {name: value for value, name in enumerate(_TISSUES)}
+    tissue = {name: value for value, name in enumerate(TISSUES)}
     side = rng.choice([-1, 1])
     angle = rng.uniform(-0.25, 0.25)
     body = ellipsoid(grid, (0, 0, 0), (30.0, 0.78, 0.94), exponent=2.4, warp_gain=0.3)

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
+from scipy.ndimage import uniform_filter1d
 
 from medsam_nb.data.simulated.shapes import smooth_field
 
 STYLES = ("mri", "ct", "ultrasound", "pet", "xray")
+SLAB = 5  # slices that a slice of an X-ray-like stack averages
 
 
 def blur(stack: np.ndarray, sigma: float, sigma_y: float | None = None) -> np.ndarray:
@@ -105,8 +107,19 @@ def xray(attenuation: np.ndarray, rng: np.random.Generator, *, strength: float, 
     return blur(image, 0.7).astype(np.float32)
 
 
+def xray_stack(attenuation: np.ndarray, rng: np.random.Generator, *, slab: int, sigma: float) -> np.ndarray:
+    """Slices (z, y, x) as of tomosynthesis: each the mean attenuation of `slab` slices."""
+    image = uniform_filter1d(attenuation, slab, axis=0, mode="nearest")
+    return blur(image + blur(noise(rng, image.shape), 0.6) * sigma, 0.7).astype(np.float32)
+
+
 def render_units(
-    labels: np.ndarray, means: np.ndarray, modality: str, rng: np.random.Generator
+    labels: np.ndarray,
+    means: np.ndarray,
+    modality: str,
+    rng: np.random.Generator,
+    *,
+    controlled: bool = False,
 ) -> np.ndarray:
     """Image of a case in the units of its modality, from one mean value per label.
 
@@ -117,10 +130,12 @@ def render_units(
         HU for "ct", SUV for "pet", attenuation for "xray", arbitrary 0..1 otherwise.
     modality : {"mri", "ct", "pet", "ultrasound", "xray"}
     rng : numpy.random.Generator
+    controlled : bool
+        Show every voxel in every modality: no sector and no shadow in ultrasound, a stack as "xray".
 
     Returns
     -------
-    ndarray of float32, shape (z, y, x), or (1, y, x) for "xray"
+    ndarray of float32, shape (z, y, x), or (1, y, x) for "xray" unless controlled
     """
     means = np.asarray(means, dtype=np.float32)
     base = means[labels]
@@ -136,10 +151,11 @@ def render_units(
         return np.maximum(0, pet(base, rng, sigma_px=2.2 * scale, counts=0.12)).astype(np.float32)
     if modality == "ultrasound":
         image = base * (1 + 0.25 * grain(rng, labels.shape, 9 * scale)) + 0.02
-        image = ultrasound(
-            blur(np.maximum(image, 0).astype(np.float32), 0.8 * scale), rng, with_fan=True, shadows=0.3
-        )
+        image = blur(np.maximum(image, 0).astype(np.float32), 0.8 * scale)
+        image = ultrasound(image, rng, with_fan=not controlled, shadows=0.0 if controlled else 0.3)
         return 255 * np.clip(image / np.percentile(image, 99.7), 0, 1).astype(np.float32)
+    if modality == "xray" and controlled:
+        return 4000 * np.clip(xray_stack(base, rng, slab=SLAB, sigma=0.01), 0, None)
     if modality == "xray":
         return 4000 * np.clip(xray(base, rng, strength=1.0, sigma=0.006), 0, None)
     raise ValueError(f"unknown modality {modality!r}: use one of {', '.join(STYLES)}")

@@ -14,7 +14,7 @@ from medsam_nb.figures.style import GREY
 from medsam_nb.figures.words import counted, interval_text, label, p_text
 from medsam_nb.statistics.findings import OPEN, TINY
 
-WIDTH, LINE = 150, 12  # of a drawing and of one interval in it, CSS pixels
+WIDTH, LINE = 140, 12  # of a drawing and of one interval in it, CSS pixels
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def drawing(effects: Sequence[Effect], limit: float) -> Markup:
         if np.isfinite([effect.low, effect.high]).any():
             ends = f'x1="{x(low)}" x2="{x(high)}" y1="{y}" y2="{y}"'
             parts.append(f'<line {ends} stroke="{effect.colour}" stroke-width="2.5"/>')
-        parts.append(f'<circle cx="{x(effect.difference)}" cy="{y}" r="4" fill="{effect.colour}"/>')
+        parts.append(f'<circle cx="{x(effect.difference)}" cy="{y}" r="3" fill="{effect.colour}"/>')
     said = "; ".join(
         f"{effect.name} {interval_text(effect.difference, effect.low, effect.high)}".strip()
         for effect in effects
@@ -116,6 +116,8 @@ def comparisons_board(result: pd.DataFrame, heading: str) -> Board:
     Where nothing could be tested for want of units, differences stand without interval and p.
     """
     tested = result[result["n"] > 0]
+    if tested.empty:
+        return Board(heading, [], "There was nothing to compare.")
     effects = [_effect(row) for _, row in tested.iterrows()]
     limit, rows = _limit(effects), []
     for effect, clear, (_, row) in zip(effects, _conclusive(tested), tested.iterrows(), strict=True):
@@ -129,7 +131,7 @@ def comparisons_board(result: pd.DataFrame, heading: str) -> Board:
                 _units(row),
                 _words(row),
                 drawing([effect], limit),
-                str(row["note"]),
+                str(row.get("note", "")),
             )
         )
     left = len(result) - len(tested)

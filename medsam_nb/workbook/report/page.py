@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+import pandas as pd
 
 from medsam_nb.errors import WorkbookError
 from medsam_nb.figures.words import counted
@@ -133,15 +134,7 @@ def write_report(
     sections = [section for run in runs if (section := page.section(run))]
     provenance = page.whole(read_provenance, run_dir) or {}
     failed, number = failures(run_dir)
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"linked": linked, "anchor": anchor}
-    text = environment.get_template("report.html").render(
+    text = _template("report.html").render(
         study=study,
         notebooks=notebooks,
         sections=sections,
@@ -156,3 +149,33 @@ def write_report(
     path = run_dir / (SINGLE if single else "index.html")
     write_study_file(path, text.encode())
     return path
+
+
+def _template(name: str) -> jinja2.Template:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"linked": linked, "anchor": anchor}
+    return environment.get_template(name)
+
+
+def write_comparison_page(
+    names: Sequence[str], said: Sequence[str], differences: pd.DataFrame, folder: Path
+) -> Path:
+    """Write the page of two runs compared (`comparing`), whose tables and figure lie in `folder`."""
+    tables = Path(folder) / "tables"
+    text = _template("comparison.html").render(
+        title=f"{names[0]} and {names[1]} compared",
+        said=said,
+        board=boards.comparisons_board(differences, "Second less first"),
+        record=shown(tables / "record.parquet", most=500),
+        counts=shown(tables / "rows.parquet"),
+        width=printed_width(Path(folder) / "figures" / "cases.png"),
+        glossary=GLOSSARY,
+    )
+    write_study_file(Path(folder) / "index.html", text.encode())
+    return Path(folder) / "index.html"

@@ -93,7 +93,7 @@ def _name(value: object) -> str:
     return _text(value if pd.api.types.is_scalar(value) and pd.isna(value) else label(value))
 
 
-def shown(path: Path) -> dict:
+def shown(path: Path, most: int = ROWS_SHOWN) -> dict:
     """Return a table's first rows as HTML, and how many rows there are."""
     table = read_table(path)
     formats = {
@@ -107,7 +107,7 @@ def shown(path: Path) -> dict:
         for name, text in headings.items()
     }
     styled = (
-        table.head(ROWS_SHOWN)
+        table.head(most)
         .rename(columns=headings)
         .to_html(
             index=False,
@@ -119,4 +119,4 @@ def shown(path: Path) -> dict:
             formatters={headings[name]: format_ for name, format_ in formats.items()},
         )
     )
-    return {"html": styled, "rows": len(table), "shown": min(len(table), ROWS_SHOWN)}
+    return {"html": styled, "rows": len(table), "shown": min(len(table), most)}
