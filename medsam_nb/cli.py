@@ -121,6 +121,17 @@ def units(
     raise typer.Exit(int("failed" in counted))
 
 
+@app.command()
+def finetune(
+    study: Annotated[Path, typer.Argument(help="A study's YAML file, such as studies/open_questions.yaml.")],
+    set_: Annotated[list[str], SET] = [],  # noqa: B006
+) -> None:
+    """Train the checkpoints of a study's 13_fine_tune, going on where it was; cases must be prepared."""
+    from medsam_nb.workbook.fine_tuning import train_study
+
+    raise typer.Exit(int(train_study(study, _overrides(set_)) > 0))
+
+
 def part_of(text: str) -> tuple[int, int]:
     """Return number and count of a share that is written as "7/200"."""
     number, _, of = text.partition("/")

@@ -18,12 +18,13 @@ import requests
 from tqdm import tqdm
 from urllib3.exceptions import HTTPError, ReadTimeoutError
 
+from medsam_nb.data.download_parts import Part
+from medsam_nb.data.pages import page_of_beginning, page_of_type
 from medsam_nb.errors import InputError
 
 CHUNK_BYTES = 1 << 13  # what a cut connection can lose
 SPARE_BYTES = 100 << 20  # kept free beside what is written
 MOST_REDIRECTS = 10
-PAGE_BEGINNINGS = (b"<!doctype html", b"<html", b"<head", b"<body", b"<script")
 NOT_KEPT = "What came was not kept."
 
 
@@ -180,30 +181,32 @@ def download(
     InputError
         If something else comes than the file; nothing of it is kept.
     """
-    part = target.with_name(f"{target.name}.part")
-    start = part.stat().st_size if part.exists() else 0
-    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={start}-"} if start else {})
+    part = Part(target, hashed)
+    headers = {"Accept-Encoding": "identity"} | part.headers
     with _Transfer(url, headers, limits) as transfer:
-        begins, stated = _extent(transfer.answer, start)
+        begins, stated = _extent(transfer.answer, part)
         if begins is not None:
             expected = size or stated
             try:
                 _require_the_file(url, transfer.answer, target, size, stated, hashed, limits)
                 require_space(target, (expected or begins) - begins)
-                _write(url, transfer, part, begins, expected, limits, progress)
+                if not begins:
+                    part.begin(transfer.answer.headers)
+                _write(url, transfer, target, part.path, begins, expected, limits, progress)
             except InputError:
-                part.unlink(missing_ok=True)
+                part.remove()
                 raise
-            if expected and part.stat().st_size < expected:
+            if expected and part.path.stat().st_size < expected:
                 raise requests.ConnectionError("the connection was cut")
     if begins is None:  # nothing is left to send, or the part is of another file: once more, from the start
-        part.unlink()
+        part.remove()
         download(url, target, output, size=size, hashed=hashed, progress=progress, limits=limits)
     else:  # moved, not copied: a part that turns out to have a wrong hash must not be resumed
-        shutil.move(part, output)
+        shutil.move(part.path, output)
+        part.remove()
 
 
-def _extent(answer: requests.Response, start: int) -> tuple[int | None, int | None]:
+def _extent(answer: requests.Response, part: Part) -> tuple[int | None, int | None]:
     """Return where an answer begins in the file, and the size of the file by its own words.
 
     It begins nowhere (None) if a rest was asked for that the server does not have.
@@ -213,7 +216,7 @@ def _extent(answer: requests.Response, start: int) -> tuple[int | None, int | No
     requests.RequestException
         If it is no answer with a file.
     """
-    length = _whole_number(answer.headers.get("Content-Length"))
+    start, length = part.start, _whole_number(answer.headers.get("Content-Length"))
     if answer.status_code == 416 and start:
         return None, None
     answer.raise_for_status()
@@ -223,7 +226,7 @@ def _extent(answer: requests.Response, start: int) -> tuple[int | None, int | No
         raise requests.HTTPError("an answer without a file", response=answer)
     unit, _, numbers = answer.headers.get("Content-Range", "").partition(" ")
     first, total = numbers.partition("-")[0], numbers.partition("/")[2]
-    if unit != "bytes" or _whole_number(first) != start:
+    if unit != "bytes" or _whole_number(first) != start or not part.is_of(answer.headers):
         return None, None
     return start, _whole_number(total) or (None if length is None else start + length)
 
@@ -239,13 +242,13 @@ def _require_the_file(
 ) -> None:
     """Raise InputError where the head of an answer says that this is not the file."""
     coding = answer.headers.get("Content-Encoding", "identity").lower()
-    kind = answer.headers.get("Content-Type", "").lower()
+    words = page_of_type(answer.headers.get("Content-Type", ""), target.suffix)
     if coding != "identity" and not hashed:
         raise InputError(url, f"comes compressed ({coding}), though plain was asked for.", NOT_KEPT)
     if size and stated and stated != size:
         raise InputError(url, f"has {stated:,} bytes; the manifest says {size:,}.", NOT_KEPT)
-    if kind.startswith("text/html") and not hashed and target.suffix.lower() not in (".html", ".htm"):
-        raise InputError(url, "a web page comes in place of the file (a login?).", NOT_KEPT)
+    if words and not hashed:
+        raise _words_instead(url, words)
     chunked = "chunked" in answer.headers.get("Transfer-Encoding", "").lower()  # its end is marked
     if not (size or stated or hashed or chunked):
         raise InputError(
@@ -257,13 +260,14 @@ def _require_the_file(
         raise InputError(url, f"has {size or stated:,} bytes, more than is ever taken.", NOT_KEPT)
 
 
-def _is_page(beginning: bytes) -> bool:
-    return beginning.removeprefix(b"\xef\xbb\xbf").lstrip().lower().startswith(PAGE_BEGINNINGS)
+def _words_instead(url: str, words: str) -> InputError:
+    return InputError(url, f"{words} comes in place of the file (a login?).", NOT_KEPT)
 
 
 def _write(
     url: str,
     transfer: _Transfer,
+    target: Path,
     part: Path,
     start: int,
     expected: int | None,
@@ -271,14 +275,15 @@ def _write(
     progress: bool,
 ) -> None:
     """Write what comes to the part, and no more than is expected."""
-    most, page = expected or limits.most_bytes, part.suffixes[-2:-1] in ([".html"], [".htm"])
-    name = part.name.removesuffix(".part")
-    bar = tqdm(total=expected, initial=start, desc=name, unit="B", unit_scale=True, disable=not progress)
+    most = expected or limits.most_bytes
+    bar = tqdm(
+        total=expected, initial=start, desc=target.name, unit="B", unit_scale=True, disable=not progress
+    )
     written = checked = start
     with part.open("ab" if start else "wb") as file, bar:
         for piece in transfer:
-            if written == 0 and not page and _is_page(piece):
-                raise InputError(url, "a web page comes in place of the file (a login?).", NOT_KEPT)
+            if written == 0 and (words := page_of_beginning(piece, target.suffix)):
+                raise _words_instead(url, words)
             written += len(piece)
             if written > most:
                 raise InputError(url, f"does not end after its {most:,} bytes.", NOT_KEPT)

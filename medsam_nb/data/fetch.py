@@ -22,6 +22,7 @@ import requests
 from medsam_nb.data.downloads import LIMITS, Limits, download, require_space
 from medsam_nb.errors import CheckpointError, InputError
 from medsam_nb.files import remove_made, unfinished
+from medsam_nb.manifest.fine_tuned import TRAIN_AGAIN
 from medsam_nb.manifest.rows import Checkpoint, DataSet, File
 from medsam_nb.provenance import file_sha256, record_sha256, recorded_sha256
 
@@ -82,6 +83,8 @@ def fetch_checkpoint(
     """
     if row.embedded:
         raise CheckpointError(row.name, "is part of the package.", "It need not be fetched.")
+    if row.fine_tuned:
+        raise CheckpointError(row.name, "was made here, by fine-tuning.", TRAIN_AGAIN)
     target = Path(weights_dir) / row.file
     file = File(url=row.url, path=row.file, sha256=row.sha256, size_bytes=row.size_bytes)
     try:

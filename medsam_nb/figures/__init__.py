@@ -11,6 +11,7 @@ __getattr__, __dir__, __all__ = lazy.attach(
         "depth",
         "designs",
         "distance",
+        "fine_tuning",
         "memory",
         "models",
         "order",

@@ -91,6 +91,7 @@ def iou_by_depth(table: pd.DataFrame, axes: np.ndarray, metric: str = "iou") -> 
             ax.fill_between(line["x"].astype(float), low, high, color=colours[mm], alpha=0.15, lw=0)
         ax.set_xlabel(name)
         iou_axis(ax, f"mean {metric_label(metric)}" if ax is axes[0] else "", "y")
+    axes[1].set_xlim(left=0)
     axes[0].set_ylabel(f"mean {metric_label(metric)} of propagated slices")
     axes[2].set_xlim(0, 105)  # as far as the thinnest slices reach, and a little beyond
     legend(axes[0], axes[0].get_legend_handles_labels()[0], columns=3)
@@ -143,6 +144,8 @@ def contrast_forest(result: pd.DataFrame, ax: Axes, what: str) -> pd.DataFrame:
 def iou_by_modality(table: pd.DataFrame, ax: Axes, metric: str = "iou") -> pd.DataFrame:
     """Draw the IoU by distance from the prompt, both sides together, a line for each modality.
 
+    A line ends where objects of a patient do: beyond it would be that of the longest object alone.
+
     Returns
     -------
     DataFrame
@@ -154,7 +157,9 @@ def iou_by_modality(table: pd.DataFrame, ax: Axes, metric: str = "iou") -> pd.Da
     rows = rows.assign(steps=rows["distance_slices"].abs(), data_set="same anatomy")
     place = ["data_set", "patient_id", "modality", "steps"]
     objects = rows.groupby([*place, "object"])["value"].mean()
-    drawn = summarise(objects.groupby(place).mean().reset_index(), ["modality", "steps"])
+    patients = objects.groupby(place).agg(["mean", "size"]).rename(columns={"mean": "value"}).reset_index()
+    every = patients.groupby(place[:-1])["size"].transform("max")
+    drawn = summarise(patients[patients["size"] == every], ["modality", "steps"])
     drawn = drawn[drawn["n_patients"] >= drawn["n_patients"].max() / 2].sort_values(["modality", "steps"])
     for name, colour in _colours(sorted(drawn["modality"].unique())).items():
         line = drawn[drawn["modality"] == name]

@@ -6,7 +6,6 @@ from pydantic import BaseModel, ConfigDict, Field
 
 Learns = Literal["mask_decoder", "memory", "lora"]
 LEARNS: tuple[str, ...] = get_args(Learns)
-WORDS = {"mask_decoder": "mask decoder", "memory": "memory modules", "lora": "encoder (LoRA)"}
 
 
 class Settings(BaseModel):

@@ -14,6 +14,7 @@ from medsam_nb.manifest.reading import load_manifest
 from medsam_nb.manifest.rows import Checkpoint, Manifest
 
 FOLDER = "fine_tuned"  # below the folder of weights
+TRAIN_AGAIN = "Train it again with `medsam-nb finetune`, or delete its row beside it."
 SHOWN = 5  # patients in a message
 
 

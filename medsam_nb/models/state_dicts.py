@@ -51,12 +51,16 @@ def _damaged(path: Path, error: Exception) -> CheckpointError:
 
 
 def _require_stored(path: Path) -> None:
-    """Refuse an archive that unpacks to more than it is; PyTorch writes its archives uncompressed."""
+    """Refuse an archive that unpacks to more than it is, or a part of which is not as it was written.
+
+    PyTorch writes its archives uncompressed, with a checksum of each part; its loader does not look at that.
+    """
     try:
         if not zipfile.is_zipfile(path):
             return
         with zipfile.ZipFile(path) as archive:
             unpacked = sum(member.file_size for member in archive.infolist())
+            changed = archive.testzip() if unpacked <= path.stat().st_size else None
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
         raise _damaged(path, error) from error
     if unpacked > path.stat().st_size:
@@ -65,6 +69,8 @@ def _require_stored(path: Path) -> None:
             f"it would unpack to {unpacked:,} bytes, more than the file has.",
             "Use a file that torch.save wrote; it was not loaded.",
         )
+    if changed:
+        raise _damaged(path, zipfile.BadZipFile(f"the checksum of {changed} is another"))
 
 
 def _require_tensors(path: Path, state: object) -> None:

@@ -11,6 +11,7 @@ __getattr__, __dir__, __all__ = lazy.attach(
         "declarations",
         "depth",
         "effort",
+        "fine_tuning",
         "explained",
         "findings",
         "inference",

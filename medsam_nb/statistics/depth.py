@@ -206,9 +206,11 @@ def modality_pairs(
     """
     found = losses(table, metric).assign(data_set="same anatomy")
     place = ["data_set", "patient_id", "object"]
-    sides = dict(list(found.groupby("modality")))
+    sides, said = dict(list(found.groupby("modality"))), reference.removeprefix("simulated ")
     return {
-        ("modality", f"{name} against {reference}"): _matched(side, sides[reference], place, value)
+        ("modality", f"{name.removeprefix('simulated ')} against {said}"): _matched(
+            side, sides[reference], place, value
+        )
         for name, side in sides.items()
         if name != reference and reference in sides
     }

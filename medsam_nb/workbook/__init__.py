@@ -17,6 +17,8 @@ __getattr__, __dir__, __all__ = lazy.attach(
         ),
         *(
             "correction_pictures",
+            "fine_tuning",
+            "fine_tuning_pictures",
             "depth_findings",
             "findings",
             "kept_masks",

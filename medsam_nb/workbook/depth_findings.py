@@ -70,7 +70,7 @@ def loss_explained(found: pd.DataFrame, words: Mapping[str, str]) -> str:
     ranked = clear.sort_values("partial_r2", ascending=False)
     said = [
         f"{words.get(row.predictor, label(row.predictor))}, {'more' if row.slope > 0 else 'less'} loss with "
-        f"more of it, partial R squared {row.partial_r2:.2f} ({row.r2_low:.2f} to {row.r2_high:.2f})"
+        f"more of it, partial R squared {row.partial_r2:.3f} ({row.r2_low:.3f} to {row.r2_high:.3f})"
         for row in ranked.itertuples()
     ]
     start = f"In a mixed model of {counted(int(fitted['n_rows'].max()), 'slice')} of "

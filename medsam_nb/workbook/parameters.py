@@ -11,6 +11,7 @@ from pathlib import Path
 
 from medsam_nb.data.cluster import check_cluster
 from medsam_nb.errors import StudyError, WorkbookError, require_known
+from medsam_nb.finetuning.settings import LEARNS
 from medsam_nb.manifest.rows import Manifest
 from medsam_nb.protocol import corrections
 from medsam_nb.protocol.designs import FRAME_CHOICES, MASK_CHOICES_3D, chosen_designs, parse_design
@@ -20,7 +21,8 @@ from medsam_nb.protocol.prompts import PROMPTS_2D, PROMPTS_3D
 from medsam_nb.provenance import project_root
 from medsam_nb.workbook.kept_masks import check_choice, names_of
 
-MAY_BE_EMPTY = ("objects", "label_maps")  # lists; empty for all
+MAY_BE_EMPTY = ("objects", "label_maps", "other_data_sets")  # lists; empty for all
+FREE = ("designs", "masks", "training_patients")  # of several types; see their own checks
 RANGES = {
     "workers": (0, 256),
     "seed": (0, 2**63 - 1),
@@ -29,6 +31,10 @@ RANGES = {
     "failed_below": (0, 1),
     "clicks": (1, 100),
     "loops": (1, 100),
+    "held_out_patients": (0, None),
+    "repeats": (1, 100),
+    "training_slices": (0, None),
+    "learning_rate": (1e-9, 1),
 }
 WRITTEN_AS = {  # how a value of a type is written in YAML
     bool: "true or false",
@@ -239,6 +245,20 @@ def _check_names(names: tuple[str, ...], what: str) -> Callable[[object, Given],
     return check
 
 
+def _check_training_patients(values: object, given: Given) -> None:
+    right = isinstance(values, list) and all(
+        value == ALL or (type(value) is int and value >= 0) for value in values
+    )
+    if not right or not values or len(set(map(str, values))) < len(values):
+        raise StudyError("", f"is {_shown(values)}.", "Write numbers of patients, or all: [1, 5, all].")
+    if set(values) == {0}:
+        raise StudyError("", "trains on nobody.", "Name at least one number of patients, or all.")
+
+
+def _check_design(name: str, given: Given) -> None:
+    parse_design(name)
+
+
 def _check_seconds(value: Mapping, given: Given) -> None:
     """What a prompt costs has to be said for every kind that is given."""
     needed = {*given.values.get("initial_prompts", []), *given.values.get("new_information", [])}
@@ -318,6 +338,7 @@ def _names(holder: type) -> list[str]:
     return [field.name for field in fields(holder)]
 
 
+ALL = "all"  # of the training patients
 ROLES = ("sam2", "sam", "model", "rival")  # parameters that name one evaluated model
 CHECKS: dict[str, Callable[..., None]] = {
     **{name: _check_option(name) for name in (*_names(PropagationOptions), *_names(MemoryWindow))},
@@ -333,6 +354,10 @@ CHECKS: dict[str, Callable[..., None]] = {
     "objects": _check_objects,
     "prompts": _check_prompts,
     "designs": _check_designs,
+    "design": _check_design,
+    "other_data_sets": _check_data_sets,
+    "learns": _check_names(LEARNS, "part of a network that can learn"),
+    "training_patients": _check_training_patients,
     "shown_prompt": _check_shown_prompt,
     "shown_design": _check_shown_design,
     "metric": _check_names(("iou", "dice"), "metric of slices"),
@@ -351,7 +376,7 @@ CHECKS: dict[str, Callable[..., None]] = {
 
 def check_form(name: str, value: object, default: object) -> None:
     """Raise StudyError if a parameter's value has the wrong type, or a number is out of its range."""
-    if name not in ("designs", "masks"):  # a word, a list or a mapping; see their own checks
+    if name not in FREE:
         check_type(value, default)
     if name in RANGES and isinstance(value, int | float):
         _check_range(name, value)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from medsam_nb.errors import CheckpointError, InputError, StudyError, WorkbookError, require_known
-from medsam_nb.manifest.fine_tuned import with_fine_tuned
+from medsam_nb.manifest.fine_tuned import TRAIN_AGAIN, with_fine_tuned
 from medsam_nb.manifest.reading import load_manifest
 from medsam_nb.manifest.rows import Checkpoint, Manifest
 from medsam_nb.protocol.designs import chosen_designs
@@ -202,6 +202,8 @@ def _weights_error(row: Checkpoint, weights_dir: str, manifest: str) -> Workbook
     try:
         verified_sha256(weights_path(row, root / weights_dir), row.sha256, command)
     except WorkbookError as error:
+        if row.fine_tuned:
+            return type(error)(error.item, error.problem, TRAIN_AGAIN)
         if (root / weights_dir).resolve() == (root / "weights").resolve():
             return error
         remedy = f"{error.remedy} It writes to weights/: move the file from there."

@@ -8,7 +8,7 @@ is made. What needs PyTorch is imported where it is used: notebooks of statistic
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
@@ -136,6 +136,7 @@ class Run:
         masks: str | Sequence[str] = NONE,
         label_maps: Sequence[str] = (),
         variants: Sequence[Mapping[str, object]] = ({},),
+        cases: Mapping[str, Collection[tuple[str, str]]] | None = None,
         name: str = "",
         **parameters: object,
     ) -> pd.DataFrame:
@@ -160,6 +161,8 @@ class Run:
             Rows of the manifest's label maps, scored beside the models.
         variants : sequence of mapping
             Parameters that differ: every case is computed with each, and the rows stand in one table.
+        cases : mapping of model to collection of (data_set, case_id), optional
+            Which cases each model is measured on; all, if not given.
         name : str
             Of the table; the task's if empty. Only those of the tasks are the results of a study (`results`).
         **parameters
@@ -172,14 +175,22 @@ class Run:
         """
         from medsam_nb.evaluation import units
 
+        folders = self.case_folders(data_sets, prepared_dir)
+
+        def of_models(some: Sequence[str]) -> list[tuple[Sequence[str], list[Path]]]:
+            if cases is None:
+                return [(some, folders)]
+            return [([m], [f for f in folders if (f.parent.name, f.name) in cases[m]]) for m in some]
+
         def plan(names: Sequence[str], some: Sequence[str], given: Mapping[str, object]) -> list[Unit]:
             return [
                 unit
                 for variant in variants
+                for group, chosen in of_models(some)
                 for unit in units.plan_units(
                     task,
-                    self.case_folders(data_sets, prepared_dir),
-                    [self.manifest.checkpoint(model) for model in some],
+                    chosen,
+                    [self.manifest.checkpoint(model) for model in group],
                     weights_dir=self.root / weights_dir,
                     features=(self.folder / "features", features_gb),
                     masks=(self.folder / "masks", names) if names else None,

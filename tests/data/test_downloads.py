@@ -105,6 +105,10 @@ SERVERS = {
     "a web page that says otherwise": (whole("Content-Type: application/zip", body=PAGE), "a web page comes"),
     "a web page after a mark and blanks": (whole(body=b"\xef\xbb\xbf \n" + PAGE.lower()), "a web page comes"),
     "a web page in chunks": (CHUNKED + chunk(PAGE) + chunk(b""), "a web page comes"),
+    "a message in JSON": (whole("Content-Type: application/json", body=b'{"error": 1}'), "a message in JSON"),
+    "JSON that says otherwise": (whole(body=b'{"message": "Log in"}'), "a message in JSON comes"),
+    "a message in XML": (whole("Content-Type: text/xml", body=b"<Error/>"), "a message in XML comes"),
+    "XML that says otherwise": (whole(body=b"<?xml version='1.0'?><Error/>"), "a message in XML comes"),
     "fewer bytes than it says": (whole()[:-500], CUT),
     "nothing of what it says": (answer(f"Content-Length: {SIZE}"), CUT),
     "a chunk cut": (CHUNKED + chunk(CONTENT)[:-500], CUT),
@@ -300,8 +304,43 @@ def test_a_rest_that_is_none_is_asked_for_once_more_from_the_start(rest, what, s
     server = serving(behave)
     (tmp_path / "set").mkdir()
     (tmp_path / "set" / "file.bin.part").write_bytes(CONTENT[:1000])
-    fetch(row(server, size_bytes=SIZE), tmp_path, progress=False, limits=LIMITS)
+    known = {"sha256": hashlib.sha256(CONTENT).hexdigest()}
+    fetch(row(server, **known), tmp_path, progress=False, limits=LIMITS)
     assert (tmp_path / "set" / "file.bin").read_bytes() == CONTENT and len(server.asked) == 2
+
+
+def rest_of(content, start, tag):
+    span = f"Content-Range: bytes {start}-{len(content) - 1}/{len(content)}"
+    return whole(span, f'ETag: "{tag}"', body=content[start:], status="206 Part")
+
+
+@pytest.mark.parametrize(
+    ("tag", "later", "asked"),
+    [("a", "a", ["Range"]), ("a", "b", ["Range", None]), ("", "", [None])],
+    ids=["the same version", "another version", "no version"],
+)
+def test_without_a_hash_a_rest_is_taken_only_of_the_same_version(tag, later, asked, serving, tmp_path):
+    """The file changes at its source: what is kept is one version of it, never a mixture of two."""
+    other = CONTENT[::-1]
+
+    def behave(connection, stop):
+        if len(server.asked) == 1:
+            connection.sendall(whole(*([f'ETag: "{tag}"'] if tag else []))[:60_000])
+        elif "\nRange:" in server.asked[-1]:
+            content = CONTENT if later == tag else other
+            connection.sendall(
+                rest_of(content, int(server.asked[-1].split("bytes=")[1].split("-")[0]), later)
+            )
+        else:
+            connection.sendall(whole(body=CONTENT if later == tag and tag else other))
+
+    server = serving(behave)
+    with pytest.raises(InputError, match="cut"):
+        fetch(row(server), tmp_path, progress=False, limits=LIMITS)
+    fetch(row(server), tmp_path, progress=False, limits=LIMITS)
+    assert (tmp_path / "set" / "file.bin").read_bytes() == (CONTENT if later == tag and tag else other)
+    assert ["Range" if "\nRange:" in one else None for one in server.asked[1:]] == asked
+    assert names(tmp_path) == [".file.bin.sha256", "file.bin"]
 
 
 def test_without_network_the_error_says_where_to_put_the_file(tmp_path, monkeypatch):

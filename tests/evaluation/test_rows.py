@@ -19,6 +19,7 @@ from medsam_nb.models.checkpoints import load_model
 from medsam_nb.protocol.designs import MASK_CHOICES_2D, Design
 from medsam_nb.protocol.intensity import Intensity
 from medsam_nb.protocol.metrics import iou
+from medsam_nb.protocol.options import MemoryWindow, PropagationOptions
 from medsam_nb.protocol.prompt_sources import GIVEN
 from medsam_nb.protocol.prompts import PROMPTS_2D, central_point, largest_components, prompts_2d, tight_box
 from medsam_nb.protocol.prompts_file import lines_of, write_prompts
@@ -208,6 +209,31 @@ def test_3d_without_whole_volume_scores_gives_the_same_slices(models, case):
     assert short == [row for row in long if row["metric"] == "iou"]
     with pytest.raises(StudyError, match="surfaces.*overlap"):
         evaluate_3d(models["miniature_sam2"], case, design, seed=SEED, volume_metrics="surfaces")
+
+
+def test_rows_of_the_bounds_lie_beside_those_of_propagation(models, case):
+    """The same slices at the same distances; where every slice is prompted, each row says so."""
+    design = [Design("first_slice", "one_box", "front_to_end", "most_confident_mask")]
+    tables = {}
+    for content in ("predictions", "truth", "nothing"):
+        options = PropagationOptions(window=MemoryWindow(remembered=content))
+        given = {"seed": SEED, "objects": ["discs"], "options": options, "volume_metrics": "overlap"}
+        tables[content] = as_table(evaluate_3d(models["miniature_sam2"], case, design, **given))
+    slices = {content: table[table["metric"] == "iou"] for content, table in tables.items()}
+    same = ["slice_index", "distance_slices", "truth_px", "neighbour_iou"]
+    for content, rows in slices.items():
+        assert rows[same].reset_index(drop=True).equals(slices["predictions"][same].reset_index(drop=True))
+        assert set(rows["memory"]) == {MemoryWindow(remembered=content).name}
+    assert set(slices["truth"]["prompted_slices"]) == {"1"}
+    assert set(slices["nothing"]["prompted_slices"]) == {"1;2;3"}
+    alone = evaluate_3d(
+        models["miniature_sam2"], case, [dataclasses.replace(design[0], frame_choice="centre_slice")],
+        seed=SEED, objects=["discs"],
+    )  # fmt: skip
+    (prompted,) = [row["value"] for row in alone if row["distance_slices"] == 0]
+    assert slices["nothing"].set_index("slice_index")["value"][2] == prompted
+    whole = tables["nothing"][tables["nothing"]["metric"] == "volume_iou"]
+    assert whole["predicted_px"].isna().all() and len(whole) == 1
 
 
 def test_a_choice_of_objects_that_the_case_lacks_is_named(models, case):

@@ -1,5 +1,7 @@
 """Fine-tuning in memory: what learns does, the rest stays; colours and refusals."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -11,8 +13,12 @@ from medsam_nb.finetuning.batches import TrainingCases
 from medsam_nb.finetuning.finetune import finetune
 from medsam_nb.finetuning.loop import Training, choose_parameters
 from medsam_nb.finetuning.settings import LEARNS, Settings
+from medsam_nb.manifest.reading import load_manifest
 from medsam_nb.models import miniature
+from medsam_nb.models.checkpoints import load_model
 from training import initialisation
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(autouse=True)
@@ -108,3 +114,18 @@ def test_cases_beyond_memory_are_read_again_and_give_the_same_steps():
         losses.append(training.losses)
         assert (len(reads) > 2) == (kept_bytes == 1)
     assert losses[0] == losses[1]
+
+
+@pytest.mark.parametrize("learns", LEARNS)
+def test_a_step_of_metas_smallest_network_with_random_weights(learns):
+    """Its own configuration, at 256 pixels instead of 1024 so that it takes seconds."""
+    row = load_manifest(ROOT / "data_manifest.yaml").checkpoint("sam2_hiera_tiny")
+    small = row.model_copy(update={"image_size": 256})
+    network = load_model(small, ROOT, device="cpu", dtype="float32", untrained_seed=0).network
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    done = finetune(
+        network, [_case()], Settings(learns=learns, slices=3, images=1, sequence=3), progress=False
+    )
+    after = done.model.state_dict()
+    assert np.isfinite(done.losses).all() and list(after) == list(before)
+    assert any(not torch.equal(before[name], after[name]) for name in before)

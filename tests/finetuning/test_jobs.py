@@ -33,9 +33,10 @@ PATIENTS = 5
 
 def row(name, seeds):
     cases = [{"seed": seed, "shape": [8, 64, 64], "spacing_mm": [5.0, 3.0, 3.0]} for seed in seeds]
-    of_ultrasound = MANIFEST.data_set("simulated_ultrasound").model_dump(exclude={"layout", "expected"})
+    given = MANIFEST.data_set("simulated_ultrasound")
+    of_ultrasound = given.model_dump(mode="json", exclude={"layout", "expected"}, exclude_defaults=True)
     layout = {"name": "simulated", "modality": "ultrasound", "cases": cases}
-    return DataSet.model_validate(of_ultrasound | {"name": name, "layout": layout}, strict=False)
+    return DataSet.model_validate(of_ultrasound | {"name": name, "layout": layout})
 
 
 @pytest.fixture(scope="module")

@@ -182,6 +182,14 @@ def test_one_wrong_tensor_is_named(name, state, row, tmp_path):
         usable_sha256(row, tmp_path)
 
 
+def test_a_changed_bit_is_noticed_by_the_checksum_of_its_part(row, tmp_path):
+    data = bytearray(SHIPPED.read_bytes())
+    data[len(data) // 2] ^= 1
+    (tmp_path / "own.pt").write_bytes(data)
+    with pytest.raises(CheckpointError, match="it is damaged .*the checksum of .* is another"):
+        usable_sha256(row, tmp_path)
+
+
 def test_zeros_a_missing_and_a_surplus_tensor(state, row, tmp_path):
     path = tmp_path / "own.pt"
     first = next(iter(state))

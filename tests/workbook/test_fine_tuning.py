@@ -1,0 +1,126 @@
+"""`medsam-nb finetune`: it trains what the notebook asks for, once, and says what cannot be done."""
+
+import re
+from pathlib import Path
+
+import nbformat
+import pytest
+import yaml
+from helpers.projects import ROOT, as_project, write_notebook, write_study
+
+from medsam_nb.data.fetch import fetch_checkpoint
+from medsam_nb.data.prepare import prepare
+from medsam_nb.errors import CheckpointError, StudyError
+from medsam_nb.manifest.fine_tuned import row_path, with_fine_tuned
+from medsam_nb.manifest.reading import load_manifest
+from medsam_nb.workbook.fine_tuning import train_study
+from medsam_nb.workbook.resolve import require_ready, resolve_parameters
+from medsam_nb.workbook.run import open_run
+from medsam_nb.workbook.study import load_study
+
+CASES = [{"seed": seed, "shape": [8, 64, 64], "spacing_mm": [5.0, 3.0, 3.0]} for seed in range(4)]
+GIVEN = {
+    "data_sets": ["sweeps"],
+    "other_data_sets": [],
+    "training_patients": [1, "all"],
+    "held_out_patients": 2,
+    "learns": ["mask_decoder"],
+    "repeats": 1,
+    "training_slices": 4,
+    "workers": 0,
+    "device": "cpu",
+}
+
+
+def parameters_cell(name):
+    notebook = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4)
+    return next(c.source for c in notebook.cells if "parameters" in c.metadata.get("tags", []))
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    """A workbook with four small prepared patients, and the notebook's own parameters."""
+    folder = tmp_path_factory.mktemp("workbook")
+    rows = load_manifest(ROOT / "data_manifest.yaml")
+    row = rows.data_set("simulated_ultrasound").model_dump(mode="json", exclude_defaults=True)
+    row |= {
+        "layout": {"name": "simulated", "modality": "ultrasound", "cases": CASES},
+        "expected": {"cases": 4},
+    }
+    del row["name"]
+    with as_project(folder):
+        (folder / "own.yaml").write_text(yaml.safe_dump({"data_sets": {"sweeps": row}}), encoding="utf-8")
+        write_notebook(folder, "13_fine_tune", parameters_cell("13_fine_tune"))
+        sweeps = load_manifest(folder / "own.yaml").data_set("sweeps")
+        prepare(sweeps, folder / "data" / "raw", folder / "data" / "prepared", progress=False)
+        yield folder
+
+
+def study_of(project, **changes):
+    return write_study(project, parameters=GIVEN | {"extra_manifest": "own.yaml"} | changes)
+
+
+def test_the_command_trains_once_and_a_study_can_name_the_checkpoints_at_once(project, capsys):
+    study = study_of(project)
+    assert train_study(study) == 0
+    said = capsys.readouterr().out
+    assert "2 checkpoints of 4 slices each" in said and "2 of 2 steps" in said
+    assert f"2 of 2 checkpoints and their rows are in {project}/weights/fine_tuned" in said
+    names = re.findall(r"\] (\S+): 2 of 2 steps", said)
+    files = [row_path(project / "weights", name).with_suffix(".pt") for name in names]
+    before = [path.stat().st_mtime_ns for path in files]
+    assert train_study(study) == 0 and [path.stat().st_mtime_ns for path in files] == before
+    # a study that names one under `models` is checked against its row
+    using = study_of(project, models=names[:1])
+    resolved = resolve_parameters(load_study(using), using)
+    assert resolved["13_fine_tune"]["models"] == names[:1]
+    run = open_run("02_evaluate_2d", "runs/small", "data_manifest.yaml", "own.yaml")
+    assert run.manifest.checkpoint(names[0]).fine_tuned.data_sets == ("sweeps",)
+    (warning,) = run.seen_warnings(["sweeps"], names[:1])
+    assert "was fine-tuned on other patients of sweeps" in warning
+
+
+def test_a_checkpoint_whose_weights_are_gone_is_to_be_trained_again(project):
+    assert train_study(study_of(project, seed=3)) == 0
+    manifest = with_fine_tuned(load_manifest(project / "data_manifest.yaml"), project / "weights")
+    row = next(row for row in manifest.checkpoints.values() if row.fine_tuned)
+    (project / "weights" / row.file).unlink()
+    using = study_of(project, models=[row.name])
+    with pytest.raises(CheckpointError, match=r"is not there\. Train it again with `medsam-nb finetune`"):
+        require_ready(resolve_parameters(load_study(using), using))
+    with pytest.raises(CheckpointError, match="was made here, by fine-tuning"):
+        fetch_checkpoint(row, project / "weights")
+
+
+def test_a_damaged_row_beside_the_weights_is_named(project, tmp_path):
+    (tmp_path / "fine_tuned").mkdir()
+    path = row_path(tmp_path, "broken")
+    path.write_text("checkpoints: {broken: {family: sam2}}", encoding="utf-8")
+    with pytest.raises(Exception, match=r"broken\.yaml"):
+        with_fine_tuned(load_manifest(ROOT / "data_manifest.yaml"), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"training_patients": [3]}, "3 are wanted, but 2 are left for training"),
+        ({"training_patients": [0]}, "training_patients: trains on nobody"),
+        ({"training_patients": ["every"]}, "Write numbers of patients, or all"),
+        ({"training_patients": [True]}, "Write numbers of patients, or all"),
+        ({"learns": ["encoder"]}, "'encoder' is no known part of a network"),
+        ({"held_out_patients": 4}, "4 to measure on, of 4 patient"),
+        ({"design": "first/one_box"}, "design"),
+        ({"learning_rate": 0}, "learning_rate: is 0"),
+        ({"models": ["miniature_sam"]}, "is of the family sam"),
+    ],
+)
+def test_what_cannot_be_done_is_said_before_anything_is_trained(project, changes, message):
+    with pytest.raises(StudyError, match=message):
+        train_study(study_of(project, **changes))
+
+
+def test_a_study_without_the_notebook_is_named(project):
+    write_notebook(project, "00_other", 'run_dir = "runs/small"  # where\n')
+    path = write_study(project, "other.yaml", notebooks={"00_other": {}})
+    with pytest.raises(StudyError, match="does not run 13_fine_tune"):
+        train_study(Path(path))
