@@ -5,7 +5,7 @@ BIN = .venv/bin
 READY = .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce open-questions test lint lab train model-report bench soak schema lock clean
+.PHONY: help setup reproduce open-questions test lint lab train model-report bench soak schema lock docs clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | awk -F'\t' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -66,6 +66,13 @@ schema: $(READY)  ## write the schemas with which editors check a manifest and a
 
 lock: $(READY)  ## pin the newest versions that pyproject.toml allows into requirements.txt
 	$(BIN)/uv pip compile pyproject.toml --extra test --universal --python-version 3.11 --generate-hashes --no-header -o requirements.txt
+
+# MkDocs in an environment of its own: it reads the docstrings without importing anything, and moves no pinned version.
+DOCS = .venv/docs/bin
+docs: $(READY)  ## build the documentation as a site: runs/docs/site/index.html (with the demonstration, if it was run)
+	@test -x $(DOCS)/mkdocs || { $(PYTHON) -m venv .venv/docs && $(DOCS)/pip install --quiet --disable-pip-version-check "mkdocs-material>=9.6,<10" "mkdocstrings[python]>=0.29,<2"; }
+	$(BIN)/python -m docs.site
+	NO_MKDOCS_2_WARNING=1 $(DOCS)/mkdocs build --strict --quiet -f runs/docs/mkdocs.yml
 
 clean:  ## remove .venv and results (not downloaded data)
 	rm -rf .venv runs

@@ -47,6 +47,10 @@ def write_atomically(path: Path, data: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
+    except IsADirectoryError as error:
+        temporary.unlink(missing_ok=True)
+        words = f"{path.name} is a folder, where this file belongs; move it away"
+        raise IsADirectoryError(error.errno, words, str(path)) from error
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from medsam_nb.errors import InputError, StudyError, WorkbookError, printable
-from medsam_nb.files import locate, parse_yaml, read_json, read_yaml
+from medsam_nb.files import locate, parse_yaml, read_json, read_yaml, write_study_file
 
 JSON = {
     "empty": (b"", "line 1: is no JSON: expecting value"),
@@ -75,3 +75,10 @@ def test_the_command_tells_a_wrong_value_in_a_sentence():
     )
     assert done.returncode == 2 and "Traceback" not in done.stderr
     assert done.stderr.startswith("error: --set a, line 1: is no YAML")
+
+
+def test_a_folder_where_a_file_belongs_is_named_and_left(tmp_path):
+    (tmp_path / "rows.json").mkdir()
+    with pytest.raises(StudyError, match="rows.json is a folder, where this file belongs; move it away"):
+        write_study_file(tmp_path / "rows.json", b"{}")
+    assert [path.name for path in tmp_path.iterdir()] == ["rows.json"]

@@ -15,7 +15,7 @@ from medsam_nb.data.dicom import series_files
 from medsam_nb.data.formats import read_volume
 from medsam_nb.data.prepare import write_result
 from medsam_nb.errors import InputError
-from medsam_nb.files import write_atomically
+from medsam_nb.files import read_json, write_atomically
 from medsam_nb.protocol.volume import GRID_TOLERANCE, Volume, corner_distance_voxels, place
 from medsam_nb.provenance import package_versions
 
@@ -26,13 +26,19 @@ DESCRIPTION = "dataset_description.json"
 def bids_label(text: str) -> str:
     """Return a text as a value in a BIDS file name: letters and digits, words told apart by capitals.
 
+    Between numbers stands an x, which keeps "1_12" and "11_2" apart.
+
     Examples
     --------
-    >>> bids_label("centre_slice/one_box/bidirectional"), bids_label("case 12")
-    ('centreSliceOneBoxBidirectional', 'case12')
+    >>> bids_label("centre_slice/one_box/bidirectional"), bids_label("case 12"), bids_label("case 1-12")
+    ('centreSliceOneBoxBidirectional', 'case12', 'case1x12')
     """
     first, *others = re.findall(r"[A-Za-z0-9]+", text) or ["unnamed"]
-    return first + "".join(word[:1].upper() + word[1:] for word in others)
+    label = first
+    for word in others:
+        between = "x" if label[-1].isdigit() and word[0].isdigit() else ""
+        label += between + word[:1].upper() + word[1:]
+    return label
 
 
 def mask_path(
@@ -87,6 +93,7 @@ def write_masks(
     paths = []
     for name, mask in masks.items():
         path = mask_path(folder, case["case_id"], name, description)
+        _require_own(path, case)
         write_result(path, mask.astype(np.uint8), case_folder)
         facts = {
             "Description": description,
@@ -97,9 +104,27 @@ def write_masks(
             "DataSHA256": case["data_sha256"],
         }
         text = json.dumps(facts | dict(record or {}), indent=1)
-        write_atomically(path.with_name(path.name.removesuffix(".nii.gz") + ".json"), text.encode())
+        write_atomically(_beside(path), text.encode())
         paths.append(path)
     return paths
+
+
+def _beside(path: Path) -> Path:
+    """Return where it is said what made a mask."""
+    return path.with_name(path.name.removesuffix(".nii.gz") + ".json")
+
+
+def _require_own(path: Path, case: Mapping[str, object]) -> None:
+    """Raise InputError if another case's mask has this name: names in BIDS have letters and digits only."""
+    if not _beside(path).is_file():
+        return
+    facts = read_json(_beside(path))
+    if (facts.get("DataSet"), facts.get("CaseID")) != (case["data_set"], case["case_id"]):
+        raise InputError(
+            path,
+            f"is the mask of {facts.get('CaseID')!r}; {case['case_id']!r} would have the same name.",
+            "Rename a case, or write to another folder.",
+        )
 
 
 def _describe(folder: Path) -> None:
@@ -143,11 +168,27 @@ def write_dicom_segmentation(
     InputError
         If the series is not the one that was prepared, or all masks are empty.
     """
+    filled = {name: on_source_grid(mask, case_folder, name) for name, mask in masks.items() if mask.any()}
+    write_segmentation_of_series(path, filled, series, made_by=made_by)
+
+
+def write_segmentation_of_series(
+    path: Path, volumes: Mapping[str, Volume], series: Path, *, made_by: str
+) -> None:
+    """Write masks that lie on the grid of a DICOM series as one segmentation of it.
+
+    Parameters
+    ----------
+    path, series, made_by
+        See `write_dicom_segmentation`.
+    volumes : mapping of object to Volume
+        Of 0 and 1, as `read_volume` gives the series; empty ones are left out.
+    """
     import highdicom
     import pydicom
     from pydicom.sr.codedict import codes
 
-    filled = {name: on_source_grid(mask, case_folder, name) for name, mask in masks.items() if mask.any()}
+    filled = {name: volume for name, volume in volumes.items() if volume.array.any()}
     if not filled:
         raise InputError(path, "every mask is empty.", "A DICOM segmentation has at least one segment.")
     image, (first, *_) = read_volume(series, colour=True), filled.values()

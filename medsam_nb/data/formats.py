@@ -25,6 +25,7 @@ from medsam_nb.data.reading import (
     UNITS_MM,
     ReadVolume,
     guarded,
+    memory_bytes,
     require_memory,
     require_sound,
     suffix_of,
@@ -35,6 +36,7 @@ from medsam_nb.files import write_atomically
 from medsam_nb.protocol.volume import Volume, place
 
 RGB24 = np.dtype([("R", "u1"), ("G", "u1"), ("B", "u1")])
+CHUNK_BYTES = 1 << 22
 HEADER_CHARACTERS = 1 << 20  # of a text header; the rest is no header
 
 
@@ -68,7 +70,12 @@ def with_data(path: Path) -> list[Path]:
 
 
 def read_volume(
-    path: Path, *, labels: bool = False, frame: int | None = None, colour: bool = False
+    path: Path,
+    *,
+    labels: bool = False,
+    frame: int | None = None,
+    colour: bool = False,
+    checked: bool = True,
 ) -> ReadVolume:
     """Read one image or label file, or a folder that holds one DICOM series.
 
@@ -84,6 +91,9 @@ def read_volume(
     colour : bool
         Whether colours are kept: of a coloured picture, or of an image with three (or, with opacity,
         four) 8-bit components a voxel.
+    checked : bool
+        Whether a compressed NIfTI file is compared with its own checksum; not needed where a hash of the
+        content is compared afterwards.
 
     Returns
     -------
@@ -105,6 +115,8 @@ def read_volume(
         volume = guarded(read_dicom, path, frame, labels, colour)
     elif suffix in NIFTI:
         volume = guarded(_read_nifti, path)
+        if checked:
+            guarded(_require_checksum, path)
     elif suffix in ITK:
         volume = guarded(read_itk, path)
     elif suffix in PICTURES:
@@ -137,6 +149,22 @@ def one_volume(path: Path, volume: ReadVolume, frame: int | None, labels: bool) 
             path, f"holds an array of shape {array.shape} and type {array.dtype}.", "Give one scalar volume."
         )
     return replace(volume, array=array, volumes=count)
+
+
+def _require_checksum(path: Path) -> None:
+    """Raise what gzip does if a file is not as it was compressed.
+
+    The checksum stands at the end; readers stop at the last voxel, and would take changed ones for values.
+    """
+    if not path.name.lower().endswith(".gz"):
+        return
+    read, most = 0, memory_bytes()
+    with gzip.open(path) as file:
+        while piece := file.read(CHUNK_BYTES):
+            read += len(piece)
+            if read > most:
+                problem = f"unpacks to more than the {most / 2**30:,.0f} GiB of this machine's memory."
+                raise InputError(path, problem, "Look whether it is the right file.")
 
 
 def _read_nifti(path: Path) -> ReadVolume:

@@ -121,11 +121,11 @@ def load_case(folder: Path) -> Case:
     if record is None:
         raise InputError(folder, "is no prepared case.", "Prepare the data set again.")
     affine = np.array(record["affine_zyx_to_ras_mm"])  # exact; the image file rounds it to 32 bits
-    image = formats.read_volume(folder / IMAGE).array.astype(np.float32)
-    labels = formats.as_labels(formats.read_volume(folder / LABELS, labels=True), folder).array
+    image = formats.read_volume(folder / IMAGE, checked=False).array.astype(np.float32)
+    labels = formats.as_labels(formats.read_volume(folder / LABELS, labels=True, checked=False), folder).array
     colours = None
     if record.get("coloured"):
-        colours = formats.read_volume(folder / COLOURS, colour=True).array
+        colours = formats.read_volume(folder / COLOURS, colour=True, checked=False).array
     settings = {key: record["intensity"][key] for key in ("policy", "low", "high")}
     case = Case(
         record["data_set"],

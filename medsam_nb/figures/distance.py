@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from medsam_nb.figures.choices import Colours
+from medsam_nb.figures.choices import Colours, chosen
 from medsam_nb.figures.order import data_sets_in_order
 from medsam_nb.figures.style import (
     DIRECTION_COLOURS,
@@ -18,6 +18,7 @@ from medsam_nb.figures.style import (
     band,
     iou_axis,
     legend,
+    mark,
     nothing,
 )
 from medsam_nb.figures.words import label, metric_label
@@ -106,10 +107,20 @@ def _by_distance(cases: pd.DataFrame, ax: Axes, by: str, fewest_cases: int) -> p
         ax.plot(x, line["mean"], dash, color=colour, label=label(name), marker="o" if len(x) == 1 else "")
         band(ax, x, line, colour)
     ax.axvline(0, color=GREY, lw=0.5, ls=":")
-    ax.set_xlabel("slices from the nearest prompted slice")
+    _cases_below(ax, drawn)
+    ax.set_xlabel("slices from the nearest prompted slice (small: cases)")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     legend(ax, ax.get_legend_handles_labels()[0])
     return drawn.reset_index(drop=True)
+
+
+def _cases_below(ax: Axes, drawn: pd.DataFrame, most: int = 9) -> None:
+    """Write along the lower edge how many cases stand behind the curves."""
+    counts = drawn.groupby("distance_slices")["n_cases"].max()
+    step = max(1, int(np.ceil(len(counts) / most)))
+    for at in counts.index[counts.index % step == 0]:
+        place = ax.get_xaxis_transform()
+        ax.text(at, 0.015, str(counts[at]), transform=place, ha="center", size=5, color=GREY)
 
 
 def depth_and_spacing(table: pd.DataFrame, axes: np.ndarray, metric: str = "iou") -> pd.DataFrame:
@@ -120,10 +131,18 @@ def depth_and_spacing(table: pd.DataFrame, axes: np.ndarray, metric: str = "iou"
     means = case_means(rows, [], metric)
     facts = rows.groupby(["data_set", "case_id"])[["n_slices", "spacing_z_mm"]].first().reset_index()
     drawn = means.merge(facts, on=["data_set", "case_id"]).astype({"n_slices": float, "spacing_z_mm": float})
+    names = data_sets_in_order(rows)
+    colours = {name: OTHER_COLOURS[n % len(OTHER_COLOURS)] for n, name in enumerate(names)}
+    few = len(names) <= len(OTHER_COLOURS)  # more could not be told apart
     for ax, (column, name) in zip(
         axes, (("n_slices", "slices of the volume"), ("spacing_z_mm", "slice spacing, mm")), strict=True
     ):
-        ax.plot(drawn[column], drawn["value"], "o", color="#0072B2", ms=2.5, alpha=0.8, mew=0)
+        for data_set, cases in drawn.groupby("data_set", sort=False):
+            colour = chosen().colours.get(data_set, colours[data_set] if few else "#0072B2")
+            ax.plot(cases[column], cases["value"], "o", color=colour, ms=3, alpha=0.8, mew=0)
         ax.set_xlabel(name)
         iou_axis(ax, f"mean {metric_label(metric)}", "y")
+    if few:
+        marks = [mark(chosen().colours.get(n, colours[n]), label(n)) for n in names]
+        legend(axes[0], marks, columns=4)
     return drawn

@@ -12,7 +12,7 @@ from matplotlib.ticker import MaxNLocator
 
 from medsam_nb.figures.order import data_sets_in_order
 from medsam_nb.figures.style import GREY, PROMPT_COLOURS, iou_axis, legend, mark, model_colour, nothing
-from medsam_nb.figures.words import label, p_text
+from medsam_nb.figures.words import label
 from medsam_nb.protocol.prompts import PROMPTS_2D
 from medsam_nb.statistics.claims import MARGIN
 from medsam_nb.statistics.declarations import Comparison
@@ -65,12 +65,16 @@ def sam2_against_sam(
         colour = PROMPT_COLOURS.get(row.prompt, GREY)
         ax.plot([row.sam_low, row.sam_high], [row.sam2_mean] * 2, color=colour, lw=0.6, alpha=0.7)
         ax.plot([row.sam_mean] * 2, [row.sam2_low, row.sam2_high], color=colour, lw=0.6, alpha=0.7)
-        ax.plot(row.sam_mean, row.sam2_mean, "o", color=colour, ms=2.8, mew=0)
+        # A ring for prompts per component: of an object of one component they are those of the whole.
+        ring = "per_component" in row.prompt
+        shape = {"ms": 4.6, "mew": 0.8, "mfc": "none"} if ring else {"ms": 2.4, "mew": 0}
+        ax.plot(row.sam_mean, row.sam2_mean, "o", color=colour, **shape)
     iou_axis(ax, f"IoU, {label(sam)}")
     iou_axis(ax, f"IoU, {label(sam2)}", "y")
     ax.set_aspect("equal")
     present = [mode for mode in PROMPTS_2D if mode in set(drawn["prompt"])]
-    legend(ax, [mark(PROMPT_COLOURS[mode], label(mode)) for mode in present], columns=4)
+    marks = [mark(PROMPT_COLOURS[m], label(m), filled="per_component" not in m) for m in present]
+    legend(ax, marks, columns=4)
     return drawn
 
 
@@ -138,11 +142,9 @@ def sam2_minus_sam(
     ax.set_xlim(-reach, reach)
     ax.xaxis.set_major_locator(MaxNLocator(5))
     ax.set_xlabel(fill(f"IoU of {label(sam2)} minus {label(sam)}", 50))
-    p = p_text(drawn["p"].iloc[last])
-    p = f"too few {noun}s" if p == "-" else f"p {p}" if "<" in p else f"p = {p}"
+    reach = drawn["generalises_to"].iloc[-1]
     ax.set_title(
-        fill(f"equivalence within {margin:g}, {drawn['generalises_to'].iloc[-1]}: {p}, uncorrected", 50),
-        loc="right",
+        fill(f"shaded: alike within {margin:g}; bars: 90 % intervals, uncorrected; {reach}", 50), loc="right"
     )
     return drawn
 

@@ -8,6 +8,7 @@ __getattr__, __dir__, __all__ = lazy.attach(
         *(
             "differences",
             "explorer",
+            "explorer_3d",
             "explorer_compare",
             "explorer_replay",
             "explorer_results",
@@ -44,5 +45,6 @@ __getattr__, __dir__, __all__ = lazy.attach(
         "runner": ["run_study"],
         "study": ["load_study"],
         "manuscript": ["write_manuscript"],
+        "explorer_3d": ["view3d"],
     },
 )

@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from medsam_nb.figures.slices import PREDICTION, TRUTH, outline
+from medsam_nb.figures.words import label
 from medsam_nb.protocol.metrics import iou
 
 
@@ -45,7 +46,7 @@ def draw_slice(
             outline(ax, mask, colour, style, 1.2)
         score = iou(truth[slice_index], prediction[slice_index])
         ax.set_title(
-            f"{name}\nslice {slice_index}: " + ("empty" if np.isnan(score) else f"IoU {score:.2f}"),
+            f"{label(name)}\nslice {slice_index}: " + ("empty" if np.isnan(score) else f"IoU {score:.2f}"),
             fontsize=9,
         )
         ax.set_axis_off()

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import numpy as np
 
-from medsam_nb.data.export import write_masks
-from medsam_nb.data.formats import read_volume, write_on_source_grid
+from medsam_nb.data.export import write_masks, write_segmentation_of_series
+from medsam_nb.data.formats import read_volume, write_nifti
 from medsam_nb.data.pictures import luminance
 from medsam_nb.data.prepare import load_case
 from medsam_nb.protocol.intensity import Intensity, to_uint8
 from medsam_nb.protocol.prompts_file import image_sha256
-from medsam_nb.protocol.volume import Volume, canonical
+from medsam_nb.protocol.volume import Volume, canonical, place
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,6 +32,8 @@ class Scene:
         Of the prepared case.
     source : Volume or None
         The image as it was read from its file, where there is no prepared case.
+    series : Path or None
+        Folder of the DICOM series that the image was read from, where it was one.
     """
 
     data_set: str
@@ -42,6 +44,7 @@ class Scene:
     digest: str
     folder: Path | None = None
     source: Volume | None = None
+    series: Path | None = None
 
     def sha256(self) -> str:
         """Return what prompts are tied to."""
@@ -50,14 +53,23 @@ class Scene:
     def write(
         self, folder: Path, masks: Mapping[str, np.ndarray], description: str, record: Mapping[str, object]
     ) -> list[Path]:
-        """Write masks as NIfTI on the grid of the image's source; see `export.write_masks`."""
+        """Write masks as NIfTI on the grid of the image's source; see `export.write_masks`.
+
+        Of a DICOM series there is a DICOM segmentation of all of them, too.
+        """
         if self.folder is not None:
             return write_masks(folder, masks, self.folder, description, record)
-        paths = []
+        paths, placed = [], {}
         for name, mask in masks.items():
             paths.append(Path(folder) / f"{self.case_id}_{name}_mask.nii.gz")
             volume = Volume(mask.astype(np.uint8), self.image.affine)
-            write_on_source_grid(paths[-1], volume, self.source.array.shape, self.source.affine)
+            shape, affine = self.source.array.shape, self.source.affine
+            placed[name] = Volume(place(volume, shape, affine, paths[-1]), affine)
+            write_nifti(paths[-1], placed[name])
+        if self.series is not None and any(volume.array.any() for volume in placed.values()):
+            paths.append(Path(folder) / f"{self.case_id}_masks.dcm")
+            made_by = str(record.get("Model", "medsam-nb"))
+            write_segmentation_of_series(paths[-1], placed, self.series, made_by=made_by)
         return paths
 
 
@@ -87,4 +99,5 @@ def scene_of_file(
     name = Path(path).name.split(".")[0]
     slices = to_uint8(shown, intensity, name, limits_of=image.array)
     digest = image_sha256(image)  # in the name too: many files are called "image"
-    return Scene("files", f"{name}_{digest[:6]}", image, slices, {}, digest, source=source)
+    series = Path(path) if Path(path).is_dir() else None
+    return Scene("files", f"{name}_{digest[:6]}", image, slices, {}, digest, source=source, series=series)

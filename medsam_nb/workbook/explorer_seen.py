@@ -89,19 +89,34 @@ class Seen:
         found = self.candidates(place)
         return None if found is None else self.state.chosen.get(place or self.place, int(np.argmax(found[1])))
 
-    def mask(self, index: int | None = None) -> np.ndarray | None:
-        """Return the object's mask on a slice, bool (y, x).
+    def mask(self, index: int | None = None, object_name: str = "") -> np.ndarray | None:
+        """Return the mask of an object on a slice, bool (y, x): of the one that is worked on, unless named.
 
         The propagated one, unless the slice's prompt has changed since, or a candidate was chosen: then that
         of the prompt. None where there is neither.
         """
-        place = self.object_name, self.slice_index if index is None else index
+        name = object_name or self.object_name
+        place = name, self.slice_index if index is None else index
         prompt = self.state.prompts.get(place)
         if self.is_carried(place):
-            return self.state.masks[self.object_name][place[1]]
+            return self.state.masks[name][place[1]]
         if prompt is not None and prompt.mask is not None:
             return prompt.mask
         return None if prompt is None else self.candidates(place)[0][self.choice(place)]
+
+    def volumes(self) -> dict[str, np.ndarray]:
+        """Return the masks of all objects as they are seen, bool (z, y, x): propagated, or prompted alone."""
+        found = {}
+        for name in self.objects:
+            prompted = {index for of, index in self.state.prompts if of == name}
+            if name not in self.state.masks and not prompted:
+                continue
+            empty = np.zeros(self.scene.slices.shape[:3], bool)
+            found[name] = self.state.masks.get(name, empty).copy()
+            for index in prompted | set(self.state.carried.get(name, ())):
+                seen = self.mask(index, name)
+                found[name][index] = False if seen is None else seen
+        return found
 
     def is_carried(self, place: Place | None = None) -> bool:
         """Whether a slice's mask is a propagated one, made from the slice's prompt as it is now."""

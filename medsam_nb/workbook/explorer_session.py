@@ -237,8 +237,9 @@ class Session(Seen):
         self._note("load", path=str(path))
 
     def save_masks(self, folder: Path, description: str = "byHand") -> list[Path]:
-        """Write the propagated masks as NIfTI on the grid of the image's source."""
-        if not self.state.masks:
-            raise StudyError(folder, "there is no mask to save.", "Propagate first.")
+        """Write the masks as they are seen (`volumes`) on the grid of the source; see `Scene.write`."""
+        masks = self.volumes()
+        if not masks:
+            raise StudyError(folder, "there is no mask to save.", "Give a prompt first.")
         record = {"Model": self.model.name, "Author": self.author, "Session": self.log}
-        return self.scene.write(Path(folder), self.state.masks, description, record)
+        return self.scene.write(Path(folder), masks, description, record)

@@ -57,7 +57,7 @@ class Explorer(widgets.VBox):
     ----------
     session : Session
     folder : Path
-        Where "save" writes the prompts (`prompts.jsonl`) and the masks.
+        Where "save" writes the prompts, and below it in "masks" the masks.
     """
 
     def __init__(self, session: Session, folder: Path) -> None:
@@ -74,7 +74,8 @@ class Explorer(widgets.VBox):
     def _make_controls(self) -> None:
         depth, wide = len(self.session.scene.slices), {"width": "26rem"}
         self.mode = widgets.ToggleButtons(options=MODES, style={"button_width": "7rem"})
-        self.object = widgets.Dropdown(options=self.session.objects, layout={"width": "12rem"})
+        names = [(label(name), name) for name in self.session.objects]
+        self.object = widgets.Dropdown(options=names, layout={"width": "12rem"})
         self.slice = widgets.IntSlider(
             self.session.slice_index, 0, depth - 1, description="slice", continuous_update=False, layout=wide
         )
@@ -87,10 +88,11 @@ class Explorer(widgets.VBox):
         self.progress = widgets.IntProgress(0, 0, depth, layout={"width": "12rem"})
         has_truth = bool(self.session.scene.truth)
         self.show_truth = widgets.Checkbox(
-            has_truth, description="truth", indent=False, disabled=not has_truth
+            has_truth, description="truth (blue)", indent=False, disabled=not has_truth
         )
-        self.show_mask = widgets.Checkbox(True, description="outlines", indent=False)
-        self.show_truth.layout.width = self.show_mask.layout.width = "6rem"
+        self.show_mask = widgets.Checkbox(True, description="mask (orange)", indent=False)
+        for box in (self.show_truth, self.show_mask):
+            box.layout = {"width": "8.5rem", "align_self": "center", "margin": "0 0 0 0.6rem"}
         actions = {
             "undo": self.session.undo, "redo": self.session.redo, "clear": self.session.clear,
             "use mask as prompt": self.session.adopt, "save": self.save, "load": self.load,
@@ -241,10 +243,10 @@ class Explorer(widgets.VBox):
         return self.folder / f"{self.session.scene.data_set}_{self.session.scene.case_id}_prompts.jsonl"
 
     def save(self) -> None:
-        """Write prompts, and masks where there are any."""
+        """Write prompts and masks, and say where they lie."""
         self.session.save(self.prompts_path)
-        paths = self.session.save_masks(self.folder / "masks") if self.session.state.masks else []
-        self.status.value = "saved: " + ", ".join(escape(path.name) for path in (self.prompts_path, *paths))
+        paths = [self.prompts_path, *self.session.save_masks(self.folder / "masks")]
+        self.status.value = "saved:<br>" + "<br>".join(escape(str(path)) for path in paths)
 
     def load(self) -> None:
         """Take the prompts that were saved."""
@@ -280,7 +282,7 @@ class Explorer(widgets.VBox):
         spacing = session.scene.image.spacing_mm[1:]
         draw(ax, Panel(self._grey(), truth, shown, session.prompt, spacing_mm=spacing), SCALE)
         score = session.score() if self.show_truth.value else None
-        title = f"{session.scene.case_id}: {session.object_name}, slice {session.slice_index}"
+        title = f"{label(session.scene.case_id)}: {label(session.object_name)}, slice {session.slice_index}"
         ax.set_title(title + (f", IoU {score:.3f}" if score is not None else ""), fontsize=10)
 
     def _draw_candidates(self) -> None:

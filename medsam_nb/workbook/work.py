@@ -83,7 +83,7 @@ def work_of_study(path: Path, overrides: Mapping[str, Any] | None = None) -> Wor
         raise StudyError(path, "none of its notebooks computes anything.", "Run it with `medsam-nb run`.")
     if not any(units for units, _ in found.values()):
         raise StudyError(
-            path, "there is no prepared case.", f"First: medsam-nb run {path} --only 01_prepare_data"
+            path, "there is no prepared case.", "Run 01_prepare_data first, alone or in a study of its own."
         )
     return Work(
         {name: units for name, (units, _) in found.items()},

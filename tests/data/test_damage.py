@@ -4,6 +4,7 @@ Every case lies beside an unharmed one, which must be prepared all the same. Dam
 (wrong hash, cut connection, archives that reach outside) is in `test_fetch`.
 """
 
+import gzip
 import subprocess
 import zipfile
 
@@ -102,6 +103,15 @@ def test_truncated_file(tmp_path, suffix, which):
     message = error_of_bad(tmp_path, pair_row(suffix))
     assert f"bad/{which}{suffix}: cannot be read" in message
     assert "copy or download it again" in message
+
+
+@pytest.mark.parametrize("which", ["image", "mask"])
+def test_a_compressed_file_is_compared_with_its_own_checksum(tmp_path, which):
+    bad = write_pairs(tmp_path, ".nii.gz") / f"{which}.nii.gz"
+    data = bytearray(gzip.compress(gzip.decompress(bad.read_bytes()), compresslevel=0))
+    data[-200] ^= 1  # a voxel near the end: it can be unpacked, to another value
+    bad.write_bytes(data)
+    assert "CRC check failed" in error_of_bad(tmp_path, pair_row(".nii.gz"))
 
 
 # Not JPEG: a lossy mask has as many values as an image; there only the mosaic shows the swap.

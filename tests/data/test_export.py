@@ -1,6 +1,7 @@
 """Exported masks lie on the original, to the voxel, for readers that know nothing of this package."""
 
 import json
+import shutil
 
 import nibabel as nib
 import numpy as np
@@ -13,6 +14,7 @@ from medsam_nb.data.prepare import load_case, prepare
 from medsam_nb.data.segments import find_segments
 from medsam_nb.errors import InputError
 from medsam_nb.manifest.rows import DataSet
+from medsam_nb.workbook.explorer_scene import scene_of_file
 
 SHAPE = (6, 20, 24)
 ROW = {
@@ -153,6 +155,30 @@ def test_another_series_and_empty_masks_are_refused(prepared, tmp_path):
         write_dicom_segmentation(
             tmp_path / "a.dcm", {"b": case.mask("bright")}, folder, tmp_path / "series", made_by="m"
         )
+
+
+def test_a_hand_s_masks_of_a_series_are_a_segmentation_too(prepared, tmp_path):
+    _, series, original = prepared
+    scene = scene_of_file(series)
+    bright = scene.image.array > 900
+    nifti, dicom = scene.write(tmp_path, {"bright": bright}, "byHand", {"Model": "miniature_sam2"})
+    assert_on_the_original(sitk.ReadImage(str(nifti)), original)
+    frames = pydicom.dcmread(dicom).pixel_array
+    filled = (sitk.GetArrayFromImage(original) > 900).any((1, 2))
+    np.testing.assert_array_equal(frames > 0, sitk.GetArrayFromImage(original)[filled] > 900)
+
+
+def test_two_cases_never_share_a_file(prepared, tmp_path):
+    folder, _, _ = prepared
+    copy = tmp_path / "two"
+    shutil.copytree(folder, copy)
+    record = json.loads((copy / "case.json").read_text())
+    mask = {"bright": load_case(folder).mask("bright")}
+    write_masks(tmp_path / "out", mask, folder, "d")
+    write_masks(tmp_path / "out", mask, folder, "d")  # its own again
+    (copy / "case.json").write_text(json.dumps(record | {"case_id": "_one"}))
+    with pytest.raises(InputError, match="mask of 'one'; '_one' would have the same name"):
+        write_masks(tmp_path / "out", mask, copy, "d")
 
 
 def test_names_have_letters_and_digits_only():

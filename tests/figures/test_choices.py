@@ -9,7 +9,8 @@ import pytest
 from helpers.made_up import made_up_table
 
 from medsam_nb.errors import InputError
-from medsam_nb.figures import choices, order, prompts, robustness, style, words
+from medsam_nb.figures import choices, designs, order, prompts, robustness, style, words
+from medsam_nb.protocol.designs import ALL_DESIGNS
 from medsam_nb.protocol.table import as_table
 
 mpl.use("agg")
@@ -97,3 +98,30 @@ def test_a_band_stands_on_five_patients_at_least(patients, drawn):
         areas = [path for band in ax.collections for path in band.get_paths() if len(path.vertices) > 2]
         mpl.pyplot.close(figure)
     assert bool(areas) is drawn and found["n_cases"].eq(patients).all()
+
+
+def test_the_numbers_beside_a_figure_are_enough_to_draw_it_again(tmp_path, table):
+    """The CSV alone gives every mark and every bar, at the place where the figure has it."""
+    rows = table[table["model"] == "miniature_sam2"]
+    more = made_up_table(("MRI-Heart",), 8, designs=ALL_DESIGNS[:8])
+    drawings = {
+        "prompts": lambda ax: prompts.iou_by_prompt_2d(rows, ax),
+        "designs": lambda ax: designs.iou_by_design(more, ax),
+    }
+    for name, draw in drawings.items():
+        with style.style():
+            figure, ax = style.canvas(120, 90)
+            plotted = draw(ax)
+            lines = [line.get_xdata() for line in ax.lines if line.get_transform() == ax.transData]
+            style.save(figure, tmp_path, name, plotted)
+        found = pd.read_csv(tmp_path / f"{name}.csv")
+        marks = sorted(float(x[0]) for x in lines if len(x) == 1)
+        assert np.allclose(marks, sorted(found["mean"]), atol=1e-5), name
+        bars = sorted((float(x[0]), float(x[1])) for x in lines if len(x) == 2)
+        expected = found.dropna(subset=["ci_low"])[["ci_low", "ci_high"]]
+        assert np.allclose(bars, sorted(map(tuple, expected.to_numpy())), atol=1e-5), name
+
+
+def test_designs_are_called_as_the_study_calls_their_parts():
+    with choices.holding(choices.Choices(names={"one_box": "a box"})):
+        assert words.label("centre_slice/one_box/bidirectional/first_mask").split("/")[1] == "a box"

@@ -34,6 +34,9 @@ def jupyterlab(root: Path) -> Iterator[str]:
     config, log, runtime = root / "config", root / "server.log", root / "runtime"
     config.mkdir()
     (config / "jupyter_server_config.json").write_text(json.dumps(app), encoding="utf-8")
+    quiet = root / "settings" / "@jupyterlab" / "apputils-extension"
+    quiet.mkdir(parents=True)  # no question about news over what a test looks at
+    (quiet / "notification.jupyterlab-settings").write_text('{"fetchNews": "false"}', encoding="utf-8")
     environment = os.environ | {
         "JUPYTER_CONFIG_DIR": str(config),
         "JUPYTER_RUNTIME_DIR": str(runtime),

@@ -1,5 +1,6 @@
 """The explorer without a browser: actions, their text, files, and the widgets driven by events."""
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from medsam_nb.protocol.intensity import Intensity
 from medsam_nb.protocol.metrics import dice
 from medsam_nb.protocol.options import PropagationOptions
 from medsam_nb.protocol.table import as_table
+from medsam_nb.workbook.explorer_3d import view3d
 from medsam_nb.workbook.explorer_compare import SideBySide
 from medsam_nb.workbook.explorer_replay import log_text, read_log, replay
 from medsam_nb.workbook.explorer_results import ResultsView, chosen_rows, pictures_of_row
@@ -130,6 +132,10 @@ def test_what_is_seen_is_what_is_saved_until_a_prompt_changes(scene):
     session.undo()
     session.point(20, 20)
     np.testing.assert_array_equal(session.mask(), session.candidates()[0][session.choice()])
+    (seen,) = session.volumes().values()
+    for index in range(len(saved)):
+        np.testing.assert_array_equal(session.mask(index), seen[index])
+    assert (seen != saved).any()
     session.clear()  # what was propagated came from a prompt that is no more
     assert session.mask() is None and session.mask(session.slice_index + 1) is not None
 
@@ -248,6 +254,7 @@ def test_what_cannot_be_done_is_said(scene, tmp_path):
         session.adopt,
         lambda: session.choose(1),
         lambda: session.save(tmp_path),
+        lambda: session.save_masks(tmp_path),
     ):
         with pytest.raises(StudyError):
             action()
@@ -258,6 +265,8 @@ def test_what_cannot_be_done_is_said(scene, tmp_path):
     alone = Session(networks.small_sam(), scene)
     alone.point(10, 12)
     assert alone.mask().shape == scene.slices.shape[1:]
+    (path,) = alone.save_masks(tmp_path / "masks")  # a model without memory has the masks of single slices
+    assert np.asarray(nib.load(path).dataobj).sum() == alone.mask().sum() > 0
     with pytest.raises(StudyError, match="has no memory"):
         alone.propagate()
 
@@ -371,3 +380,23 @@ def test_two_prompts_and_two_models_stand_side_by_side(scene):
     assert view.prompts[0].value == "put aside, number 1" and view.prompts[1].value == "as they are now"
     assert view.panels[0].prompt.box == (5, 6, 40, 30) and view.panels[1].prompt.box == (8, 9, 20, 20)
     assert view.numbers["Dice of the two, this slice"] < 1
+
+
+def test_a_look_in_3d_needs_an_extra_and_says_so(scene, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ipyniivue", None)  # as if it were not installed
+    with pytest.raises(StudyError, match=r"not installed.*medsam-nb\[view3d\]"):
+        view3d(scene, {}, tmp_path)
+
+
+def test_a_look_in_3d_shows_image_truth_and_masks_in_one_place(scene, tmp_path):
+    pytest.importorskip("ipyniivue")
+    session = session_of(scene)
+    session.box(5, 6, 40, 30)
+    session.propagate()
+    widget = view3d(scene, session.state.masks, tmp_path, truth=session.object_name)
+    assert [volume.colormap for volume in widget.volumes] == ["gray", "green", "red"]
+    image, truth, mask = (nib.load(volume.path) for volume in widget.volumes)
+    np.testing.assert_array_equal(image.affine, mask.affine)
+    np.testing.assert_array_equal(np.asarray(image.dataobj).T, scene.slices)
+    np.testing.assert_array_equal(np.asarray(truth.dataobj).T, scene.truth[session.object_name])
+    np.testing.assert_array_equal(np.asarray(mask.dataobj).T, session.state.masks[session.object_name])

@@ -76,18 +76,23 @@ class Person:
         self.page.locator(".lm-MenuBar-itemLabel", has_text="Run").click()
         self.page.locator(".lm-Menu-itemLabel").get_by_text("Run All Cells", exact=True).click()
         self.page.wait_for_function(RUN, timeout=180_000)
-        self.page.evaluate(
-            """() => {
-              const notebook = window.jupyterapp.shell.currentWidget.content;
-              const index = notebook.widgets.findIndex(
-                cell => cell.model.sharedModel.source.includes('workbook.Explorer('));
-              notebook.activeCellIndex = index;
-              return notebook.scrollToItem(index, 'start');
-            }"""
-        )
+        self.scroll_to("workbook.Explorer(")
         self.figure = self.page.locator(".jupyter-matplotlib").first
         self.figure.wait_for()
         self.page.wait_for_timeout(1500)
+
+    def scroll_to(self, source):
+        """Show the cell that holds some source."""
+        self.page.evaluate(
+            """source => {
+              const notebook = window.jupyterapp.shell.currentWidget.content;
+              const index = notebook.widgets.findIndex(
+                cell => cell.model.sharedModel.source.includes(source));
+              notebook.activeCellIndex = index;
+              return notebook.scrollToItem(index, 'start');
+            }""",
+            source,
+        )
 
     def done(self):
         return read_log(self.kept) if self.kept.exists() else []
@@ -165,7 +170,7 @@ def test_the_whole_way_of_a_person_and_its_replay(workbook, lab):
         assert outside["do"] == "point" and not outside["positive"] and outside["x"] > inside["x"]
         person.picture("outside")
         person.mode("box")
-        box = person.drag((0.205, 0.27), (0.40, 0.655))
+        box = person.drag((0.195, 0.235), (0.345, 0.53))
         assert (
             box["do"] == "box" and box["x0"] < inside["x"] < box["x1"] and box["y0"] < inside["y"] < box["y1"]
         )
@@ -192,6 +197,10 @@ def test_the_whole_way_of_a_person_and_its_replay(workbook, lab):
             page.wait_for_timeout(200)
         person.picture("saved")
         log = person.done()
+        person.scroll_to("workbook.SideBySide(")
+        page.get_by_text("draw again", exact=True).click()
+        page.get_by_text("Dice of the two, this slice").wait_for()
+        person.picture("side_by_side")
         person.open()  # again: the session is as it was
         person.picture("reopened")
         assert person.done() == log

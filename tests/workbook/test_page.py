@@ -2,17 +2,21 @@
 
 import re
 
+import nbformat
 import numpy as np
 import pandas as pd
 import pytest
+from helpers.made_up import made_up_table
 from helpers.projects import as_project, started, write_notebook, write_study
 
 from medsam_nb.errors import StudyError
 from medsam_nb.figures import style
+from medsam_nb.protocol.designs import ALL_DESIGNS
 from medsam_nb.protocol.table import as_table
 from medsam_nb.statistics.paired import BRIEF_COLUMNS, compare
+from medsam_nb.statistics.scoreboard import scoreboard
 from medsam_nb.workbook import report, runner
-from medsam_nb.workbook.report import boards, failures, words
+from medsam_nb.workbook.report import boards, executed, failures, words
 
 STUDY = {"title": "A study", "question": "Which prompt?", "caveats": ["Miniature models."]}
 PARAMETERS = 'run_dir = "runs/small"  # where results go\n'
@@ -86,7 +90,16 @@ def test_a_board_shows_every_comparison_with_the_numbers_of_its_table(run_dir):
 def test_with_too_few_units_a_board_says_so_and_gives_no_p():
     board = boards.comparisons_board(compared(3), "2D")
     assert "too few units for any test" in board.remark and {row.p for row in board.rows} == {"-"}
-    assert boards.sentences(compared(3)) == []
+    assert boards.sentences(compared(3)) == [] and not board.tested
+
+
+def test_with_too_few_units_the_claims_are_one_sentence():
+    one, more = (made_up_table(("MRI-Heart",), n, designs=ALL_DESIGNS[:8]) for n in (1, 13))
+    few = boards.claims_board(scoreboard(one, draws=99))
+    assert few.rows == [] and "With 1 case of 1 data set none of 17 claims can be decided" in few.remark
+    board = scoreboard(more, draws=99)
+    many = boards.claims_board(board)
+    assert len(many.rows) == board["claim"].nunique() and many.tested
 
 
 def test_a_drawing_puts_an_interval_where_its_numbers_are():
@@ -179,3 +192,19 @@ def test_a_run_says_how_it_ended_and_its_exit_status_counts_failed_units(tmp_pat
     assert printed.rstrip().splitlines()[-1].startswith("report: ") and "run again" in printed
     printed, code = ends[("--allow-failures",)]
     assert code == 0 and "last time they took" in printed and "00_first (last time" in printed
+
+
+def test_a_widget_of_a_saved_notebook_is_the_picture_that_it_showed(tmp_path):
+    pixel = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+    picture = nbformat.v4.new_output("display_data", {"image/png": pixel})
+    view = nbformat.v4.new_output("display_data", {executed.VIEW: {"model_id": "box", "version_major": 2}})
+    cell = nbformat.v4.new_code_cell("browse()", outputs=[view])
+    notebook = nbformat.v4.new_notebook(cells=[cell])
+    states = {
+        "box": {"model_name": "VBoxModel", "state": {"children": ["IPY_MODEL_screen"]}},
+        "screen": {"model_name": "OutputModel", "state": {"outputs": [dict(picture)]}},
+    }
+    notebook.metadata["widgets"] = {executed.STATE: {"state": states, "version_major": 2, "version_minor": 0}}
+    nbformat.write(notebook, tmp_path / "one.ipynb")
+    page = executed.export_html(tmp_path / "one.ipynb").read_text(encoding="utf-8")
+    assert pixel in page and "widget-view" not in page

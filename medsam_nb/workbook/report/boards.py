@@ -59,6 +59,11 @@ class Board:
     remark: str = ""
 
     @property
+    def tested(self) -> bool:
+        """Whether any line has a finding; with too few units none has."""
+        return any(row.finding for row in self.rows)
+
+    @property
     def numbered(self) -> bool:
         """Whether the lines differ in how many units stand behind them."""
         return any(row.n for row in self.rows)
@@ -119,7 +124,7 @@ def comparisons_board(result: pd.DataFrame, heading: str) -> Board:
     if tested.empty:
         return Board(heading, [], "There was nothing to compare.")
     effects = [_effect(row) for _, row in tested.iterrows()]
-    limit, rows = _limit(effects), []
+    limit, rows, some = _limit(effects), [], _conclusive(tested).any()
     for effect, clear, (_, row) in zip(effects, _conclusive(tested), tested.iterrows(), strict=True):
         name = label(row["comparison"]) + (f" ({label(row['level'])})" if row["level"] else "")
         rows.append(
@@ -129,7 +134,7 @@ def comparisons_board(result: pd.DataFrame, heading: str) -> Board:
                 interval_text(effect.difference, effect.low, effect.high),
                 p_text(float(row["p_holm"])) if clear else "-",
                 _units(row),
-                _words(row),
+                _words(row) if some else "",
                 drawing([effect], limit),
                 str(row.get("note", "")),
             )
@@ -161,6 +166,12 @@ def _words(row: pd.Series) -> str:
 
 def claims_board(board: pd.DataFrame) -> Board:
     """Return the board of the paper's claims (`scoreboard`): a line per claim with all its tests."""
+    made = board[board["n"] > 0]
+    if not _conclusive(made).any():
+        claims = counted(board["claim"].nunique(), "claim")
+        units = f" {_units(made.loc[made['n'].astype(int).idxmax()])}" if len(made) else "out a case"
+        remark = f"With{units} none of {claims} can be decided; the estimates stand in the tables below."
+        return Board("The paper's claims on this table", [], remark)
     effects = {place: _effect(row, label(row["test"])) for place, row in board.iterrows() if row["n"] > 0}
     limit, rows = _limit(list(effects.values())), []
     for claim, tests in board.groupby("claim", sort=False):
