@@ -67,8 +67,9 @@ class _Page:
             "tables": self._tables(left),
             "galleries": {label(heading): pictures for heading, pictures in left.galleries.items()},
         }
-        found["lead"] = left.lead if left.lead in found["figures"] else ""
         found["boards"], found["said"] = self._boards(left)
+        # A board stands in the open in place of a figure of the same.
+        found["lead"] = left.lead if left.lead in found["figures"] and not found["boards"] else ""
         found["short"] = left.in_short
         number = len(found["figures"]) - bool(found["lead"])
         galleries = 0 if self.single else len(left.galleries)
