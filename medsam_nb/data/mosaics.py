@@ -63,7 +63,8 @@ def mosaic(case: Case, slices: int = 3) -> Figure:
         ax.imshow(grey[index], cmap="gray", vmin=0, vmax=255, aspect=y / x)
         for number, name in enumerate(case.objects):
             colour, style = _look(number)
-            outline(ax, case.mask(name)[index], colour, style, 1.0)
+            mask = np.isin(case.labels[index], case.objects[name])  # a whole one would be kept by the figure
+            outline(ax, mask, colour, style, 1.0)
         ax.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
         ax.set_title(f"slice {index} (of 0 to {depth - 1})" if depth > 1 else "", fontsize=7, pad=3)
         ax.set_axis_off()

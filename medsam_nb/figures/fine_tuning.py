@@ -49,6 +49,8 @@ def learning_curve(curves: pd.DataFrame, ax: Axes, title: str = "", metric: str 
         trained = mean[mean["patients"] != "0"]
         ax.vlines(trained["x"], trained["ci_low"], trained["ci_high"], color=colour, lw=0.9)
         ax.plot(trained["x"], trained["mean"], marker, color=colour, ms=3.5)
+        if seeds["repeat"].nunique() < 2:
+            continue  # the mean is that of the one seed
         ax.plot(seeds["x"] + 0.045, seeds["mean"], marker, color=colour, mfc="white", ms=2.2, mew=0.6)
     direct = curves[curves["patients"] == "0"].iloc[0]
     ax.axhline(direct["mean"], color=GREY, lw=0.7, ls="--", zorder=0)

@@ -70,8 +70,11 @@ class Panel:
 def outline(ax: Axes, mask: np.ndarray | None, colour: str, style: str = "solid", width: float = 0.8) -> None:
     """Draw the border of a mask, bool (y, x); of None or an empty one nothing."""
     if mask is not None and np.any(mask):
-        padded = np.pad(np.asarray(mask, float), 1)  # objects at the border get a closed outline
-        y, x = (np.arange(-1, size + 1) for size in np.shape(mask))
+        rows, columns = (np.flatnonzero(np.any(mask, axis)) for axis in (1, 0))
+        part = np.asarray(mask, float)[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+        padded = np.pad(part, 1)  # objects at the border get a closed outline
+        # The figure keeps these: of the object, not of the whole slice.
+        y, x = (np.arange(held[0] - 1, held[-1] + 2) for held in (rows, columns))
         ax.contour(x, y, padded, levels=[0.5], colors=colour, linewidths=width, linestyles=style)
 
 

@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 
 from medsam_nb.statistics.pooling import check_table, of_metric, refuse_mixture
+from medsam_nb.statistics.resampling import patient_weights, percentiles
 
 FEWEST_PATIENTS = 5  # a distance that fewer reach takes no part; fewer in all give no interval
-LEVEL = 0.95
 
 
 @dataclass(frozen=True)
@@ -118,20 +118,14 @@ def change_point(means: pd.DataFrame, *, seed: int = 0, draws: int = 2000) -> Ch
         products[number] = both @ both.transpose(0, 2, 1)
     sets = np.array([group["data_set"].iloc[0] for group in groups])
     found = _fit(products.sum(axis=0)[None], knots)[0]
-    rng = np.random.default_rng(seed)
-    weights = np.zeros((draws, len(groups)))
-    for name in sorted(set(sets)):
-        members = np.flatnonzero(sets == name)
-        drawn = rng.integers(len(members), size=(draws, len(members)))
-        for line in range(len(members)):
-            np.add.at(weights, (np.arange(draws), members[drawn[:, line]]), 1)
+    weights = patient_weights(sets, draws, seed)
     resampled = _fit(np.einsum("dp,pkij->dkij", weights, products), knots)
-    tail = 100 * (1 - LEVEL) / 2
-    low, high = np.nanpercentile(resampled, [tail, 100 - tail], axis=0)
+    low, high = percentiles(resampled)
+    change_low, change_high = percentiles(resampled[:, 2] - resampled[:, 1])
     at, before, after = found
     return ChangePoint(
         at, low[0], high[0], before, after, after - before,
-        *np.nanpercentile(resampled[:, 2] - resampled[:, 1], [tail, 100 - tail]), **facts,
+        change_low, change_high, **facts,
     )  # fmt: skip
 
 

@@ -79,7 +79,6 @@ def learning_curves(table: pd.DataFrame, jobs: pd.DataFrame, metric: str = "iou"
     arms = with_arms(jobs)
     together = summarise(case_means(of_arms(table, jobs), ["model"], metric), ["model"]).set_index("model")
     alone = patient_means(case_means(table, ["model"], metric), ["model"])
-    alone = alone.groupby(["model", "data_set"])["value"].mean().groupby("model").mean()
     found = []
     for learns, of_learns in arms.groupby("learns", sort=False):
         sizes = [(DIRECT, "0", 0.0)]
@@ -92,7 +91,8 @@ def learning_curves(table: pd.DataFrame, jobs: pd.DataFrame, metric: str = "iou"
                 line = {"learns": learns, "patients": patients, "n_patients": many}
                 found.append(line | together.loc[arm, ["mean", "ci_low", "ci_high"]].to_dict())
         for (_, repeat), some in of_learns.groupby(["arm", "repeat"], sort=False):
-            values = alone.reindex(some["model"]).dropna()
+            # All folds together: every patient counts once, however many a checkpoint is measured on.
+            values = alone[alone["model"].isin(some["model"])].groupby("data_set")["value"].mean()
             if len(values):
                 line = {"learns": learns, "patients": some["patients"].iloc[0], "repeat": repeat}
                 found.append(line | {"n_patients": some["n_patients"].mean(), "mean": values.mean()})

@@ -30,6 +30,7 @@ __getattr__, __dir__, __all__ = lazy.attach(
             "row_pictures",
             "run",
             "runner",
+            "slice_findings",
             "study",
         ),
     ],

@@ -1,5 +1,7 @@
 """What is unusual in a case is said, and its mosaic shows slices, outlines and the window."""
 
+import tracemalloc
+
 import numpy as np
 import pandas as pd
 
@@ -78,6 +80,21 @@ def test_mosaic_tells_many_objects_apart():
         (tuple(drawn.get_edgecolor()[0]), str(drawn.get_linestyle()[0])) for drawn in picture.collections
     }
     assert len(looks) == 24
+
+
+def test_a_mosaic_of_many_objects_takes_no_more_memory_than_one_of_few():
+    labels = np.zeros((40, 160, 160), np.uint8)
+    for number in range(60):
+        labels[:, 2 * number : 2 * number + 2, 10:30] = number + 1
+    case, peaks = case_with(labels), []
+    mosaic(case)
+    for count in (2, 60):
+        objects = {f"object {n}": (n,) for n in range(1, count + 1)}
+        tracemalloc.start()
+        mosaic(Case("set", "one", "CT", case.image, labels, objects))
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] - peaks[0] < 5 * labels.size  # not a mask for each, on each of three slices
 
 
 def line(case_id, status="ok", **more):

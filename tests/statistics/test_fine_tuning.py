@@ -77,3 +77,16 @@ def test_a_checkpoint_of_several_folds_counts_once():
     pd.testing.assert_frame_equal(fine_tuning.learning_curves(table, shared), expected)
     arms = fine_tuning.of_arms(table, shared)
     pd.testing.assert_frame_equal(arms, fine_tuning.of_arms(table, lines))
+
+
+def test_of_folds_every_patient_counts_once():
+    """One left out at a time: a checkpoint that two folds share is measured on two patients."""
+    table = made_up(patients=3)
+    names = ["mask_decoder-1-0", "mask_decoder-1-1"]
+    lines = jobs()[lambda t: t.model.isin(names)].assign(repeat=0)
+    shown = {names[0]: ["c0", "c1"], names[1]: ["c2"]}
+    held_out = [table[(table.model == name) & table.case_id.isin(cases)] for name, cases in shown.items()]
+    rows = pd.concat([table[table.model == PARENT], *held_out])
+    curves = fine_tuning.learning_curves(rows, lines)
+    alone, together = (curves[curves.patients == "1"].set_index("repeat")["mean"][key] for key in (0, np.nan))
+    assert alone == pytest.approx(together)

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from medsam_nb.errors import InputError, StudyError, printable
+from medsam_nb.errors import UNPRINTABLE, InputError, StudyError, printable
 from medsam_nb.figures import style
 from medsam_nb.workbook import printed, report
 from medsam_nb.workbook.report import tables
@@ -140,6 +140,7 @@ def test_a_name_that_tries_is_only_shown(name, run_dir):
     assert set(tags.found) <= {*plain, "a", "details", "summary", "dl", "div", "dt", "dd", "figure", "img"}
     assert tags.found.count("script") == 1 and tags.acting == []  # the page's own
     assert ">49<" not in page.read_text(encoding="utf-8")
+    assert not UNPRINTABLE.search(page.read_bytes().decode())  # nothing steers a terminal or turns text
 
 
 @pytest.mark.parametrize("name", NAMES)

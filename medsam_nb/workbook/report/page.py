@@ -11,8 +11,8 @@ from typing import Any
 import jinja2
 import pandas as pd
 
-from medsam_nb.errors import WorkbookError
-from medsam_nb.figures.words import counted
+from medsam_nb.errors import WorkbookError, printable
+from medsam_nb.figures.words import counted, label
 from medsam_nb.files import write_study_file
 from medsam_nb.workbook.progress import words
 from medsam_nb.workbook.report import boards
@@ -65,6 +65,7 @@ class _Page:
             "paragraphs": [part for part in left.text.split("\n\n") if part.strip()],
             "figures": self._figures(left),
             "tables": self._tables(left),
+            "galleries": {label(heading): pictures for heading, pictures in left.galleries.items()},
         }
         found["lead"] = left.lead if left.lead in found["figures"] else ""
         found["boards"], found["said"] = self._boards(left)
@@ -147,7 +148,7 @@ def write_report(
         single=single,
     )
     path = run_dir / (SINGLE if single else "index.html")
-    write_study_file(path, text.encode())
+    write_study_file(path, printable(text).encode())
     return path
 
 
@@ -177,5 +178,5 @@ def write_comparison_page(
         width=printed_width(Path(folder) / "figures" / "cases.png"),
         glossary=GLOSSARY,
     )
-    write_study_file(Path(folder) / "index.html", text.encode())
+    write_study_file(Path(folder) / "index.html", printable(text).encode())
     return Path(folder) / "index.html"
