@@ -23,6 +23,7 @@ from medsam_nb.figures.style import (
 )
 from medsam_nb.figures.words import counted, label, metric_label
 from medsam_nb.protocol.designs import FRAME_CHOICES
+from medsam_nb.protocol.prompt_sources import GIVEN
 from medsam_nb.protocol.prompts import PROMPTS_3D
 from medsam_nb.statistics.paired import summarise
 from medsam_nb.statistics.pooling import case_means
@@ -161,7 +162,7 @@ def design_ranking(table: pd.DataFrame, ax: Axes, most: int = 24, metric: str = 
     ax.set_ylim(max(place.values()) + 0.7, -0.7)
     ax.tick_params(axis="y", length=0)
     iou_axis(ax, f"mean {metric_label(metric)} ({counted(int(drawn['n_cases'].max()), 'case')})")
-    present = [prompt for prompt in PROMPTS_3D if prompt in set(shown["prompt"])]
+    present = [prompt for prompt in (*PROMPTS_3D, GIVEN) if prompt in set(shown["prompt"])]
     legend(ax, [mark(PROMPT_COLOURS[prompt], label(prompt)) for prompt in present])
     return drawn.assign(shown=drawn.index.isin(shown.index))
 

@@ -34,6 +34,7 @@ PROMPT_COLOURS = Colours(
         "one_box": "#0072B2",
         "box_per_component": "#56B4E9",
         "mask": "#009E73",
+        "given": "#000000",  # by a file of prompts
     }
 )
 DIRECTION_COLOURS = Colours({"bidirectional": "#0072B2", "front_to_end": "#D55E00"})

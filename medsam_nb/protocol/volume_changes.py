@@ -131,8 +131,8 @@ def shown_volume(
     object_name : str
         Of the case; must have a voxel.
     prompted : tuple of int
-        Slices of the case that a design prompts. The first is always shown; of several, others move to the
-        nearest shown slice that holds the object.
+        Slices of the case that a design prompts. A single one is always shown. Of several, those are shown
+        that are shown for the object's first slice, and prompts move to the nearest that holds the object.
     change : VolumeChange
 
     Returns
@@ -145,7 +145,8 @@ def shown_volume(
         return ShownVolume(slices, mask, tuple(range(len(slices))), tuple(prompted), spacing)
     if change.kind == "camera":
         return _filmed(slices, mask, prompted[0], change.factor, spacing)
-    kept = np.arange(prompted[0] % change.factor, len(slices), change.factor)
+    sure = prompted[0] if len(prompted) == 1 else int(np.flatnonzero(mask.any(axis=(1, 2)))[0])
+    kept = np.arange(sure % change.factor, len(slices), change.factor)
     if change.kind == "averaged":
         weights = np.stack([slice_weights(len(slices), int(z), change.factor) for z in kept])
         stored = case.image.array if case.colours is None else case.colours

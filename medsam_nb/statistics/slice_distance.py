@@ -6,12 +6,13 @@ the prompt in mm are equal, and only what lies between them differs.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import pandas as pd
 
 from medsam_nb.errors import require_known
+from medsam_nb.protocol.designs import parse_design
 from medsam_nb.protocol.table import FACTORS, UNCHANGED
 from medsam_nb.statistics.pooling import check_table, of_metric, refuse_mixture
 from medsam_nb.statistics.resampling import patient_weights, percentiles
@@ -147,6 +148,29 @@ def repair_comparisons(repairs: Sequence[str], change: str, where: Mapping | Non
     """Return the declarations of every repair against none under one volume change, one family."""
     where = {"volume_change": change} | dict(where or {})
     return [_declared(name, "volume_repair", where, "volume repairs") for name in repairs]
+
+
+def prompting_comparisons(ways: Mapping[str, str], reference: str, change: str) -> list[dict]:
+    """Return the declarations of other ways to prompt against one, under one volume change, one family.
+
+    All slices count, the prompted ones too: they are a part of what prompts give.
+
+    Parameters
+    ----------
+    ways : mapping of str to str
+        Designs by the name of their comparison.
+    reference : str
+        The design that they are compared with.
+    change : str
+        Name of the volume change.
+    """
+    where = {"task": "3d", "volume_change": change, "volume_repair": UNCHANGED}
+    shared = {
+        "family": "prompts",
+        "b": asdict(parse_design(reference)),
+        "where": where,
+    }
+    return [{"name": name, "a": asdict(parse_design(design))} | shared for name, design in ways.items()]
 
 
 def _declared(name: str, column: str, where: Mapping, family: str) -> dict:

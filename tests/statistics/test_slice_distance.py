@@ -138,6 +138,27 @@ def test_they_are_drawn_and_said():
     plt.close(fig)
 
 
+def test_other_ways_to_prompt_are_compared_on_all_shown_slices():
+    table = made_up()
+    rows = []
+    for prompt, prompted, gain in (("one_box", 0, 0.0), ("one_point", 6, 0.04)):
+        part = table.assign(
+            prompt=prompt, frame_choice="first_slice" if prompt == "one_box" else "three_slices"
+        )
+        part = part.assign(direction="bidirectional", mask_choice="first_mask", value=part["value"] + gain)
+        rows += part.assign(distance_slices=part["slice_index"] - prompted).to_dict("records")
+    ways = {"points": "three_slices/one_point/bidirectional/first_mask"}
+    reference = "first_slice/one_box/bidirectional/first_mask"
+    declared = doses.prompting_comparisons(ways, reference, NAMES[3])
+    result = compare(as_table(rows), declared)
+    spacing = np.mean(
+        [np.mean([(2.0, 5.0)[p % 2] for p in range(s, 10, 3)]) for s in range(3)]
+    )  # by data set
+    # the mean of 0.8 - 0.02 z over slices 0, 3, ... 12 is 0.68; the first of the five loses nothing
+    assert result["difference"][0] == pytest.approx(0.04) and result["n"][0] == 10
+    assert result["mean_b"][0] == pytest.approx(0.68 - 0.006 * 2 * spacing * 4 / 5)
+
+
 def test_the_object_that_varies_most_is_shown():
     case = disc_case()
     assert (
