@@ -113,12 +113,12 @@ def decay(drawn: pd.DataFrame) -> str:
     for direction, line in drawn.groupby("direction"):
         line = line.assign(reach=line["distance_slices"].abs()).sort_values("reach")
         near, far = line[line["reach"] == line["reach"].min()], line[line["reach"] == line["reach"].max()]
-        where = f"{counted(int(far['reach'].max()), 'slice')} away"
+        where = f"at a distance of {counted(int(far['reach'].max()), 'slice')}"
         parts.append(
-            f"{label(direction)} from {near['mean'].mean():.2f} at the prompt to {far['mean'].mean():.2f} "
-            f"{where} ({counted(int(far['n_cases'].max()), 'case')} there)"
+            f"{label(direction)} from {near['mean'].mean():.2f} there to {far['mean'].mean():.2f} "
+            f"{where} ({counted(int(far['n_cases'].max()), 'case')})"
         )
-    return f"The mean IoU goes, {'; '.join(parts)}."
+    return f"Away from the prompt the mean IoU changes: {'; '.join(parts)}."
 
 
 def clicks_help(drawn: pd.DataFrame, reached: pd.DataFrame, model: str) -> str:
