@@ -309,8 +309,17 @@ class Case:
             )
 
     def mask(self, object_name: str) -> np.ndarray:
-        """Return the binary mask of one object, bool, shape (z, y, x)."""
-        return np.isin(self.labels, self.objects[object_name])
+        """Return the binary mask of one object, bool, shape (z, y, x).
+
+        Slices without the object are never written, so that the system gives them no memory: a case of a
+        hundred objects does not take a byte for each voxel of each.
+        """
+        mask = np.zeros(self.labels.shape, bool)
+        for here, labels in zip(mask, self.labels, strict=True):
+            found = np.isin(labels, self.objects[object_name])
+            if found.any():
+                here[...] = found
+        return mask
 
     def slices_uint8(self) -> np.ndarray:
         """Return what models are shown, uint8, by the data set's policy: grey levels (z, y, x), or RGB.
