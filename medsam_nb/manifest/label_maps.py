@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field
 
 from medsam_nb.manifest.layouts import Row
-from medsam_nb.manifest.paths import Name, RelativePath
+from medsam_nb.manifest.paths import FoundPath, Name
 
 PLACEHOLDERS = ("data_set", "case")
 
@@ -36,7 +36,7 @@ class LabelMaps(Row):
 
     name: str = ""
     title: Annotated[str, Field(pattern=r"\S")]
-    files: Annotated[RelativePath, AfterValidator(_names_a_case)]
+    files: Annotated[FoundPath, AfterValidator(_names_a_case)]
     data_sets: list[Name] = []
     objects: dict[Name, Annotated[list[Annotated[int, Field(ge=1, le=65535)]], Field(min_length=1)]] = {}
     made_by: Literal["program", "reader"] = "program"

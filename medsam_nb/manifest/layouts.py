@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from medsam_nb.manifest.paths import CasePattern, Name, RelativePath, require_different
+from medsam_nb.manifest.paths import CasePattern, FoundPath, Name, require_different
 
 PATIENT = "{patient}"
 MOST_VOXELS = 1 << 26  # of a simulated case; its drawing takes about 50 bytes a voxel
@@ -169,10 +169,10 @@ class ListedCase(Row):
     """
 
     case_id: Name
-    image: RelativePath
-    mask: RelativePath | None = None
+    image: FoundPath
+    mask: FoundPath | None = None
     segments: dict[Name, str] | None = Field(default=None, min_length=1)
-    masks: dict[Name, Annotated[list[RelativePath], Field(min_length=1)]] | None = Field(
+    masks: dict[Name, Annotated[list[FoundPath], Field(min_length=1)]] | None = Field(
         default=None, min_length=1
     )
     patient: Annotated[str, Field(pattern=r"\S")] | None = None

@@ -1,4 +1,4 @@
-"""What the manifest lets a name and a path be: a part of a path, or a place below a folder, on any system."""
+"""What the manifest lets a name and a path be: a part of a path, or a place below a folder."""
 
 import re
 from collections import Counter
@@ -30,10 +30,10 @@ def _portable(name: str) -> str:
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_+-][A-Za-z0-9_.+-]{0,99}$"), AfterValidator(_portable)]
 
 
-def _below(path: str) -> str:
+def _found(path: str) -> str:
     """Refuse a path that leaves its folder, or whose parts are no names of files."""
     parts = path.split("/")
-    if path.startswith(("/", "~")) or "\\" in path or ".." in parts or re.match("[A-Za-z]:", path):
+    if path.startswith(("/", "~")) or "\\" in path or ".." in parts or re.match("[A-Za-z]:/", path):
         raise ValueError(f"{path!r} must be a path below the folder, without '..'")
     if any(part.startswith(".") or not part.strip() for part in parts):
         raise ValueError(f"{path!r} must name a file or folder, without empty or hidden parts")
@@ -41,7 +41,14 @@ def _below(path: str) -> str:
         raise ValueError(f"{path!r} holds a character that cannot be printed")
     if len(path.encode()) > MOST_PATH_BYTES or any(len(part.encode()) > MOST_NAME_BYTES for part in parts):
         raise ValueError(f"a path of {len(path.encode())} bytes; no part may have over {MOST_NAME_BYTES}")
-    for part in parts:
+    return path
+
+
+def _made(path: str) -> str:
+    """Refuse also what another system does not take: the path is one that the workbook makes."""
+    if re.match("[A-Za-z]:", path):
+        raise ValueError(f"{path!r} must be a path below the folder, without '..'")
+    for part in _found(path).split("/"):
         _portable(part)
     return path
 
@@ -65,7 +72,9 @@ def _known_placeholders(pattern: str) -> str:
     return pattern
 
 
-RelativePath = Annotated[str, AfterValidator(_below)]
+# Of files that the workbook writes, and of those that lie on a disk already, called as their owner likes.
+MadePath = Annotated[str, AfterValidator(_made)]
+FoundPath = Annotated[str, AfterValidator(_found)]
 CasePattern = Annotated[
-    str, Field(pattern=r"\{case\}"), AfterValidator(_below), AfterValidator(_known_placeholders)
+    str, Field(pattern=r"\{case\}"), AfterValidator(_found), AfterValidator(_known_placeholders)
 ]

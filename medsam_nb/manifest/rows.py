@@ -14,7 +14,7 @@ from medsam_nb.errors import ManifestError, require_known
 from medsam_nb.manifest.adaptation import FineTuning
 from medsam_nb.manifest.label_maps import LabelMaps
 from medsam_nb.manifest.layouts import Layout, Row
-from medsam_nb.manifest.paths import Name, RelativePath, require_apart, require_different
+from medsam_nb.manifest.paths import FoundPath, MadePath, Name, require_apart, require_different
 from medsam_nb.protocol.intensity import Intensity
 
 MOST_FILE_BYTES = 1 << 50
@@ -68,7 +68,7 @@ class File(Row):
     """
 
     url: Url
-    path: RelativePath
+    path: MadePath
     sha256: Sha256 | None = None
     size_bytes: int | None = Field(default=None, gt=0, le=MOST_FILE_BYTES)
     unpack: bool = False
@@ -135,12 +135,12 @@ class DataSet(Row):
     may_be_empty: bool = False
     colour: Literal["grey", "rgb"] = "grey"
     patient: str | None = None
-    patient_table: RelativePath | None = None
+    patient_table: FoundPath | None = None
     cases: Annotated[list[Words], Field(min_length=1)] | None = None
     left_out_cases: list[Words] = []
     margin_mm: float | None = Field(default=None, ge=0)
     layout: Layout
-    folder: RelativePath = ""
+    folder: FoundPath | Literal[""] = ""
     access: Literal["open", "login", "agreement", "embedded", "own"] = "own"
     licence: str = "not stated"
     citation: str = ""
@@ -231,7 +231,7 @@ class Checkpoint(Row):
     name: str = ""
     family: Literal["sam2", "sam"]
     config: Config
-    file: RelativePath
+    file: MadePath
     url: Url | None = None
     sha256: Sha256 | None = None
     size_bytes: int | None = Field(default=None, gt=0, le=MOST_FILE_BYTES)

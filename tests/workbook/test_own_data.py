@@ -50,8 +50,8 @@ def test_own_data_from_files_to_report(tmp_path):
         command, cwd=tmp_path, env=os.environ | ascii_only, capture_output=True, text=True, encoding="utf-8"
     )
     run_dir = tmp_path / "runs" / "my_data"
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    assert f"report: {run_dir}/index.html" in done.stdout
+    assert done.returncode == 1, done.stdout[-3000:] + done.stderr[-3000:]
+    assert f"report: {run_dir}/index.html" in done.stdout and "cases: 2 of 3 usable" in done.stdout
     cases = pd.read_parquet(run_dir / "tables" / "cases.parquet").set_index("case_id")
     assert cases.status.to_dict() == {"patient_1": "ok", "patient_2": "ok", "patient_3": "failed"}
     assert "NaN" in cases.error["patient_3"]
