@@ -129,7 +129,8 @@ def killed(folders, tmp_path_factory):
     store = Store(tmp_path_factory.mktemp("killed"))
     command = [sys.executable, __file__, str(store.folder), str(folders[0])]
     paths = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
-    done = subprocess.run(command, env=os.environ | {"PYTHONPATH": paths}, capture_output=True, encoding="utf-8")
+    environment = os.environ | {"PYTHONPATH": paths}
+    done = subprocess.run(command, env=environment, capture_output=True, encoding="utf-8")
     assert done.returncode == 0, done.stderr
     return store
 
