@@ -6,14 +6,18 @@ the best can be known, and so that a table that is finished already stays as it 
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import pandas as pd
 
-from medsam_nb.data.export import write_masks
-from medsam_nb.errors import StudyError, require_known
+from medsam_nb.data.export import mask_path, write_dicom_segmentation, write_masks
+from medsam_nb.data.layouts.readers import find_cases
+from medsam_nb.errors import StudyError, WorkbookError, require_known
 from medsam_nb.evaluation.masks import MaskStore
+from medsam_nb.manifest.rows import Manifest
 from medsam_nb.protocol.designs import DESIGN_FACTORS, MASK_CHOICES_2D, ORACLES_2D, Design
 from medsam_nb.protocol.prompt_sources import GIVEN, parse_source
 from medsam_nb.protocol.table import FACTORS
@@ -107,8 +111,20 @@ class KeptMasks:
     def _read(self, line: pd.Series) -> np.ndarray | None:
         return self.store.read(run_key=line["run_key"], object=line["object"], design=name_of(line))
 
-    def export(self, task: str, prepared_dir: Path) -> list[Path]:
-        """Write the kept masks of a task as NIfTI on the grid of the source images; see `export.write_masks`.
+    def export(
+        self, task: str, prepared_dir: Path, series: Mapping[tuple[str, str], Path] = MappingProxyType({})
+    ) -> list[Path]:
+        """Write the kept masks of a task over their source images.
+
+        Each as NIfTI on the source's grid (`export.write_masks`); those of a case that came from a DICOM
+        series also as one segmentation for each model and design, with all objects.
+
+        Parameters
+        ----------
+        task : {"2d", "3d"}
+        prepared_dir : Path
+        series : mapping of (data set, case) to Path, optional
+            Folders of DICOM series.
 
         Returns
         -------
@@ -116,19 +132,35 @@ class KeptMasks:
             Below `derivatives/<model>/<data set>` of the run's folder.
         """
         paths = []
-        for _, line in self.index[self.index["task"] == task].iterrows():
-            mask, design = self._read(line), name_of(line)
-            if mask is None:
-                continue
-            record = {"Model": line["model"], "Task": line["task"], "Design": design}
+        lines = self.index[self.index["task"] == task]
+        alike = ["model", "data_set", "case_id", "prompt_source", *FACTORS_OF[task], "run_key"]
+        for _, of_case in lines.groupby(alike, sort=False, dropna=False):
+            line = of_case.iloc[0]
+            read = {one["object"]: self._read(one) for _, one in of_case.iterrows()}
+            masks = {name: mask for name, mask in read.items() if mask is not None}
+            record = {"Model": line["model"], "Task": line["task"], "Design": name_of(line)}
             record |= {"PromptSource": line["prompt_source"], "RunKey": line["run_key"]}
             target = self.folder / "derivatives" / line["model"] / line["data_set"]
             case_folder = Path(prepared_dir) / line["data_set"] / line["case_id"]
-            description = f"{line['task']}/{design}"
-            if line["prompt_source"] != "truth":
-                description += f"/{line['prompt_source']}"
-            paths += write_masks(target, {line["object"]: mask}, case_folder, description, record)
+            said = [line["task"], name_of(line)]
+            said += [line["prompt_source"]] if line["prompt_source"] != "truth" else []
+            paths += write_masks(target, masks, case_folder, "/".join(said), record)
+            place = series.get((line["data_set"], line["case_id"]))
+            if place is not None and any(mask.any() for mask in masks.values()):
+                paths.append(mask_path(target, line["case_id"], "all objects", "/".join(said), ".dcm"))
+                write_dicom_segmentation(paths[-1], masks, case_folder, place, made_by=line["model"])
         return paths
+
+
+def series_of(manifest: Manifest, data_sets: Iterable[str], raw_dir: Path) -> dict[tuple[str, str], Path]:
+    """Return the folders of the DICOM series that cases of data sets came from, where they are there."""
+    found = {}
+    for name in data_sets:
+        with suppress(WorkbookError):  # the downloads may be gone: NIfTI needs the prepared case only
+            cases = find_cases(manifest.data_set(name), raw_dir)
+            images = {case: source.image for case, source in cases.items() if source is not None}
+            found |= {(name, case): image for case, image in images.items() if image.is_dir()}
+    return found
 
 
 def name_of(line: pd.Series) -> str:

@@ -265,15 +265,21 @@ class Run:
         index = kept_masks.index_of(self.store.read(units.finished(of_masks, self.store)), names)
         report.save_table(index, self.folder, f"masks_{name}")
 
-    def export_masks(self, task: str, prepared_dir: str | Path) -> list[Path]:
-        """Write the masks of a task that the run has kept as NIfTI on the grid of the source images.
+    def export_masks(
+        self, task: str, prepared_dir: str | Path, raw_dir: str | Path = "data/raw"
+    ) -> list[Path]:
+        """Write the masks of a task that the run has kept over their source images, as NIfTI.
+
+        Where the source is a DICOM series that is there below `raw_dir`, as a DICOM segmentation, too.
 
         Returns
         -------
         list of Path
             See `kept_masks.KeptMasks.export`.
         """
-        return self.masks().export(task, self.root / prepared_dir)
+        kept = self.masks()
+        series = kept_masks.series_of(self.manifest, kept.index["data_set"].unique(), self.root / raw_dir)
+        return kept.export(task, self.root / prepared_dir, series)
 
     def masks(self) -> KeptMasks:
         """Return the masks that notebooks of this run have kept."""

@@ -1,17 +1,23 @@
 """Masks of chosen designs: kept by the run, written over the source, equal to what the table scored."""
 
+import shutil
+
 import nibabel as nib
 import numpy as np
 import pandas as pd
+import pydicom
 import pytest
+from helpers.oblique import OBLIQUE, sagittal_oblique_series
 
+from medsam_nb.data import formats
 from medsam_nb.data.prepare import case_folders, load_case, prepare, write_result
 from medsam_nb.errors import InputError, StudyError
 from medsam_nb.manifest.label_maps import LabelMaps
 from medsam_nb.manifest.reading import load_manifest
-from medsam_nb.manifest.rows import Manifest
+from medsam_nb.manifest.rows import DataSet, Manifest
 from medsam_nb.protocol.designs import MASK_CHOICES_2D, ORACLES_2D, Design
 from medsam_nb.protocol.metrics import iou
+from medsam_nb.protocol.volume import Volume
 from medsam_nb.provenance import project_root
 from medsam_nb.statistics import declarations, pooling
 from medsam_nb.workbook import report
@@ -156,3 +162,30 @@ def test_label_maps_from_elsewhere_stand_in_the_same_table(run):
     write_result(path, np.zeros_like(case.labels), folder)  # another file is another result
     again = evaluate(run, label_maps=["second_reader"])
     assert set(again.value[again.model == "second_reader"]) == {0.0}
+
+
+def test_masks_of_a_dicom_series_are_a_segmentation_too(tmp_path):
+    """All objects of a design in one file that lies on the series, frame by frame."""
+    series = tmp_path / "data" / "raw" / "raw" / "series"
+    sagittal_oblique_series(series)
+    whole = formats.read_volume(series)
+    labels = Volume((whole.array > 900).astype(np.uint8), whole.affine)
+    formats.write_nifti(tmp_path / "data" / "raw" / "raw" / "mask.nii.gz", labels)
+    row = DataSet.model_validate(OBLIQUE)
+    own = load_manifest(project_root() / "data_manifest.yaml")
+    manifest = own.model_copy(update={"data_sets": {**own.data_sets, row.name: row}})
+    table = prepare(row, tmp_path / "data" / "raw", tmp_path / "prepared", progress=False)
+    assert table.status.tolist() == ["ok"], table.error.tolist()
+    run = Run("03_propagate_3d", tmp_path, tmp_path / "out", manifest)
+    run.evaluate(
+        "3d", [row.name], ["miniature_sam2"], prepared_dir="prepared", weights_dir="weights", workers=0,
+        features_gb=0.5, seed=3, device="cpu", designs=(CHOSEN,), masks="all",
+    )  # fmt: skip
+    nifti, segmentation = run.export_masks("3d", "prepared")
+    assert segmentation.suffix == ".dcm" and segmentation.is_relative_to(run.folder / "derivatives")
+    file = pydicom.dcmread(segmentation)
+    assert [segment.SegmentLabel for segment in file.SegmentSequence] == ["bright"]
+    image = nib.load(nifti)
+    assert file.pixel_array.sum() == np.asarray(image.dataobj).sum() > 0
+    shutil.rmtree(tmp_path / "data")
+    assert run.export_masks("3d", "prepared") == [nifti]  # the download is gone: NIfTI as before
