@@ -91,3 +91,19 @@ def require_known(
     if len(names) > MANY_NAMES:
         names = [*difflib.get_close_matches(str(value), names, n=5, cutoff=0.3), f"... ({len(names)} in all)"]
     raise error(item, f"{value!r} is no known {what}.", f"{hint}Known: {', '.join(names)}.")
+
+
+def require_whole(item: object, value: object, least: int, most: int | None = None) -> None:
+    """Raise StudyError unless a value is a whole number from `least` on, up to `most` if there is one.
+
+    Examples
+    --------
+    >>> require_whole("memory window, stride", 0, 1)
+    Traceback (most recent call last):
+    ...
+    medsam_nb.errors.StudyError: memory window, stride: is 0. Use a whole number, 1 or more.
+    """
+    is_whole = isinstance(value, int) and not isinstance(value, bool)
+    if not is_whole or value < least or (most is not None and value > most):
+        allowed = f"{least} or more" if most is None else f"{least} to {most}"
+        raise StudyError(item, f"is {value!r}.", f"Use a whole number, {allowed}.")

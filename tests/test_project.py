@@ -13,7 +13,7 @@ import yaml
 from medsam_nb.manifest.reading import load_manifest
 from medsam_nb.manifest.schema import state_table
 from medsam_nb.statistics.declarations import declare
-from medsam_nb.workbook import runner
+from medsam_nb.workbook import resolve, study
 
 ROOT = Path(__file__).parents[1]
 CONDA_NAMES = {"torch": "pytorch"}
@@ -110,14 +110,32 @@ def test_notebooks_are_clean_and_cells_short(path):
     assert max(len(cell.source.splitlines()) for cell in shown) <= 20
 
 
+@pytest.mark.parametrize("name", study.notebooks())
+def test_fine_tuned_checkpoints_are_looked_for_where_a_notebook_is_told(name):
+    code = [
+        c.source
+        for c in nbformat.read(study.notebook_path(name), as_version=4).cells
+        if c.cell_type == "code"
+    ]
+    (opened,) = [line for source in code for line in source.splitlines() if "workbook.open_run(" in line]
+    declared = study.declared_parameters(name)
+    assert ("weights_dir)" in opened) == ("weights_dir" in declared and "extra_manifest" in declared)
+
+
+@pytest.mark.parametrize("name", study.notebooks())
+def test_every_parameter_of_a_notebook_says_what_it_is(name):
+    for parameter, entry in study.declared_parameters(name).items():
+        assert entry["help"] and not entry["default"].startswith("("), parameter
+
+
 @pytest.mark.parametrize("name", ["demo", "paper_v1", "samples", "open_questions", "fine_tune_samples"])
 def test_every_study_names_known_parameters_data_sets_and_models(name):
     path = ROOT / "studies" / f"{name}.yaml"
-    resolved = runner.resolve_parameters(runner.load_study(path), path)
+    resolved = resolve.resolve_parameters(study.load_study(path), path)
     rows = load_manifest(ROOT / "data_manifest.yaml")
     for notebook, given in resolved.items():
         # what a study does not give is the notebook's default, which is the demo's
-        declared = runner.declared_parameters(notebook)
+        declared = study.declared_parameters(notebook)
         given = {key: ast.literal_eval(entry["default"]) for key, entry in declared.items()} | given
         roles = {given[role] for role in ("sam2", "sam", "model", "rival") if role in given}
         assert roles <= set(resolved.get("00_check_environment", given)["models"] if roles else ())
@@ -125,12 +143,11 @@ def test_every_study_names_known_parameters_data_sets_and_models(name):
             assert set(given["objects"]) & set(rows.data_set(data_set).objects), data_set
         assert set(given.get("data_sets", [])) <= set(rows.data_sets)
         assert set(given.get("models", [])) <= set(rows.checkpoints)
-    assert all(declare(item) for item in runner.load_study(path).comparisons)
+    assert all(declare(item) for item in study.load_study(path).comparisons)
 
 
 def test_notebooks_opened_by_hand_do_what_the_demo_study_does():
     path = ROOT / "studies" / "demo.yaml"
-    study = runner.load_study(path)
-    for name, given in runner.resolve_parameters(study, Path("studies/demo.yaml")).items():
-        declared = runner.declared_parameters(name)
+    for name, given in resolve.resolve_parameters(study.load_study(path), Path("studies/demo.yaml")).items():
+        declared = study.declared_parameters(name)
         assert given == {key: ast.literal_eval(declared[key]["default"]) for key in given}, name

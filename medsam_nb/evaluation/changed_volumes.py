@@ -11,7 +11,8 @@ from functools import partial
 
 import pandas as pd
 
-from medsam_nb.evaluation.facts import case_facts, object_masks, require_numbers
+from medsam_nb.errors import StudyError
+from medsam_nb.evaluation.facts import case_facts, object_masks, require_numbers, slice_facts
 from medsam_nb.evaluation.parts import Parts, all_rows
 from medsam_nb.evaluation.propagation import sweep
 from medsam_nb.models.checkpoints import Model
@@ -19,7 +20,7 @@ from medsam_nb.models.features import SliceFeatures
 from medsam_nb.protocol import metrics
 from medsam_nb.protocol.designs import Design, prompted_slices
 from medsam_nb.protocol.options import PropagationOptions
-from medsam_nb.protocol.prompts import Prompt, largest_components, prompt_3d, prompt_seed
+from medsam_nb.protocol.prompts import Prompt, prompt_3d, prompt_seed
 from medsam_nb.protocol.tracks import plan
 from medsam_nb.protocol.volume import Case
 from medsam_nb.protocol.volume_changes import ShownVolume, VolumeChange, shown_volume
@@ -62,7 +63,11 @@ def evaluate_3d_changed(
         prepared; `n_slices`, `spacing_z_mm` and `neighbour_iou` of the changed volume before the repair;
         `n_steps` says how many slices the model went through.
     """
-    common = case_facts(case, model, "3d", options.protocol) | {
+    if options.window.remembered != "predictions":
+        raise StudyError(
+            "memory window", "changed volumes remember predictions only.", "Leave out `remembered`."
+        )
+    common = case_facts(case, model.name, "3d", options.protocol) | {
         "mask_scope": options.mask_scope,
         "frames": options.frames,
         "memory": options.window.name,
@@ -131,11 +136,9 @@ def _propagated(
         mask = shown.truth[found.slice_index]
         if index is None or not mask.any():
             continue
-        scored = {
-            "object": name,
+        facts = slice_facts(shown.truth, name, [found.slice_index])[found.slice_index]
+        scored = facts | {
             "slice_index": index,
-            "n_components": len(largest_components(mask, most=mask.size)),
-            "truth_px": int(mask.sum()),
             "predicted_px": int(found.mask.sum()),
             "value": metrics.iou(mask, found.mask),
             "score": found.score,

@@ -73,7 +73,7 @@ def evaluate_clicks(
     _require_names(initial_prompts, mask_choice)
     features = features or SliceFeatures(model, case.slices_uint8())
     truth = object_masks(case, objects)
-    common = case_facts(case, model, "2d_clicks", "corrected") | {
+    common = case_facts(case, model.name, "2d_clicks", "corrected") | {
         "metric": "iou",
         "mask_choice": mask_choice,
         "strategy": CLICKS,
@@ -155,7 +155,7 @@ def evaluate_loops(
     if options.mask_scope != "all":
         raise StudyError("mask_scope", f"is {options.mask_scope!r}.", "Correct with the mask scope all.")
     features = features or SliceFeatures(model, case.slices_uint8(), frames=options.frames)
-    common = case_facts(case, model, "3d_loops", options.protocol) | {
+    common = case_facts(case, model.name, "3d_loops", options.protocol) | {
         "metric": "iou",
         "mask_choice": mask_choice,
         "frame_choice": frame_choice,

@@ -53,7 +53,7 @@ def require_numbers(values: np.ndarray, model: Model, case: Case, slice_index: i
         )
 
 
-def case_facts(case: Case, model: Model, task: str, protocol: str) -> dict:
+def case_facts(case: Case, model: str, task: str, protocol: str) -> dict:
     """Return the columns that all rows of a case, a model and a task have in common."""
     return {
         "task": task,
@@ -61,7 +61,7 @@ def case_facts(case: Case, model: Model, task: str, protocol: str) -> dict:
         "modality": case.modality,
         "case_id": case.case_id,
         "patient_id": case.patient_id,
-        "model": model.name,
+        "model": model,
         "protocol": protocol,
         "n_slices": case.labels.shape[0],
         "spacing_z_mm": case.image.spacing_mm[0],

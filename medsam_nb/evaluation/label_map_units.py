@@ -14,15 +14,14 @@ import numpy as np
 from medsam_nb.data.formats import as_labels, read_volume, with_data
 from medsam_nb.data.prepare import load_case
 from medsam_nb.errors import InputError, require_known
-from medsam_nb.evaluation.facts import object_masks, slice_facts
-from medsam_nb.evaluation.rows import VOLUME_METRICS
+from medsam_nb.evaluation.facts import case_facts, object_masks, slice_facts
+from medsam_nb.evaluation.rows import VOLUME_METRICS, measured
 from medsam_nb.evaluation.unit import case_names, run_facts
 from medsam_nb.manifest.label_maps import LabelMaps
-from medsam_nb.protocol import metrics
 from medsam_nb.protocol.metrics import iou
 from medsam_nb.protocol.table import RunKey
 from medsam_nb.protocol.volume import Case, place
-from medsam_nb.provenance import COMPUTING_PACKAGES, ROWS, as_json, code_sha256, package_versions
+from medsam_nb.provenance import COMPUTING_PACKAGES, ROWS, as_json, code_sha256, file_sha256, package_versions
 
 
 @dataclass(frozen=True)
@@ -107,11 +106,9 @@ def plan_label_map_units(
 
 def files_sha256(path: Path) -> str:
     """Return the hash of a label map: of its file with those that hold its data, or of a folder's files."""
-    files = sorted(path.iterdir()) if path.is_dir() else with_data(path)
-    digest = sha256()
-    for file in files:
-        digest.update(sha256(file.read_bytes()).digest())
-    return digest.hexdigest()
+    files = sorted(path.rglob("*")) if path.is_dir() else with_data(path)
+    hashes = [file_sha256(file) for file in files if file.is_file()]
+    return sha256("".join(hashes).encode()).hexdigest()
 
 
 def run_label_map_unit(unit: LabelMapUnit) -> tuple[list[dict], dict]:
@@ -193,11 +190,7 @@ def score_label_map(
         Rows of `table.COLUMNS`, without prompt and design.
     """
     require_known("volume_metrics", volume_metrics, VOLUME_METRICS, what="choice of volume metrics")
-    common = {
-        "task": task, "data_set": case.data_set, "modality": case.modality, "case_id": case.case_id,
-        "patient_id": case.patient_id, "model": model, "protocol": protocol,
-        "n_slices": case.labels.shape[0], "spacing_z_mm": case.image.spacing_mm[0],
-    }  # fmt: skip
+    common = case_facts(case, model, task, protocol)
     rows = []
     for name, truth in object_masks(case, objects).items():
         mask = masks[name]
@@ -205,20 +198,6 @@ def score_label_map(
             value = {"metric": "iou", "value": iou(truth[index], mask[index])}
             rows.append(common | facts | value | {"predicted_px": int(mask[index].sum())})
         size = {"object": name, "truth_px": int(truth.sum())}
-        rows += [
-            common | size | value for value in _whole(truth, mask, case.image.spacing_mm, volume_metrics)
-        ]
-    return rows
-
-
-def _whole(
-    truth: np.ndarray, mask: np.ndarray, spacing_mm: tuple[float, float, float], volume_metrics: str
-) -> list[dict]:
-    """Return metric, value and backend of each measure of the whole volume that is asked for."""
-    found = metrics.volume_overlap(truth, mask, spacing_mm) if volume_metrics != "none" else {}
-    rows = [{"metric": metric, "value": value} for metric, value in found.items()]
-    if volume_metrics == "all":
-        backend = {"backend": metrics.surface_backend()}
-        surfaces = metrics.surface_distances(truth, mask, spacing_mm)
-        rows += [{"metric": metric, "value": value} | backend for metric, value in surfaces.items()]
+        for metric, value, backend in measured(truth, mask, case.image.spacing_mm, volume_metrics):
+            rows.append(common | size | {"metric": metric, "value": value, "backend": backend})
     return rows

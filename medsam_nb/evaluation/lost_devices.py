@@ -9,6 +9,9 @@ import torch
 
 from medsam_nb.errors import printable
 
+# PyTorch before 2.8 has no error of its own for this: there it stays one of the item.
+DEVICE_ERROR = getattr(torch, "AcceleratorError", ())
+
 
 def ending_with_the_device(function: Callable, item: object) -> object:
     """Return a function of an item; end the process instead if it is a worker's and its device failed.
@@ -23,7 +26,7 @@ def ending_with_the_device(function: Callable, item: object) -> object:
     """
     try:
         return function(item)
-    except torch.AcceleratorError as error:
+    except DEVICE_ERROR as error:
         if parent_process() is None:
             raise
         print(printable(f"The device failed: {error}. The worker ends."), file=sys.stderr, flush=True)

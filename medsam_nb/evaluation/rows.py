@@ -76,7 +76,7 @@ def evaluate_2d(
     truth, slices = object_masks(case, objects), case.slices_uint8()
     source = parse_source(prompt_source)
     given = source.given(case) if source.kind == "file" else None
-    common = case_facts(case, model, "2d", protocol) | {"metric": "iou", "prompt_source": source.name}
+    common = case_facts(case, model.name, "2d", protocol) | {"metric": "iou", "prompt_source": source.name}
 
     def asked(indices: Collection[int]) -> dict[tuple, tuple[int, Prompt]]:
         """Return the prompts on slices, by object, slice, prompt and number of the call."""
@@ -193,7 +193,7 @@ def evaluate_3d(
     whole = volume_metrics != "none" or keep is not None
     if whole:
         options = replace(options, until="volume_end")
-    common = case_facts(case, model, "3d", options.protocol) | {
+    common = case_facts(case, model.name, "3d", options.protocol) | {
         "mask_scope": options.mask_scope,
         "frames": options.frames,
         "memory": options.window.name,
@@ -259,7 +259,7 @@ def evaluate_3d(
 
     def volume_rows(name: str, alike: Sequence[Design], mask: np.ndarray) -> Iterator[dict]:
         size = {"truth_px": int(truth[name].sum())}
-        for metric, value, backend in _measured(truth[name], mask, case.image.spacing_mm, volume_metrics):
+        for metric, value, backend in measured(truth[name], mask, case.image.spacing_mm, volume_metrics):
             scored = {"metric": metric, "value": value, "backend": backend}
             yield from (design_facts(name, design) | size | scored for design in alike)
 
@@ -281,7 +281,7 @@ def evaluate_3d(
     return all_rows(pieces, parts)
 
 
-def _measured(
+def measured(
     truth: np.ndarray, mask: np.ndarray, spacing_mm: tuple[float, float, float], which: str
 ) -> Iterator[tuple[str, float, str | None]]:
     """Yield name, value and backend of the metrics of a volume."""

@@ -21,7 +21,7 @@ from medsam_nb.data.workers import ProcessKilled, run_each
 from medsam_nb.errors import StudyError, WorkbookError, printable
 from medsam_nb.evaluation.label_map_units import LabelMapUnit, plan_label_map_units, run_label_map_unit
 from medsam_nb.evaluation.lost_devices import ending_with_the_device
-from medsam_nb.evaluation.parts import PARTS, Parts, Unwritable, unwritable, watched
+from medsam_nb.evaluation.parts import PARTS, Parts, Unwritable, share_done, unwritable, watched
 from medsam_nb.evaluation.store import Store
 from medsam_nb.evaluation.unit import Unit, loaded_model, plan_units, run_unit
 from medsam_nb.files import read_json, unfinished
@@ -104,7 +104,7 @@ def run_units(
         for unit, result in results:
             status[unit.key] = stored_result(unit, result, store)
             under_way.discard(unit.key.digest)
-            show(0)
+            show(sum(share_done(store.folder / PARTS, key) for key in under_way))
     return pd.DataFrame(
         [
             {

@@ -10,12 +10,20 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from medsam_nb.figures.style import GREY, OTHER_COLOURS, iou_axis, legend, nothing
+from medsam_nb.figures.style import (
+    CLEAR,
+    GREY,
+    OTHER_COLOURS,
+    band,
+    difference,
+    difference_rows,
+    iou_axis,
+    legend,
+    nothing,
+)
 from medsam_nb.figures.words import label, metric_label
 from medsam_nb.statistics.depth import cell_means, losses, slices_of
 from medsam_nb.statistics.paired import summarise
-
-CLEAR, OPEN = "#0072B2", "#7a7a7a"  # the interval leaves 0, and not
 
 
 def _colours(values: Sequence) -> dict:
@@ -87,13 +95,13 @@ def iou_by_depth(table: pd.DataFrame, axes: np.ndarray, metric: str = "iou") -> 
             line = line.sort_values("x")
             mark = "o-" if ax is axes[0] else "-"
             ax.plot(line["x"], line["mean"], mark, color=colours[mm], label=f"slices {mm:g} mm apart")
-            low, high = line["ci_low"].astype(float), line["ci_high"].astype(float)
-            ax.fill_between(line["x"].astype(float), low, high, color=colours[mm], alpha=0.15, lw=0)
+            band(ax, line["x"], line, colours[mm])
         ax.set_xlabel(name)
         iou_axis(ax, f"mean {metric_label(metric)}" if ax is axes[0] else "", "y")
     axes[1].set_xlim(left=0)
     axes[0].set_ylabel(f"mean {metric_label(metric)} of propagated slices")
-    axes[2].set_xlim(0, 105)  # as far as the thinnest slices reach, and a little beyond
+    reach = rows.groupby("spacing_z_mm")["mm"].max().min()
+    axes[2].set_xlim(0, 1.05 * reach)  # as far as the thinnest slices reach, and a little beyond
     legend(axes[0], axes[0].get_legend_handles_labels()[0], columns=3)
     columns = ["panel", "spacing_z_mm", "x", "mean", "ci_low", "ci_high", "n_patients"]
     return pd.concat(drawn)[columns].reset_index(drop=True)
@@ -117,27 +125,16 @@ def contrast_forest(result: pd.DataFrame, ax: Axes, what: str) -> pd.DataFrame:
     shown = result[result["n"] > 0]
     if shown.empty:
         return nothing(ax, "nothing to compare")
-    place, ticks, several = 0, [], shown["family"].nunique() > 1
+    names, several = [], shown["family"].nunique() > 1
     for family, rows in shown.groupby("family", sort=False):
         if several:
-            ticks.append((place, f"{family}:"))
-            place += 1
-        for row in rows.itertuples():
-            clear = row.holm_low > 0 or row.holm_high < 0
-            colour = CLEAR if clear else OPEN
-            if np.isfinite([row.holm_low, row.holm_high]).all():
-                ax.plot([row.holm_low, row.holm_high], [place] * 2, color=colour, lw=0.9)
-            ax.plot(row.difference, place, "o", color=colour, mfc=colour if clear else "white", mew=0.8)
-            ticks.append((place, label(row.comparison)))
-            place += 1
-    ax.axvline(0, color=GREY, lw=0.6)
-    ax.set_yticks([at for at, _ in ticks], [text for _, text in ticks])
-    for text, (_, words) in zip(ax.get_yticklabels(), ticks, strict=True):
-        text.set_fontweight("bold" if words.endswith(":") else "normal")
-    ax.set_ylim(place - 0.5, -0.5)
-    ax.tick_params(axis="y", length=0)
-    ax.grid(axis="x")
-    ax.set_xlabel(f"{what},\ncorrected interval (filled: leaves 0)")
+            names.append(f"{family}:")
+        for _, row in rows.iterrows():
+            difference(ax, row, len(names))
+            names.append(label(row["comparison"]))
+    difference_rows(ax, names, what)
+    for text, name in zip(ax.get_yticklabels(), names, strict=True):
+        text.set_fontweight("bold" if name.endswith(":") else "normal")
     return shown
 
 
@@ -187,7 +184,7 @@ def explained_forest(found: pd.DataFrame, axes: np.ndarray, words: Mapping[str, 
         return [nothing(ax, "; ".join(found["note"].dropna().unique())) for ax in axes][0]
     for place, row in enumerate(drawn.itertuples()):
         clear = row.slope_low > 0 or row.slope_high < 0
-        look = {"color": CLEAR if clear else OPEN, "mfc": CLEAR if clear else "white", "mew": 0.8}
+        look = {"color": CLEAR if clear else GREY, "mfc": CLEAR if clear else "white", "mew": 0.8}
         axes[0].plot([row.r2_low, row.r2_high], [place] * 2, color=look["color"], lw=0.9)
         axes[0].plot(row.partial_r2, place, "o", **look)
         axes[1].plot([row.slope_low, row.slope_high], [place] * 2, color=look["color"], lw=0.9)

@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from medsam_nb.figures.choices import Colours, chosen
+from medsam_nb.figures.choices import Colours
 from medsam_nb.figures.order import data_sets_in_order
 from medsam_nb.figures.style import (
     DIRECTION_COLOURS,
@@ -16,6 +16,7 @@ from medsam_nb.figures.style import (
     OTHER_COLOURS,
     PROMPT_COLOURS,
     band,
+    colour_of,
     iou_axis,
     legend,
     mark,
@@ -101,7 +102,7 @@ def _by_distance(cases: pd.DataFrame, ax: Axes, by: str, fewest_cases: int) -> p
     names = data_sets_in_order(cases) if by == "data_set" else sorted(drawn[by].unique())
     for number, name in enumerate(name for name in names if name in set(drawn[by])):
         line = drawn[drawn[by] == name]
-        colour = colours.get(name, OTHER_COLOURS[number % len(OTHER_COLOURS)])
+        colour = colours.get(name) or colour_of(name, number)
         x = line["distance_slices"]
         dash = "--" if name == "front_to_end" else "-"
         ax.plot(x, line["mean"], dash, color=colour, label=label(name), marker="o" if len(x) == 1 else "")
@@ -132,17 +133,16 @@ def depth_and_spacing(table: pd.DataFrame, axes: np.ndarray, metric: str = "iou"
     facts = rows.groupby(["data_set", "case_id"])[["n_slices", "spacing_z_mm"]].first().reset_index()
     drawn = means.merge(facts, on=["data_set", "case_id"]).astype({"n_slices": float, "spacing_z_mm": float})
     names = data_sets_in_order(rows)
-    colours = {name: OTHER_COLOURS[n % len(OTHER_COLOURS)] for n, name in enumerate(names)}
     few = len(names) <= len(OTHER_COLOURS)  # more could not be told apart
+    colours = {name: colour_of(name, number if few else 1) for number, name in enumerate(names)}
     for ax, (column, name) in zip(
         axes, (("n_slices", "slices of the volume"), ("spacing_z_mm", "slice spacing, mm")), strict=True
     ):
         for data_set, cases in drawn.groupby("data_set", sort=False):
-            colour = chosen().colours.get(data_set, colours[data_set] if few else "#0072B2")
-            ax.plot(cases[column], cases["value"], "o", color=colour, ms=3, alpha=0.8, mew=0)
+            ax.plot(cases[column], cases["value"], "o", color=colours[data_set], ms=3, alpha=0.8, mew=0)
         ax.set_xlabel(name)
         iou_axis(ax, f"mean {metric_label(metric)}", "y")
     if few:
-        marks = [mark(chosen().colours.get(n, colours[n]), label(n)) for n in names]
+        marks = [mark(colours[name], label(name)) for name in names]
         legend(axes[0], marks, columns=4)
     return drawn

@@ -10,7 +10,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from medsam_nb.figures.style import COLUMN_MM, GREY, legend, nothing
+from medsam_nb.figures.choices import chosen
+from medsam_nb.figures.style import GREY, difference, difference_rows, legend, nothing
 from medsam_nb.figures.words import label, metric_label
 from medsam_nb.statistics.fine_tuning import WORDS
 
@@ -62,7 +63,7 @@ def learning_curve(curves: pd.DataFrame, ax: Axes, title: str = "", metric: str 
     ax.set_ylabel(f"mean {metric_label(metric)}, held-out patients")
     ax.grid(axis="y")
     ax.set_title(title, loc="left")
-    wide = ax.figure.get_figwidth() * 25.4 > COLUMN_MM + 1
+    wide = ax.figure.get_figwidth() * 25.4 > chosen().column_mm + 1
     legend(ax, _handles(arms), 4 if wide else 2)
     return curves
 
@@ -104,20 +105,8 @@ def arm_differences(result: pd.DataFrame, ax: Axes) -> pd.DataFrame:
     if shown.empty:
         return nothing(ax, "nothing to compare")
     for place, row in shown.iterrows():
-        colour = COLOURS[row["learns"]]
-        clear = row["holm_low"] > 0 or row["holm_high"] < 0
-        if np.isfinite([row["holm_low"], row["holm_high"]]).all():
-            ax.plot([row["holm_low"], row["holm_high"]], [place] * 2, color=colour, lw=0.9)
-        marker = MARKERS[row["learns"]]
-        ax.plot(row["difference"], place, marker, color=colour, mfc=colour if clear else "white", mew=0.8)
-    ax.axvline(0, color=GREY, lw=0.6)
-    ax.set_yticks(range(len(shown)), list(shown["comparison"]))
-    ax.set_ylim(len(shown) - 0.5, -0.5)
-    ax.tick_params(axis="y", length=0)
-    ax.grid(axis="x")
-    ax.set_xlabel(
-        "difference of the mean IoU from direct application,\ncorrected interval (filled: leaves 0)"
-    )
+        difference(ax, row, place, COLOURS[row["learns"]], MARKERS[row["learns"]])
+    difference_rows(ax, shown["comparison"], "difference of the mean IoU from direct application")
     return shown
 
 

@@ -10,14 +10,13 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from medsam_nb.figures.style import GREY, iou_axis, legend, nothing, point
+from medsam_nb.figures.style import CLEAR, difference, difference_rows, iou_axis, legend, nothing, point
 from medsam_nb.figures.words import counted, metric_label
 from medsam_nb.protocol.options import MemoryWindow
 from medsam_nb.statistics.change_point import ChangePoint
 from medsam_nb.statistics.paired import summarise
 from medsam_nb.statistics.pooling import case_means
 
-SAME, OTHER = "#7a7a7a", "#0072B2"  # not shown to differ from the released memory, and shown
 READ = {  # what a tracked slice reads of another: marker, colour, size, words
     "pointer": ("s", "#bbbbbb", 2.2, "object pointer"),
     "memory": ("s", "#0072B2", 5.0, "predicted mask in memory"),
@@ -47,7 +46,7 @@ def iou_by_memory(table: pd.DataFrame, ax: Axes, order: Sequence[str], metric: s
     drawn = summarise(case_means(rows, ["memory"], metric), ["memory"])
     drawn = drawn.set_index("memory").reindex([name for name in order if name in set(drawn["memory"])])
     for place, (_, row) in enumerate(drawn.iterrows()):
-        point(ax, row, place, OTHER)
+        point(ax, row, place, CLEAR)
     ax.set_yticks(range(len(drawn)), list(drawn.index))
     ax.set_ylim(len(drawn) - 0.5, -0.5)
     ax.tick_params(axis="y", length=0)
@@ -77,16 +76,8 @@ def memory_differences(result: pd.DataFrame, ax: Axes, order: Sequence[str]) -> 
         return nothing(ax, "nothing to compare")
     places = {name: place for place, name in enumerate(order)}
     for name, row in shown.iterrows():
-        clear = row["holm_low"] > 0 or row["holm_high"] < 0
-        colour = OTHER if clear else SAME
-        if np.isfinite([row["holm_low"], row["holm_high"]]).all():
-            ax.plot([row["holm_low"], row["holm_high"]], [places[name]] * 2, color=colour, lw=0.9)
-        ax.plot(row["difference"], places[name], "o", color=colour, mfc=colour if clear else "white", mew=0.8)
-    ax.axvline(0, color=GREY, lw=0.6)
-    ax.set_yticks([])
-    ax.set_ylim(len(order) - 0.5, -0.5)
-    ax.grid(axis="x")
-    ax.set_xlabel("difference from the released memory,\ncorrected interval (filled: leaves 0)")
+        difference(ax, row, places[name])
+    difference_rows(ax, [""] * len(order), "difference from the released memory")
     return shown.reset_index()
 
 
@@ -123,7 +114,7 @@ def broken_line(means: pd.DataFrame, found: ChangePoint, ax: Axes, metric: str =
     drawn = grouped.agg(mean=("mean", "mean"), n_patients=("mean", "size"), fitted=("fitted", "first"))
     drawn = drawn.reset_index()
     ax.axvspan(found.low, found.high, color="#eeeeee", zorder=0)
-    ax.plot(drawn["distance"], drawn["mean"], "o", color=OTHER, ms=2.5)
+    ax.plot(drawn["distance"], drawn["mean"], "o", color=CLEAR, ms=2.5)
     ax.plot(drawn["distance"], drawn["fitted"], "-", color="black", lw=0.9)
     ax.set_xlabel("slices from the nearest prompted slice")
     iou_axis(ax, f"mean {metric_label(metric)}", "y")

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from medsam_nb.figures.order import data_sets_in_order
-from medsam_nb.figures.style import GREY, PROMPT_COLOURS, iou_axis, legend, mark, model_colour, nothing
+from medsam_nb.figures.style import GREY, PROMPT_COLOURS, colour_of, iou_axis, legend, mark, nothing
 from medsam_nb.figures.words import label
 from medsam_nb.protocol.prompts import PROMPTS_2D
 from medsam_nb.statistics.claims import MARGIN
@@ -129,7 +129,7 @@ def sam2_minus_sam(
     ax.axvline(0, color=GREY, lw=0.6)
     ax.axhline(last - 0.5, color=GREY, lw=0.4)
     for y, (row, cases) in enumerate(zip(drawn.itertuples(), dots, strict=True)):
-        colour = "black" if y == last else model_colour(sam2, 1)
+        colour = "black" if y == last else colour_of(sam2, 1)
         ax.plot(cases, [y] * len(cases), "|", color=GREY, ms=3.5, mew=0.5, zorder=1)
         ax.plot([row.ci_low, row.ci_high], [y, y], color=colour, lw=1.0)
         ax.plot(row.difference, y, "D" if y == last else "o", color=colour, ms=3.2)

@@ -11,14 +11,13 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from medsam_nb.figures.slices import Panel
-from medsam_nb.figures.style import GREY, OTHER_COLOURS, legend, nothing
+from medsam_nb.figures.style import GREY, colour_of, difference, difference_rows, legend, nothing
 from medsam_nb.figures.words import label
 from medsam_nb.protocol.metrics import adjacent_iou
 from medsam_nb.protocol.volume import Case
 from medsam_nb.protocol.volume_changes import ShownVolume
 from medsam_nb.statistics.slice_distance import DoseResponse
 
-CLEAR, OPEN = "#0072B2", "#7a7a7a"  # an interval that leaves 0, and one that holds it
 AXIS_NAMES = {
     "step_mm": "mm between neighbouring slices",
     "likeness": "IoU of the truth on neighbouring slices",
@@ -61,21 +60,12 @@ def differences_by_row(
     if shown.empty:
         return nothing(ax, "nothing to compare")
     for place, (comparison, row) in enumerate(shown.iterrows()):
-        clear = row["holm_low"] > 0 or row["holm_high"] < 0
-        colour = CLEAR if clear else OPEN
-        if np.isfinite([row["holm_low"], row["holm_high"]]).all():
-            ax.plot([row["holm_low"], row["holm_high"]], [place] * 2, color=colour, lw=0.9)
-        ax.plot(row["difference"], place, "o", color=colour, mfc=colour if clear else "white", mew=0.8)
+        difference(ax, row, place)
         right = {"transform": ax.get_yaxis_transform(), "ha": "left", "va": "center", "fontsize": 6.3}
         ax.text(1.02, place, said.get(comparison, ""), **right)
-    ax.axvline(0, color=GREY, lw=0.6)
     if np.isfinite(reference):
         ax.axvline(reference, color=GREY, lw=0.9, ls=":")
-    ax.set_yticks(range(len(shown)), list(shown.index))
-    ax.tick_params(axis="y", length=0)
-    ax.set_ylim(len(shown) - 0.5, -0.5)
-    ax.grid(axis="x")
-    ax.set_xlabel(name)
+    difference_rows(ax, shown.index, name)
     return shown.reset_index()
 
 
@@ -100,7 +90,7 @@ def dose_lines(points: pd.DataFrame, ax: Axes, response: DoseResponse) -> pd.Dat
         return nothing(ax, "no changed volume beside the unchanged one")
     handles = []
     for number, (name, rows) in enumerate(points.groupby("data_set", sort=True)):
-        look = {"color": OTHER_COLOURS[number % len(OTHER_COLOURS)], "marker": MARKERS[number % len(MARKERS)]}
+        look = {"color": colour_of(name, number), "marker": MARKERS[number % len(MARKERS)]}
         handles.append(Line2D([], [], **look, lw=0.8, ms=3, label=label(name)))
         for _, line in rows.groupby("patient_id"):
             line = line.sort_values("step_mm")

@@ -6,6 +6,7 @@ front to end, filled for the first mask and open for the most confident one. Poi
 """
 
 import re
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from io import BytesIO
 from pathlib import Path
@@ -41,6 +42,7 @@ DIRECTION_COLOURS = Colours({"bidirectional": "#0072B2", "front_to_end": "#D55E0
 DIRECTION_MARKERS = {"bidirectional": "o", "front_to_end": "s"}
 OTHER_COLOURS = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 GREY = "#7a7a7a"
+CLEAR = "#0072B2"  # of a difference whose interval leaves 0; one that holds it is grey
 FEWEST = 5  # patients from which on an interval is drawn
 
 
@@ -124,8 +126,8 @@ def _with_commas(fig: Figure) -> None:
             axis.set_major_formatter(FixedFormatter([text.replace(".", ",") for text in texts]))
 
 
-def model_colour(name: str, number: int = 0) -> str:
-    """Return the colour of a model: the study's, or the palette's by its place."""
+def colour_of(name: str, number: int = 0) -> str:
+    """Return the colour of a model or data set: the study's, or the palette's by its place."""
     return chosen().colours.get(name, OTHER_COLOURS[number % len(OTHER_COLOURS)])
 
 
@@ -174,6 +176,37 @@ def point(ax: Axes, row: pd.Series, y: float, colour: str, marker: str = "o", fi
     if row["ci_low"] == row["ci_low"] and count >= FEWEST:  # NaN for too few cases
         ax.plot([row["ci_low"], row["ci_high"]], [y, y], color=colour, lw=0.9, solid_capstyle="butt")
     ax.plot(row["mean"], y, marker, color=colour, mfc=colour if filled else "white", mew=0.8)
+
+
+def difference(ax: Axes, row: pd.Series, y: float, colour: str = "", marker: str = "o") -> None:
+    """Draw a paired difference with its corrected interval, horizontally; filled where that leaves 0.
+
+    Parameters
+    ----------
+    ax : Axes
+    row : Series
+        Of `paired.compare`.
+    y : float
+    colour : str
+        If empty, it too says whether the interval leaves 0.
+    marker : str
+    """
+    low, high = row["holm_low"], row["holm_high"]
+    clear = low > 0 or high < 0
+    colour = colour or (CLEAR if clear else GREY)
+    if np.isfinite([low, high]).all():
+        ax.plot([low, high], [y, y], color=colour, lw=0.9)
+    ax.plot(row["difference"], y, marker, color=colour, mfc=colour if clear else "white", mew=0.8)
+
+
+def difference_rows(ax: Axes, names: Sequence[str], what: str) -> None:
+    """Name the rows of drawn differences, from top to bottom, and the axis that they lie on."""
+    ax.axvline(0, color=GREY, lw=0.6)
+    ax.set_yticks(range(len(names)), list(names))
+    ax.set_ylim(len(names) - 0.5, -0.5)
+    ax.tick_params(axis="y", length=0)
+    ax.grid(axis="x")
+    ax.set_xlabel(f"{what},\ncorrected interval (filled: leaves 0)")
 
 
 def iou_axis(ax: Axes, name: str = "IoU", which: str = "x") -> None:

@@ -7,7 +7,6 @@ __getattr__, __dir__, __all__ = lazy.attach(
     submodules=[
         "adapters",
         "batches",
-        "finetune",
         "jobs",
         "loop",
         "losses",

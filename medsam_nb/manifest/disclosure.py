@@ -35,15 +35,25 @@ def seen(manifest: Manifest, data_sets: Sequence[str], models: Sequence[str]) ->
     """
     found = []
     for model in models:
-        made = None if model in manifest.label_maps else manifest.checkpoint(model).fine_tuned
+        line = _line(manifest, model)
         for name in data_sets:
             row = manifest.data_set(name)
-            # What was fine-tuned has seen what its parent saw.
-            for one in [model, *([made.parent] if made else [])]:
+            for one in line:
                 if one in row.seen_by:
                     verified = not any(fact.startswith("seen_by") for fact in row.unverified)
                     found.append(Seen(model, name, row.seen_by[one], verified))
     return found
+
+
+def _line(manifest: Manifest, model: str) -> list[str]:
+    """Return a model and all that it descends from by fine-tuning: it has seen what they saw."""
+    line = [model]
+    made = None if model in manifest.label_maps else manifest.checkpoint(model).fine_tuned
+    while made is not None and made.parent not in line:
+        line.append(made.parent)
+        parent = manifest.checkpoints.get(made.parent)
+        made = parent.fine_tuned if parent else None
+    return line
 
 
 def _training_data(manifest: Manifest, model: str) -> str:

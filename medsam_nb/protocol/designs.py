@@ -74,7 +74,7 @@ def parse_design(name: str) -> Design:
     """
     parts = name.split("/")
     if len(parts) != len(DESIGN_FACTORS):
-        raise StudyError(name, "is no design.", f"Write {'/'.join(DESIGN_FACTORS)}.")
+        raise StudyError("design", f"{name!r} is no design.", f"Write {'/'.join(DESIGN_FACTORS)}.")
     return Design(*parts)
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 
-from medsam_nb.errors import StudyError, require_known
+from medsam_nb.errors import StudyError, require_known, require_whole
 
 PROTOCOLS = ("corrected", "released")
 MASK_SCOPES = ("all", "prompted", "all_with_boxes")
@@ -57,15 +57,9 @@ class MemoryWindow:
     remembered: str = "predictions"
 
     def __post_init__(self) -> None:
-        ranges = {"memories": (1, None), "stride": (1, None), "pointers": (1, TRAINED_POINTERS)}
-        for name, (low, high) in ranges.items():
-            value = getattr(self, name)
-            whole = isinstance(value, int) and not isinstance(value, bool)
-            if not whole or value < low or (high is not None and value > high):
-                allowed = f"{low} to {high}" if high else f"{low} or more"
-                raise StudyError(
-                    f"memory window, {name}", f"is {value!r}.", f"Use a whole number, {allowed}."
-                )
+        require_whole("memory window, memories", self.memories, 1)
+        require_whole("memory window, stride", self.stride, 1)
+        require_whole("memory window, pointers", self.pointers, 1, TRAINED_POINTERS)
         require_known("window, beyond", self.beyond, BEYOND, what="way beyond the trained memories")
         require_known("window, remembered", self.remembered, REMEMBERED, what="content of a memory")
         if self.remembered == "nothing" and replace(self, remembered="predictions") != MemoryWindow():

@@ -10,18 +10,29 @@ from dataclasses import asdict, dataclass
 import cv2
 import numpy as np
 
-from medsam_nb.errors import StudyError, require_known
+from medsam_nb.errors import require_known, require_whole
 from medsam_nb.protocol.intensity import to_uint8
 from medsam_nb.protocol.volume import Case
 
 CHANGES = ("none", "decimated", "averaged", "camera")
-ORDINALS = {2: "2nd", 3: "3rd"}
 # The camera's path: sines of the frame number, zero at the prompted slice, so that nothing leaves the
 # picture.
 CAMERA_PERIOD = 40  # frames of one oscillation at speed 1
 CAMERA_SHIFT = 0.06  # of the picture's width and height
 CAMERA_DEGREES = 6.0
 CAMERA_ZOOM = 0.06
+
+
+def ordinal(number: int) -> str:
+    """Return a whole number as it is counted.
+
+    Examples
+    --------
+    >>> [ordinal(number) for number in (2, 3, 10, 12, 21)]
+    ['2nd', '3rd', '10th', '12th', '21st']
+    """
+    teen = number % 100 in (11, 12, 13)
+    return f"{number}{'th' if teen else {1: 'st', 2: 'nd', 3: 'rd'}.get(number % 10, 'th')}"
 
 
 @dataclass(frozen=True)
@@ -48,8 +59,7 @@ class VolumeChange:
 
     def __post_init__(self) -> None:
         require_known("volume change", self.kind, CHANGES, what="change of a volume")
-        if not isinstance(self.factor, int) or isinstance(self.factor, bool) or self.factor < 1:
-            raise StudyError("volume change, factor", f"is {self.factor!r}.", "Use a whole number from 1 on.")
+        require_whole("volume change, factor", self.factor, 1)
 
     @property
     def is_identity(self) -> bool:
@@ -67,9 +77,8 @@ class VolumeChange:
         """
         if self.is_identity:
             return "none"
-        ordinal = ORDINALS.get(self.factor, f"{self.factor}th")
         return {
-            "decimated": f"every {ordinal} slice",
+            "decimated": f"every {ordinal(self.factor)} slice",
             "averaged": f"{self.factor} slices averaged",
             "camera": f"camera motion, speed {self.factor}",
         }[self.kind]

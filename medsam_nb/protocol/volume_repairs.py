@@ -9,7 +9,8 @@ from dataclasses import asdict, dataclass
 import cv2
 import numpy as np
 
-from medsam_nb.errors import StudyError, require_known
+from medsam_nb.errors import require_known, require_whole
+from medsam_nb.protocol.designs import start_slice
 from medsam_nb.protocol.volume_changes import ShownVolume
 
 REPAIRS = ("none", "interpolated", "registered", "repeated", "smoothed", "by_similarity")
@@ -43,10 +44,7 @@ class VolumeRepair:
 
     def __post_init__(self) -> None:
         require_known("volume repair", self.kind, REPAIRS, what="repair of a volume")
-        if not isinstance(self.between, int) or isinstance(self.between, bool) or self.between < 0:
-            raise StudyError(
-                "volume repair, between", f"is {self.between!r}.", "Use a whole number from 0 on."
-            )
+        require_whole("volume repair, between", self.between, 0)
 
     @property
     def is_identity(self) -> bool:
@@ -158,12 +156,15 @@ def _with(shown: ShownVolume, slices: np.ndarray, order: list[int] | range) -> S
 
 
 def _repeated(shown: ShownVolume, more: int) -> ShownVolume:
-    """Return every slice but the prompted ones several times; scored is the copy that is reached last."""
+    """Return every slice but the prompted ones several times; scored is the copy that a pass reaches last.
+
+    Passes go from where a bidirectional run turns, to both ends.
+    """
+    turn = start_slice(shown.prompted)
     order, scored, prompted = [], [], []
     for z in range(len(shown.slices)):
-        nearest = min(shown.prompted, key=lambda p: (abs(z - p), p))
         copies = 1 if z in shown.prompted else more + 1
-        last = len(order) + (copies - 1 if z >= nearest else 0)
+        last = len(order) + (copies - 1 if z >= turn else 0)
         prompted += [last] if z in shown.prompted else []
         scored.append(last)
         order += [z] * copies

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from statsmodels.regression.mixed_linear_model import MixedLM
 
-from medsam_nb.statistics.inference import ALPHA
+from medsam_nb.statistics.resampling import patient_weights, percentiles
 
 COLUMNS = [
     *("predictor", "slope", "slope_low", "slope_high", "partial_r2", "r2_low", "r2_high", "spread"),
@@ -73,9 +73,8 @@ def explained(
     ratio, note = _ratio(value, design, groups)
     products, strata = _products(value, design, groups, rows[stratum].to_numpy(str), ratio)
     slopes, r2 = _fit(products.sum(axis=0)[None], len(varying))
-    drawn = _resampled(products, strata, np.random.default_rng(seed), draws)
-    tail = 100 * ALPHA / 2
-    low, high = (np.nanpercentile(np.stack(_fit(drawn, len(varying))), q, axis=1) for q in (tail, 100 - tail))
+    drawn = np.einsum("dp,pij->dij", patient_weights(strata, draws, seed), products)
+    low, high = percentiles(np.stack(_fit(drawn, len(varying)), axis=1))
     found = pd.DataFrame(
         {
             "predictor": varying,
@@ -121,15 +120,6 @@ def _products(
         products[place] = own.T @ own
     first = np.array([strata[np.flatnonzero(member == place)[0]] for place in range(len(names))])
     return products, first
-
-
-def _resampled(products: np.ndarray, strata: np.ndarray, rng: np.random.Generator, draws: int) -> np.ndarray:
-    weights = np.zeros((draws, len(products)))
-    for name in sorted(set(strata)):
-        members = np.flatnonzero(strata == name)
-        counts = rng.multinomial(len(members), np.full(len(members), 1 / len(members)), size=draws)
-        weights[:, members] = counts
-    return np.einsum("dp,pij->dij", weights, products)
 
 
 def _fit(products: np.ndarray, wanted: int) -> tuple[np.ndarray, np.ndarray]:

@@ -15,7 +15,6 @@ from medsam_nb.statistics.paired import summarise
 from medsam_nb.statistics.pooling import case_means, patient_means
 
 DIRECT = "direct application"  # of the parent, as it is
-ALL = "all"
 WORDS = {"mask_decoder": "mask decoder", "memory": "memory modules", "lora": "encoder (LoRA)"}
 
 

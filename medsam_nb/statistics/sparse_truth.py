@@ -13,6 +13,7 @@ import pandas as pd
 
 from medsam_nb.errors import StudyError
 from medsam_nb.protocol.seeds import generator
+from medsam_nb.protocol.volume_changes import ordinal
 from medsam_nb.statistics.declarations import Comparison, declare
 from medsam_nb.statistics.inference import ALPHA, Sample
 from medsam_nb.statistics.paired import compare_pairs
@@ -23,7 +24,6 @@ FIRST_NOT_WORSE = {
     "name": "first mask not worse", "vary": "mask_choice", "a": "first_mask", "b": "most_confident_mask",
     "test": "not_worse", "margin": 0.05,
 }  # fmt: skip
-ORDINALS = {2: "2nd", 3: "3rd"}
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class Annotation:
             return "largest slice" if self.slices == 1 else f"{self.slices} largest slices"
         if self.slices:
             return f"{self.slices} random slice{'' if self.slices == 1 else 's'}"
-        return "all slices" if self.is_full else f"every {ORDINALS.get(self.every, f'{self.every}th')} slice"
+        return "all slices" if self.is_full else f"every {ordinal(self.every)} slice"
 
 
 def annotated(table: pd.DataFrame, annotation: Annotation, *parts: object) -> pd.DataFrame:

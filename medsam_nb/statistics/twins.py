@@ -20,7 +20,7 @@ def find(tests: pd.DataFrame, declared: pd.DataFrame) -> dict[int, tuple[int, bo
     Parameters
     ----------
     tests : DataFrame
-        `n`, `n_cases`, `difference`, `ci_low`, `ci_high`, `ci_level`, `p`.
+        `n`, `difference`, `ci_low`, `ci_high`, `ci_level`, `p`.
     declared : DataFrame
         Of `paired.compare`.
 

@@ -51,7 +51,8 @@ def slice_variation(case: Case, objects: Sequence[str] = ()) -> pd.DataFrame:
         place = {"data_set": case.data_set, "case_id": case.case_id, "object": name}
         rows = _of_object(image, mask)
         tables.append(pd.DataFrame([place | row for row in rows]))
-    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+    columns = ["data_set", "case_id", "object", "slice_index", *KINDS]
+    return pd.concat(tables, ignore_index=True)[columns] if tables else pd.DataFrame(columns=columns)
 
 
 def _of_object(image: np.ndarray, mask: np.ndarray) -> list[dict]:
@@ -154,8 +155,8 @@ def on_the_way(rows: pd.DataFrame, variation: pd.DataFrame) -> pd.DataFrame:
 
 
 def _sums(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return, at every place, the sum of the rows before it, and how many values among them are missing."""
-    missing, start = np.isnan(values), np.zeros((1, values.shape[1]))
+    """Return, at every place, the sum of the rows before it, and how many values of them are no numbers."""
+    missing, start = ~np.isfinite(values), np.zeros((1, values.shape[1]))
     filled = np.where(missing, 0, values)
     return np.vstack([start, filled.cumsum(axis=0)]), np.vstack([start, missing.cumsum(axis=0)])
 

@@ -5,13 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
 from medsam_nb.errors import StudyError
 from medsam_nb.figures.style import PROMPT_COLOURS, canvas, iou_axis, legend, mark, nothing, save, style
-from medsam_nb.figures.words import counted, label
+from medsam_nb.figures.words import label
 from medsam_nb.protocol.table import FACTORS
 from medsam_nb.statistics.declarations import Comparison
 from medsam_nb.statistics.findings import finding
@@ -180,10 +179,13 @@ def sentences(sides: Sides) -> list[str]:
     said = []
     for row in sides.rows.to_dict("records"):
         text = f"{row['task']}, {row['models']}: {row['rows in both']} rows in both"
-        text += f", {row['equal values']} of them equal, largest difference {row['largest difference']:.3g}"
+        if row["rows in both"]:
+            text += f", {row['equal values']} of them equal"
+            text += f", largest difference {row['largest difference']:.3g}"
         only = [f"{row[f'in the {side} only']} in the {side} only" for side in ("first", "second")]
         said.append(f"{text}; {', '.join(only)}.")
-    said.append(f"{counted(len(sides.record), 'entry')} of the records differ.".replace("entrys", "entries"))
+    many = len(sides.record)
+    said.append("1 entry of the records differs." if many == 1 else f"{many} entries of the records differ.")
     return said
 
 
@@ -197,13 +199,3 @@ def write_comparison(sides: Sides, folder: Path) -> Path:
         figure, ax = canvas(110, 110)
         save(figure, folder / "figures", "cases", draw(sides, ax))
     return write_comparison_page(sides.names, sentences(sides), sides.differences, folder)
-
-
-def equal(sides: Sides) -> bool:
-    """Return whether two runs have the same rows with the same values."""
-    rows = sides.rows
-    return bool(
-        len(rows)
-        and np.array_equal(rows["equal values"], rows["rows in both"])
-        and not rows[["in the first only", "in the second only"]].to_numpy().any()
-    )

@@ -68,7 +68,7 @@ def compared(
     panels = [side.panel(word) for side, word in zip(sides.values(), words, strict=True)]
     truth = left.scene.truth.get(object_name)
     flat = {name: side.mask() for name, side in sides.items()}
-    deep = {name: side.state.masks.get(object_name) for name, side in sides.items()}
+    deep = {name: side.whole(object_name) for name, side in sides.items()}
     numbers = {}
     for what, masks, known in (
         ("this slice", flat, None if truth is None else truth[slice_index]),
@@ -184,7 +184,7 @@ class SideBySide(widgets.VBox):
         """Carry the object of the explorer through the volume on both sides, where that was not done yet."""
         for number in range(2):
             side = self.side(number)
-            if self.session.object_name not in side.state.masks:
+            if side.whole(self.session.object_name) is None:
                 side.object_name = self.session.object_name
                 side.propagate()
         self.redraw()

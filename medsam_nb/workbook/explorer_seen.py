@@ -125,6 +125,11 @@ class Seen:
         fits = came_from is not None and came_from.get(index) is self.state.prompts.get(place)
         return fits and place not in self.state.chosen
 
+    def whole(self, name: str) -> np.ndarray | None:
+        """Return an object's mask, bool (z, y, x), if it was propagated from its prompts as they are now."""
+        prompts = {index: prompt for (of, index), prompt in self.state.prompts.items() if of == name}
+        return self.state.masks.get(name) if dict(self.state.carried.get(name, {})) == prompts else None
+
     def score(self) -> float | None:
         """Return the IoU of this slice's mask with the truth; None without either."""
         truth, mask = self.scene.truth.get(self.object_name), self.mask()

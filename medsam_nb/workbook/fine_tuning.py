@@ -16,9 +16,10 @@ from medsam_nb.manifest.fine_tuned import FOLDER, with_fine_tuned
 from medsam_nb.provenance import as_json
 from medsam_nb.statistics import fine_tuning as arms
 from medsam_nb.statistics.inference import ALPHA
+from medsam_nb.workbook import report
 from medsam_nb.workbook.owner import claim
 from medsam_nb.workbook.progress import say
-from medsam_nb.workbook.resolve import require_ready, resolve_parameters
+from medsam_nb.workbook.resolve import opened_study
 from medsam_nb.workbook.run import Run, open_run
 from medsam_nb.workbook.study import defaults, find_study, load_study, run_folder
 
@@ -113,9 +114,24 @@ def train(
             done[name], errors[name] = found.steps, found.error
     run.manifest = with_fine_tuned(run.manifest, run.root / weights_dir)
     table["error"] = table["model"].map(errors)
+    report.save_table(_as_units(jobs, errors), run.folder, "units_fine_tuning")
     if len(table) and (table["error"] != "").all():
         raise StudyError("fine-tuning", f"all {len(errors)} checkpoints failed.", table["error"].iloc[0])
     return table
+
+
+def _as_units(jobs: Sequence[Job], errors: Mapping[str, str]) -> pd.DataFrame:
+    """Return how every training ended, as units of work say it: the report counts what failed."""
+    return pd.DataFrame(
+        {
+            "data_set": job.cases[0].data_set,
+            "case_id": job.name,
+            "task": "fine-tuning",
+            "status": "failed" if errors[job.name] else "computed",
+            "error": errors[job.name],
+        }
+        for job in {job.name: job for job in jobs}.values()
+    )
 
 
 def held_out(jobs: Sequence[Job]) -> dict[str, set[tuple[str, str]]]:
@@ -244,13 +260,11 @@ def train_study(path: Path, overrides: Mapping[str, Any] | None = None) -> int:
     from medsam_nb.finetuning import jobs as on_disk
 
     path = find_study(path)
-    study = load_study(path)
-    if NOTEBOOK not in study.notebooks:
+    if NOTEBOOK not in load_study(path).notebooks:
         raise StudyError(path, f"does not run {NOTEBOOK}.", f"Add it under `notebooks`: {NOTEBOOK}: {{}}.")
-    resolved = resolve_parameters(study, path, overrides)
-    require_ready({NOTEBOOK: resolved[NOTEBOOK]})
+    path, study, chosen = opened_study(path, overrides, [NOTEBOOK])
     claim(run_folder(study), path)
-    given = defaults(NOTEBOOK) | resolved[NOTEBOOK]
+    given = defaults(NOTEBOOK) | chosen[NOTEBOOK]
     run = open_run(NOTEBOOK, *(given[n] for n in ("run_dir", "manifest", "extra_manifest", "weights_dir")))
     places = {name: given[name] for name in ("prepared_dir", "weights_dir", "device", "training_slices")}
     planned = {name: given[name] for name in PLANNED}

@@ -122,7 +122,7 @@ class Given:
     @property
     def propagates(self) -> bool:
         """Whether the notebook propagates through volumes."""
-        return "designs" in self.values
+        return bool({"designs", "other_design"} & set(self.values))
 
 
 def _check_range(name: str, value: float) -> None:
@@ -178,8 +178,16 @@ def _check_label_maps(names: list[str], given: Given) -> None:
             )
 
 
+SETS = ("data_sets", "modality_sets", "depth_set")  # whose objects a notebook may name
+
+
+def _as_list(value: str | list[str]) -> list[str]:
+    return [value] if isinstance(value, str) else value
+
+
 def _check_objects(names: list[str], given: Given) -> None:
-    chosen = [given.rows.data_set(name) for name in given.values.get("data_sets", [])]
+    names_of_sets = [name for source in SETS for name in _as_list(given.values.get(source, []))]
+    chosen = [given.rows.data_set(name) for name in names_of_sets]
     rows = [row for row in chosen if row.accuracy]  # format examples are not measured
     known = dict.fromkeys(name for row in rows for name in row.objects)
     for name in names:
@@ -354,7 +362,10 @@ CHECKS: dict[str, Callable[..., None]] = {
     "objects": _check_objects,
     "prompts": _check_prompts,
     "designs": _check_designs,
-    "design": _check_design,
+    **dict.fromkeys(("design", "other_design"), _check_design),
+    "more_prompts": lambda names, given: [parse_design(name) for name in names],
+    "modality_sets": _check_data_sets,
+    "depth_set": lambda name, given: _check_data_sets([name], given),
     "other_data_sets": _check_data_sets,
     "learns": _check_names(LEARNS, "part of a network that can learn"),
     "training_patients": _check_training_patients,

@@ -1,6 +1,6 @@
 """What each notebook of a study is given, and whether all of it can be done: before the first one starts."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from glob import escape
 from pathlib import Path
 from typing import Any
@@ -12,12 +12,58 @@ from medsam_nb.manifest.rows import Checkpoint, Manifest
 from medsam_nb.protocol.designs import chosen_designs
 from medsam_nb.provenance import project_root
 from medsam_nb.workbook import comparisons, parameters
-from medsam_nb.workbook.study import Study, below_root, defaults, load_study, notebooks, run_folder
+from medsam_nb.workbook.study import (
+    Study,
+    below_root,
+    defaults,
+    find_study,
+    load_study,
+    notebooks,
+    run_folder,
+)
 
 MANIFEST, WEIGHTS = "data_manifest.yaml", "weights"
 MANIFESTS = ("manifest", "extra_manifest")
 OPTIONAL = ("sam2", "sam", "rival")  # a study may do without them, whatever the notebook's default names
 GIVEN_BY_THE_RUN = "study_file"
+
+
+def opened_study(
+    path: Path, overrides: Mapping[str, Any] | None = None, only: Sequence[str] = ()
+) -> tuple[Path, Study, dict[str, dict[str, Any]]]:
+    """Return a study's file, the study, and the parameters of its notebooks; all of it can be done.
+
+    Parameters
+    ----------
+    path : Path
+        The study's YAML file, or its name.
+    overrides : mapping, optional
+        Parameters that replace those of the file.
+    only : sequence of str
+        Notebooks of the study, by name or number ("05"); all if empty.
+
+    Raises
+    ------
+    WorkbookError
+        See `resolve_parameters` and `require_ready`; also if the study has no such notebook.
+    """
+    path = find_study(path)
+    study = load_study(path)
+    parameters = resolve_parameters(study, path, overrides)
+    chosen = {name: parameters[name] for name in _chosen(only, list(parameters), path)}
+    require_ready(chosen)
+    return path, study, chosen
+
+
+def _chosen(only: Sequence[str], names: Sequence[str], path: Path) -> list[str]:
+    """Return the notebooks that are asked for, by name or number, in the order of the study."""
+    wanted = set()
+    for one in only:
+        matching = [name for name in names if name == one or name.split("_")[0] == one]
+        if not matching:
+            require_known(f"{path}, --only", one, names, what="notebook of this study")
+        wanted |= set(matching)
+    return [name for name in names if not only or name in wanted]
 
 
 def resolve_parameters(

@@ -18,7 +18,7 @@ from medsam_nb.models.checkpoints import Model
 from medsam_nb.models.features import one_thread
 from medsam_nb.protocol.designs import Design
 from medsam_nb.protocol.metrics import iou
-from medsam_nb.protocol.options import PropagationOptions
+from medsam_nb.protocol.options import RELEASED_MEMORY, PropagationOptions
 from medsam_nb.protocol.prompt_sources import PromptSource, parse_source
 from medsam_nb.protocol.prompts import Prompt, prompt_3d, prompt_seed
 from medsam_nb.protocol.volume import Case
@@ -110,7 +110,13 @@ def _in_3d(
 
     masks = {} if stored is None else {near: stored[near], index: stored[index]}
     if stored is None:
-        options = PropagationOptions(protocol=row["protocol"], mask_scope=row["mask_scope"])
+        if row["memory"] != RELEASED_MEMORY:
+            raise StudyError(
+                "picture", f"of a mask with {row['memory']}.", "Keep masks in 03_propagate_3d (`masks`)."
+            )
+        options = PropagationOptions(
+            protocol=row["protocol"], mask_scope=row["mask_scope"], frames=row["frames"]
+        )
         with one_thread():
             slices = case.slices_uint8()
             for found in sweep(model, slices, {name: truth}, (design,), prompt_of, options):
@@ -119,6 +125,14 @@ def _in_3d(
                     break
     prompted = near, masks[near], prompt_of(name, near, design.prompt), ", prompted"
     return [prompted, (index, masks[index], None, f", {distance:+d} slices")]
+
+
+def _can_be_drawn(row: pd.Series, kept: KeptMasks | None) -> bool:
+    """Whether a row says all that its picture takes: prompts of a file, and other memories, it only names."""
+    if str(row["prompt_source"]).startswith("file:"):
+        return False
+    as_released = row["task"] == "2d" or row["memory"] == RELEASED_MEMORY
+    return as_released or (kept is not None and kept.of_row(row) is not None)
 
 
 def panels_of_rows(
@@ -135,8 +149,8 @@ def panels_of_rows(
     ----------
     chosen : DataFrame
         Of `gallery.spread_of_cases`, whose modalities then fill three places each, or of
-        `gallery.failures`. Where the prepared case is not there (a table of another place), its
-        places stay empty.
+        `gallery.failures`. Where the prepared case is not there (a table of another place), or a mask cannot
+        be computed again from its row, the places stay empty.
     kept : KeptMasks, optional
         See `panels_of_row`.
     """
@@ -151,7 +165,7 @@ def panels_of_rows(
                 heading = f"{place}, mean {row['case_mean']:.2f}: "
             remark = "" if spread else f", {row['reason']}"
             folder = Path(prepared_dir) / row["data_set"] / row["case_id"]
-            if (folder / "case.json").is_file():
+            if (folder / "case.json").is_file() and _can_be_drawn(row, kept):
                 case = load_case(folder)
                 words = {"heading": heading, "remark": remark}
                 found = panels_of_row(model, case, row, seed=seed, kept=kept, **words)

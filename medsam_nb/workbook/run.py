@@ -1,30 +1,23 @@
-"""A notebook's side of a run: where its results go, what it shows, and what it leaves for the report.
+"""A notebook's side of a run: its data and models, and the tables that it computes.
 
-A notebook opens its run once. What it shows through the run (tables, figures, pictures) is saved with the
-numbers behind it, shown in the notebook, and stands in the report under the caption that is written where it
-is made. What needs PyTorch is imported where it is used: notebooks of statistics open without it.
+A notebook opens its run once. What it shows through the run is in `showing`. What needs PyTorch is imported
+where it is used: notebooks of statistics open without it.
 """
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 import pandas as pd
-from IPython import get_ipython
-from IPython.display import display
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from medsam_nb.data.prepare import case_folders, load_case
 from medsam_nb.errors import StudyError
 from medsam_nb.evaluation.store import Store
-from medsam_nb.figures import choices, slices, style
+from medsam_nb.figures import choices
 from medsam_nb.figures.words import label
 from medsam_nb.manifest.disclosure import seen_warnings
 from medsam_nb.manifest.fine_tuned import with_fine_tuned
@@ -35,13 +28,12 @@ from medsam_nb.protocol.volume import Case
 from medsam_nb.provenance import project_root
 from medsam_nb.workbook import kept_masks, report
 from medsam_nb.workbook.kept_masks import ALL, BEST, NONE, KeptMasks
+from medsam_nb.workbook.showing import Showing
 
 if TYPE_CHECKING:
     from medsam_nb.evaluation.label_map_units import LabelMapUnit
     from medsam_nb.evaluation.unit import Unit
     from medsam_nb.models.checkpoints import Model
-
-ROWS_SHOWN = 12  # of a table in a notebook; the report and the CSV hold more
 
 # Where units are put instead of being computed, for those who ask what a notebook would compute.
 _collected: ContextVar[list[Unit] | None] = ContextVar("collected", default=None)
@@ -58,7 +50,7 @@ def collecting_units() -> Iterator[list[Unit]]:
         _collected.reset(before)
 
 
-class Run:
+class Run(Showing):
     """What a notebook works with; made by `open_run`.
 
     Attributes
@@ -75,15 +67,11 @@ class Run:
     """
 
     def __init__(self, notebook: str, root: Path, folder: Path, manifest: Manifest) -> None:
-        self.notebook, self.root, self.folder, self.manifest = notebook, root, folder, manifest
+        super().__init__(notebook, folder)
+        self.root, self.manifest = root, manifest
         self.store = Store(folder / "rows")
         self.outcome = pd.DataFrame(columns=["data_set", "case_id", "model", "task", "status", "error"])
         self._tasks: list[str] = []
-        self._figures: dict[str, str] = {}
-        self._drawn: list[str] = []  # of them, those that are no pictures of slices
-        self._tables: dict[str, str] = {}
-        self._galleries: dict[str, list[tuple[str, str]]] = {}
-        self._plotted: tuple[pd.DataFrame, str] | None = None
 
     def has(self, name: str) -> bool:
         """Whether this run has a table of that name."""
@@ -206,7 +194,7 @@ class Run:
         if (collected := _collected.get()) is not None:
             collected += [*planned, *second]
             return as_table([])
-        of_masks = [*planned] if every else second
+        of_masks, whole = ([*planned], True) if every else (second, False)
         planned += self._label_map_units(task, data_sets, label_maps, prepared_dir, parameters)
         name = name or task
         self.outcome = units.run_units(
@@ -220,7 +208,7 @@ class Run:
         if masks == BEST:
             for model, best in kept_masks.best_of(table, task).items():
                 of_masks += plan([best], [model], kept_masks.only(task, [best], parameters))
-        self._keep_masks(task, name, of_masks, workers=workers, cluster=cluster)
+        self._keep_masks(task, name, of_masks, whole, workers=workers, cluster=cluster)
         record = units.provenance(self.store, keys, planned[0].plain_parameters)
         self._tasks = list(dict.fromkeys([*self._tasks, task]))
         second = task != self._tasks[0]  # of a notebook with several tasks each leaves a record of its own
@@ -250,17 +238,20 @@ class Run:
             volume_metrics=parameters.get("volume_metrics", "none"),
         )
 
-    def _keep_masks(self, task: str, name: str, of_masks: Sequence[Unit], **how: object) -> None:
-        """Compute the units that keep masks, and say in a table where the masks lie; without any, in none."""
+    def _keep_masks(
+        self, task: str, name: str, of_masks: Sequence[Unit], computed: bool, **how: object
+    ) -> None:
+        """Compute the units that keep masks, unless they are, and say in a table where the masks lie."""
         from medsam_nb.evaluation import units
 
-        if not of_masks:
+        for stem in (f"masks_{name}", f"units_masks_{name}"):
             for suffix in (".parquet", ".csv"):
-                (self.folder / "tables" / f"masks_{name}{suffix}").unlink(missing_ok=True)
+                (self.folder / "tables" / f"{stem}{suffix}").unlink(missing_ok=True)
+        if not of_masks:
             return
-        ended = units.run_units(of_masks, self.store, label=f"masks, {label(task)}", **how)
-        for problem in ended["error"][ended["status"] == "failed"]:
-            warnings.warn(f"Masks that are not kept: {problem}", stacklevel=3)
+        if not computed:
+            ended = units.run_units(of_masks, self.store, label=f"masks, {label(task)}", **how)
+            report.save_table(ended, self.folder, f"units_masks_{name}")
         names = {one for unit in of_masks for one in unit.masks[1]}
         index = kept_masks.index_of(self.store.read(units.finished(of_masks, self.store)), names)
         report.save_table(index, self.folder, f"masks_{name}")
@@ -288,147 +279,6 @@ class Run:
     def seen_warnings(self, data_sets: Sequence[str], models: Sequence[str]) -> list[str]:
         """Return what must be said of models that may know the images; see `manifest.seen_warnings`."""
         return seen_warnings(self.manifest, data_sets, models)
-
-    def provenance(self) -> pd.DataFrame:
-        """Return where this notebook's numbers come from, a line per fact."""
-        record = report.read_provenance(self.folder).get(self.notebook, {})
-        names = ("git_commit", "code_sha256", "device", "dtype", "seed", "hole_filling", "seconds")
-        facts = {name.replace("_", " "): record[name] for name in names if name in record}
-        facts |= {f"weights of {label(name)}": sha for name, sha in record.get("checkpoints", {}).items()}
-        facts |= {f"label maps of {label(name)}": sha for name, sha in record.get("label_maps", {}).items()}
-        lines = {name: ", ".join(map(str, v)) if isinstance(v, list) else str(v) for name, v in facts.items()}
-        return pd.Series(lines, name="value").to_frame()
-
-    def table(self, name: str, table: pd.DataFrame, caption: str = "", *, shown: int = ROWS_SHOWN) -> None:
-        """Save a table, show its first rows, and register it for the report if it has a caption.
-
-        Parameters
-        ----------
-        name : str
-            Of the files `tables/<name>.csv` and `.parquet`.
-        table : DataFrame
-        caption : str
-            Without one the table is saved and shown, but does not stand in the report.
-        shown : int
-            Rows shown in the notebook; 0 for none.
-        """
-        report.save_table(table, self.folder, name)
-        if caption:
-            self._tables[name] = caption
-        if shown and get_ipython() is not None:
-            numbers = dict.fromkeys(table.select_dtypes("number"), 3)
-            with pd.option_context("display.max_colwidth", 200, "display.max_rows", None):
-                display(table.head(shown).round(numbers))
-                if len(table) > shown:
-                    print(f"{shown} of {len(table)} rows; all are in tables/{name}.csv")
-
-    @contextmanager
-    def figure(
-        self, name: str, *, width_mm: float = style.COLUMN_MM, height_mm: float = 62, **options
-    ) -> Iterator[Axes | np.ndarray]:
-        """Make a figure; what was drawn is said with `plotted`, then it is saved and shown.
-
-        Parameters
-        ----------
-        name : str
-            Of the files `figures/<name>.pdf`, `.png` and `.csv`.
-        width_mm, height_mm : float
-            Printed size.
-        **options
-            Of `style.canvas`, such as `columns`.
-
-        Yields
-        ------
-        Axes or ndarray of Axes
-        """
-        with style.style():
-            figure, axes = style.canvas(width_mm, height_mm, **options)
-            yield axes
-            if self._plotted is None:
-                raise ValueError(f"{name}: say what was drawn with run.plotted(table, caption)")
-            self._keep_figure(name, figure, *self._plotted)
-            self._drawn += [name] if self._plotted[1] else []
-            self._plotted = None
-
-    def plotted(self, table: pd.DataFrame, caption: str) -> None:
-        """Say, within `figure`, what was drawn, and its caption; without one the report leaves it out."""
-        self._plotted = table, caption
-
-    def pictures(
-        self,
-        name: str,
-        panels: Sequence[slices.Panel | None],
-        caption: str,
-        *,
-        columns: int = 4,
-        width_mm: float = style.PAGE_MM,
-    ) -> None:
-        """Draw panels in a grid, save and show it; one that does not fit a page becomes several figures."""
-        parts = slices.pages(panels, columns, width_mm)
-        for number, part in enumerate(parts, 1):
-            own = name if number == 1 else f"{name}_{number}"
-            said = f"{caption} ({number} of {len(parts)})" if len(parts) > 1 else caption
-            with style.style():
-                figure, plotted = slices.grid(part, columns=columns, width_mm=width_mm)
-                self._keep_figure(own, figure, plotted, said)
-
-    def _keep_figure(self, name: str, figure: Figure, plotted: pd.DataFrame, caption: str) -> None:
-        style.save(figure, self.folder / "figures", name, plotted)
-        if caption:
-            self._figures[name] = caption
-        if get_ipython() is not None:
-            display(figure)
-
-    def gallery(self, heading: str, pictures: Sequence[tuple[str, str]]) -> None:
-        """Register pictures that already lie below the run's folder, folded under a heading."""
-        self._galleries[heading] = list(pictures)
-
-    def section(
-        self,
-        heading: str,
-        text: str,
-        *,
-        in_short: str = "",
-        facts: Mapping[str, object] | None = None,
-        lead: str | None = None,
-    ) -> str:
-        """Leave this notebook's section for the report; return a sentence that says where.
-
-        Parameters
-        ----------
-        heading, text : str
-            What the section is about, and what was found; an empty line divides paragraphs.
-        in_short : str
-            The finding in a sentence, for the top of the report.
-        facts : mapping
-            Name and value of what should stand in plain sight.
-        lead : str, optional
-            The figure that stands in the open, above what is folded; "" for none, and the first that is no
-            picture of slices if it is not said. Only a notebook that says something `in_short` has one.
-
-        Raises
-        ------
-        FileNotFoundError
-            If something that was registered is not there.
-        """
-        files = [self.folder / "figures" / f"{name}.png" for name in self._figures]
-        files += [self.folder / "tables" / f"{name}.parquet" for name in self._tables]
-        if missing := [path for path in files if not path.is_file()]:
-            raise FileNotFoundError(f"{', '.join(map(str, missing))}: shown, but not written")
-        path = report.add_section(
-            self.folder,
-            self.notebook,
-            heading,
-            text,
-            figures=self._figures,
-            tables=self._tables,
-            facts=facts,
-            in_short=in_short,
-            galleries=self._galleries,
-            lead=(next(iter(self._drawn), "") if lead is None else lead) if in_short else "",
-        )
-        counted = f"{len(self._figures)} figures and {len(self._tables)} tables"
-        return f"{counted} for the report; {path}"
 
 
 def open_run(

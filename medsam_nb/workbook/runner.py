@@ -20,26 +20,24 @@ import papermill
 from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
-from medsam_nb.errors import StudyError, require_known
+from medsam_nb.errors import StudyError
 from medsam_nb.figures import choices
 from medsam_nb.provenance import project_root
 from medsam_nb.workbook.kernels import Kernel, kernel
 from medsam_nb.workbook.owner import owned
 from medsam_nb.workbook.progress import Progress, say, words
 from medsam_nb.workbook.report import NotebookRun, keep_runs, read_runs, write_report
-from medsam_nb.workbook.resolve import require_ready, resolve_parameters
+from medsam_nb.workbook.resolve import opened_study
 from medsam_nb.workbook.schedule import Schedule, at_once, schedule
 from medsam_nb.workbook.study import (
     Study,
-    declared_parameters,
+    data_sets_of,
     find_study,
     load_study,
     notebook_path,
     run_folder,
 )
 from medsam_nb.workbook.summary import expected, seconds_before
-
-__all__ = ["Outcome", "declared_parameters", "load_study", "resolve_parameters", "run_notebook", "run_study"]
 
 STOPS = ("SIGINT", "SIGTERM", "SIGHUP")  # Ctrl-C; the end of a job; a closed terminal
 LOOK_S = 0.2
@@ -175,36 +173,21 @@ def run_study(path: Path, overrides: Mapping[str, Any] | None = None, only: Sequ
         If the study cannot be done as it is written (`resolve.resolve_parameters`), if weights are missing,
         or if its folder belongs to another study or process (`owner.owned`): before the first notebook.
     """
-    path = find_study(path)
-    study = load_study(path)
-    parameters = resolve_parameters(study, path, overrides)
-    chosen = {name: parameters[name] for name in _chosen(only, list(parameters), path)}
-    require_ready(chosen)
+    path, study, chosen = opened_study(path, overrides, only)
     plan = schedule(chosen, at_once())
     run_dir = run_folder(study)
     with _Stop() as stop, owned(run_dir, path) as remark:
         if remark:
             say(remark)
         say(expected(list(chosen), run_dir, path))
-        choices.keep(study.style, run_dir, study.parameters.get("data_sets", ()))
+        choices.keep(study.style, run_dir, data_sets_of(study, overrides))
         runs = _run_all(plan, chosen, run_dir / "notebooks", stop)
         if stop.signal and all(run.error for run in runs):
             report = None
         else:
-            kept = keep_runs(runs, run_dir, list(parameters) if only else None)
+            kept = keep_runs(runs, run_dir, list(study.notebooks) if only else None)
             report = _page(study, kept, run_dir)
     return Outcome(report, runs, list(chosen), stop.signal)
-
-
-def _chosen(only: Sequence[str], names: Sequence[str], path: Path) -> list[str]:
-    """Return the notebooks that are asked for, by name or number, in the order of the study."""
-    wanted = set()
-    for one in only:
-        matching = [name for name in names if name == one or name.split("_")[0] == one]
-        if not matching:
-            require_known(f"{path}, --only", one, names, what="notebook of this study")
-        wanted |= set(matching)
-    return [name for name in names if not only or name in wanted]
 
 
 def rewrite_report(path: Path, *, single: bool = False) -> Path:

@@ -146,6 +146,14 @@ def notebooks() -> list[str]:
     return sorted(path.stem for path in (project_root() / "notebooks").glob("*.ipynb"))
 
 
+def data_sets_of(study: Study, overrides: Mapping[str, Any] | None = None) -> list[str]:
+    """Return the data sets that a study names, in its order; those of the overrides count alone."""
+    if overrides and "data_sets" in overrides:
+        return list(overrides["data_sets"])
+    named = [study.parameters, *(own or {} for own in study.notebooks.values())]
+    return list(dict.fromkeys(name for given in named for name in given.get("data_sets", ())))
+
+
 def declared_parameters(name: str) -> dict[str, Any]:
     """Return the parameters that a notebook declares, with default and help as it writes them."""
     import papermill

@@ -15,9 +15,9 @@ from medsam_nb.errors import StudyError
 from medsam_nb.evaluation.store import Store
 from medsam_nb.evaluation.unit import Unit
 from medsam_nb.workbook.owner import claim
-from medsam_nb.workbook.resolve import require_ready, resolve_parameters
+from medsam_nb.workbook.resolve import opened_study
 from medsam_nb.workbook.run import collecting_units
-from medsam_nb.workbook.study import defaults, find_study, load_study, notebook_path, run_folder
+from medsam_nb.workbook.study import defaults, notebook_path, run_folder
 
 TAG = "units"
 
@@ -64,10 +64,7 @@ def work_of_study(path: Path, overrides: Mapping[str, Any] | None = None) -> Wor
     StudyError
         If no case is prepared, or no notebook of the study computes anything.
     """
-    path = find_study(path)
-    study = load_study(path)
-    parameters = resolve_parameters(study, path, overrides)
-    require_ready(parameters)
+    path, study, parameters = opened_study(path, overrides)
     claim(run_folder(study), path)
     found = {}
     for name, given in parameters.items():

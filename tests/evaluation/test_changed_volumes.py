@@ -8,6 +8,7 @@ import pytest
 from helpers.volumes import shipped
 
 from medsam_nb.data.simulated.anatomy import simulate_case
+from medsam_nb.errors import StudyError
 from medsam_nb.evaluation.changed_volumes import evaluate_3d_changed
 from medsam_nb.evaluation.rows import evaluate_3d
 from medsam_nb.evaluation.unit import TASKS, Unit
@@ -15,7 +16,7 @@ from medsam_nb.models.features import SliceFeatures
 from medsam_nb.protocol.designs import chosen_designs
 from medsam_nb.protocol.intensity import Intensity
 from medsam_nb.protocol.metrics import iou
-from medsam_nb.protocol.options import PropagationOptions
+from medsam_nb.protocol.options import MemoryWindow, PropagationOptions
 from medsam_nb.protocol.table import as_table
 from medsam_nb.protocol.volume import Case, Volume
 from medsam_nb.protocol.volume_changes import VolumeChange
@@ -125,3 +126,9 @@ def test_the_change_is_in_the_key_and_where_there_is_none_the_key_is_as_before(c
     assert TASKS["3d"] is evaluate_3d and TASKS["3d_changed"] is evaluate_3d_changed
     unit = Unit("3d", Path(), None, Path(), (("options", PropagationOptions()),), None)
     assert not any("volume" in name for name in unit.plain_parameters["options"])
+
+
+def test_bounds_of_a_memory_are_not_asked_of_changed_volumes(model, case):
+    options = PropagationOptions(window=MemoryWindow(remembered="truth"))
+    with pytest.raises(StudyError, match="remember predictions only"):
+        evaluate_3d_changed(model, case, DESIGNS, seed=1, options=options)

@@ -116,3 +116,17 @@ def test_label_maps_of_other_data_sets_are_of_no_use(tmp_path):
     check_meaning("label_maps", Given({"label_maps": ["reader"], "data_sets": ["lungs"]}, rows))
     with pytest.raises(StudyError, match="none of these data sets"):
         check_meaning("label_maps", Given({"label_maps": ["reader"], "data_sets": ["livers"]}, rows))
+
+
+def test_a_folder_of_a_label_map_may_hold_folders(tmp_path):
+    (tmp_path / "series" / "more").mkdir(parents=True)
+    (tmp_path / "series" / "1.dcm").write_bytes(b"one")
+    before = files_sha256(tmp_path / "series")
+    (tmp_path / "series" / "more" / "2.dcm").write_bytes(b"two")
+    assert files_sha256(tmp_path / "series") != before == files_sha256_of_copy(tmp_path)
+
+
+def files_sha256_of_copy(place):
+    (place / "copy").mkdir()
+    (place / "copy" / "1.dcm").write_bytes(b"one")
+    return files_sha256(place / "copy")

@@ -54,7 +54,7 @@ def test_a_colour_is_the_same_wherever_its_name_is_drawn():
     with choices.holding(chosen):
         assert style.PROMPT_COLOURS["one_box"] == "#123456" == dict(style.PROMPT_COLOURS.items())["one_box"]
         assert style.PROMPT_COLOURS.get("unknown", "grey") == "grey"
-        assert style.model_colour("miniature_sam2") == "#654321"
+        assert style.colour_of("miniature_sam2") == "#654321"
     assert style.PROMPT_COLOURS["one_box"] == "#0072B2"
 
 

@@ -5,7 +5,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from medsam_nb.figures import memory
+from medsam_nb.figures import memory, style
 from medsam_nb.protocol.options import MemoryWindow, windows
 from medsam_nb.protocol.table import as_table
 from medsam_nb.statistics.change_point import by_distance, change_point
@@ -50,7 +50,7 @@ def test_what_is_drawn_are_propagated_slices_in_the_given_order():
     assert shown["comparison"].tolist() == ORDER[1:]
     marks = [line for line in axes[1].lines if line.get_marker() == "o"]
     assert [mark.get_ydata()[0] for mark in marks] == [1, 2]
-    assert marks[0].get_markerfacecolor() == "white" and marks[1].get_markerfacecolor() == memory.OTHER
+    assert marks[0].get_markerfacecolor() == "white" and marks[1].get_markerfacecolor() == style.CLEAR
     for ax, draw in ((axes[0], memory.iou_by_memory), (axes[1], memory.memory_differences)):
         empty = compared(table)[:0] if draw is memory.memory_differences else table[:0]
         assert draw(empty, ax, ORDER).empty

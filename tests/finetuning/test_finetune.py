@@ -10,7 +10,6 @@ from pydantic import ValidationError
 from medsam_nb.data.simulated import anatomy
 from medsam_nb.errors import InputError, StudyError
 from medsam_nb.finetuning.batches import TrainingCases
-from medsam_nb.finetuning.finetune import finetune
 from medsam_nb.finetuning.loop import Training, choose_parameters
 from medsam_nb.finetuning.settings import LEARNS, Settings
 from medsam_nb.manifest.reading import load_manifest
@@ -21,19 +20,18 @@ from training import initialisation
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def _case():
     case = anatomy.simulate_case("mri", 1, shape=(8, 128, 128))
     low, high = np.percentile(case.image, [1, 99])
     image = np.clip((case.image - low) / (high - low), 0, 1)
     return image, np.where(case.labels == case.objects["organ"], 1, 0)
+
+
+def finetune(model, cases, settings):
+    """Train on images and labels in memory; return the training and the network that it gives."""
+    training = Training(model, TrainingCases([lambda c=c: c for c in cases], model.image_size), settings)
+    training.run()
+    return training, training.finish()
 
 
 @pytest.mark.parametrize("learns", LEARNS)
@@ -44,10 +42,10 @@ def test_fine_tuning_lowers_the_loss_and_touches_only_what_was_chosen(learns):
     before = {k: v.clone() for k, v in model.state_dict().items()}
     budget = {"memory": 16 * 3}.get(learns, 16 * 2)
     settings = Settings(learns=learns, slices=budget, learning_rate=2e-3, sequence=3, seed=1)
-    done = finetune(model, [_case()], settings, progress=False)
+    done, trained = finetune(model, [_case()], settings)
     assert len(done.losses) == 16
     assert np.mean(done.losses[-4:]) < 0.9 * np.mean(done.losses[:4]), done.losses
-    after = done.model.state_dict()
+    after = trained.state_dict()
     assert list(after) == list(before)
     changed = {k.split(".")[0] for k in before if not torch.equal(before[k], after[k])}
     expected = {
@@ -74,7 +72,7 @@ def test_fine_tuning_sees_colours_as_the_predictors_do(learns):
         model = miniature.build_sam2(128)
         cases = [(one, labels) for one in images]
         settings = Settings(learns=learns, slices=12, images=4, seed=1)
-        return finetune(model, cases, settings, progress=False).losses
+        return finetune(model, cases, settings)[0].losses
 
     grey, equal = image, np.repeat(image[..., None], 3, axis=-1)
     turned = np.stack([image, image[:, ::-1], 1 - image], axis=-1)
@@ -91,9 +89,9 @@ def test_what_cannot_be_done_is_refused():
     with pytest.raises(ValidationError, match="learns"):
         Settings(learns="encoder")
     with pytest.raises(StudyError, match="single images. Memory modules learn from volumes"):
-        finetune(model, [(image[4:5], labels[4:5])], Settings(learns="memory"), progress=False)
+        finetune(model, [(image[4:5], labels[4:5])], Settings(learns="memory"))
     with pytest.raises(InputError, match="none has an object of 20 pixels"):
-        finetune(model, [(image, 0 * labels)], Settings(), progress=False)
+        finetune(model, [(image, 0 * labels)], Settings())
 
 
 def test_cases_beyond_memory_are_read_again_and_give_the_same_steps():
@@ -123,9 +121,7 @@ def test_a_step_of_metas_smallest_network_with_random_weights(learns):
     small = row.model_copy(update={"image_size": 256})
     network = load_model(small, ROOT, device="cpu", dtype="float32", untrained_seed=0).network
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    done = finetune(
-        network, [_case()], Settings(learns=learns, slices=3, images=1, sequence=3), progress=False
-    )
-    after = done.model.state_dict()
+    done, trained = finetune(network, [_case()], Settings(learns=learns, slices=3, images=1, sequence=3))
+    after = trained.state_dict()
     assert np.isfinite(done.losses).all() and list(after) == list(before)
     assert any(not torch.equal(before[name], after[name]) for name in before)

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from medsam_nb.errors import ManifestError
+from medsam_nb.manifest.adaptation import FineTuning
 from medsam_nb.manifest.disclosure import Seen, seen, seen_warnings
 from medsam_nb.manifest.reading import load_manifest
 
@@ -88,3 +89,15 @@ def test_every_shipped_disclosure_names_its_source_and_says_whether_it_was_check
             assert any(fact.startswith("seen_by") for fact in row.unverified), name
     seen_sets = {name for name in STUDY if MANIFEST.data_set(name).seen_by}
     assert len(seen_sets) == 13 and {"us_kidney", "pet_wholebody", "xray_chest"} <= seen_sets
+
+
+def test_what_is_fine_tuned_twice_has_seen_what_the_first_has_seen():
+    first = MANIFEST.checkpoint("medsam")
+    rows = dict(MANIFEST.checkpoints)
+    for name, parent in (("once", "medsam"), ("twice", "once")):
+        made = FineTuning.model_construct(parent=parent)
+        rows[name] = first.model_copy(update={"name": name, "fine_tuned": made})
+    manifest = MANIFEST.model_copy(update={"checkpoints": rows})
+    assert [one.model for one in seen(manifest, ["ct_spleen"], ["medsam", "once", "twice"])] == [
+        "medsam", "once", "twice"
+    ]  # fmt: skip

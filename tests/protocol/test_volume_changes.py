@@ -163,3 +163,14 @@ def test_what_cannot_be_shown_is_refused(make):
     for number in (-1, 1.5, True):
         with pytest.raises(StudyError, match="whole number"):
             make("none", number)
+
+
+def test_of_several_prompted_slices_the_copy_counts_that_a_pass_from_the_middle_one_reaches_last():
+    shown = shown_volume(moving_disc(), "disc", (2, 4, 8), VolumeChange())
+    found = repaired(shown, VolumeRepair("repeated", 1))
+    scored = [place for place, index in enumerate(found.stands_for) if index is not None]
+    order = [0, 0, 1, 1, 2, 3, 3, 4, 5, 5, 6, 6, 7, 7, 8, 9, 9, 10, 10, 11, 11, 12, 12]
+    last = [max if index >= 4 else min for index in range(13)]
+    copies = [[place for place, index in enumerate(order) if index == z] for z in range(13)]
+    assert scored == [which(places) for which, places in zip(last, copies, strict=True)]
+    assert found.prompted == tuple(scored[z] for z in (2, 4, 8))

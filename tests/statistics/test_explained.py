@@ -109,3 +109,22 @@ def test_a_greater_distance_between_slices_is_more_variation():
         means.append(slice_variation(case)[list(KINDS)].mean())
     assert (means[1][["shape_change", "size_change", "structure_change", "grey_change"]]
             > means[0][["shape_change", "size_change", "structure_change", "grey_change"]]).all()  # fmt: skip
+
+
+def test_a_contrast_without_end_costs_the_ways_over_it_only():
+    """Both rims of an object may be flat, as where a window cuts off all that is bright."""
+    place = {"data_set": "s", "case_id": "c", "object": "o"}
+    variation = pd.DataFrame([place | {"slice_index": z} | dict.fromkeys(KINDS, 0.5) for z in range(5)])
+    rows = pd.DataFrame([place | {"slice_index": z, "distance_slices": z - 2} for z in range(5)])
+    assert on_the_way(rows, variation)["slice_index"].tolist() == [0, 1, 3, 4]
+    variation.loc[1, "border_contrast"] = np.inf
+    kept = on_the_way(rows, variation)
+    assert kept["slice_index"].tolist() == [3, 4] and kept["border_contrast"].eq(0.5).all()
+
+
+def test_without_an_object_there_is_no_way_and_no_error():
+    nothing = slice_variation(cases(), ["another"])
+    assert nothing.empty
+    rows = pd.DataFrame({"data_set": ["s"], "case_id": ["c"], "object": ["o"], "slice_index": [1],
+                         "distance_slices": [1]})  # fmt: skip
+    assert list(on_the_way(rows, nothing)[list(KINDS)].columns) == list(KINDS)

@@ -31,14 +31,6 @@ def pool(tmp_path_factory):
     return path
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def test_batches_repeat_and_ranks_differ_but_agree_on_the_kind(pool):
     options = data.SampleOptions(size=128, images=2, videos=1, slices=3, video_fraction=0.5)
     opened = data.open_pool(pool)

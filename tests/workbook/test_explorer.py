@@ -380,6 +380,11 @@ def test_two_prompts_and_two_models_stand_side_by_side(scene):
     assert view.prompts[0].value == "put aside, number 1" and view.prompts[1].value == "as they are now"
     assert view.panels[0].prompt.box == (5, 6, 40, 30) and view.panels[1].prompt.box == (8, 9, 20, 20)
     assert view.numbers["Dice of the two, this slice"] < 1
+    assert "Dice of the two, volume" not in view.numbers  # of the new prompts there is none yet
+    view.buttons["propagate both"].click()
+    session.propagate()
+    now = view.side(1).state.masks[session.object_name]
+    np.testing.assert_array_equal(now, session.state.masks[session.object_name])
 
 
 def test_a_look_in_3d_needs_an_extra_and_says_so(scene, tmp_path, monkeypatch):

@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import nbformat
+import pandas as pd
 import pytest
 import yaml
 from helpers.projects import ROOT, as_project, write_notebook, write_study
@@ -143,6 +144,8 @@ def test_the_notebook_runs_from_its_first_cell_to_its_section(project):
     assert set(values["result"]["comparison"]) == {
         f"{task}: mask decoder, {many}" for task in ("2D", "3D") for many in ("1 patient", "all patients")
     }
+    ended = pd.read_parquet(project / "runs" / "small" / "tables" / "units_fine_tuning.parquet")
+    assert set(ended.status) == {"computed"} and set(ended.case_id) == set(values["done"].model)
     figures = project / "runs" / "small" / "figures"
     names = (
         "split_of_patients",

@@ -68,6 +68,8 @@ def test_the_masks_of_the_best_design_are_kept_once_the_table_says_which_it_is(r
     kept = run.masks()
     assert set(kept.index.prompt) == {ranked.idxmax()} and len(kept) == 1
     assert check_masks(run, table, kept) == (table.prompt == ranked.idxmax()).sum() > 0
+    ended = pd.read_parquet(run.folder / "tables" / "units_masks_3d.parquet")
+    assert ended.status.tolist() == ["computed"]  # the report looks there for what failed
     (path,) = run.export_masks("3d", "prepared")
     mask = kept.of_row(table[table.prompt == ranked.idxmax()].iloc[0])
     assert np.asarray(nib.load(path).dataobj).sum() == mask.sum() > 0
@@ -80,6 +82,7 @@ def test_masks_of_named_designs_and_of_all(run):
     assert check_masks(run, table, run.masks()) == (table.prompt == OTHER.prompt).sum() > 0
     table = evaluate(run, masks="all")
     assert check_masks(run, table, run.masks()) == len(table) > 0
+    assert not (run.folder / "tables" / "units_masks_3d.parquet").exists()  # they are the table's own units
     evaluate(run)
     assert len(run.masks()) == 0
 

@@ -186,3 +186,12 @@ def test_every_committed_study_can_be_done(name):
     path = ROOT / "studies" / f"{name}.yaml"
     given = resolve_parameters(study.load_study(path), path)
     assert given and all(values.get("run_dir") == f"runs/{name}" for values in given.values())
+
+
+def test_the_order_of_data_sets_is_that_of_the_whole_study(project):
+    notebooks = {"00_first": {"data_sets": ["b", "a"]}, "00_second": None}
+    one = study.Study(
+        name="x", title="X", question="?", parameters={"data_sets": ["c", "b"]}, notebooks=notebooks
+    )
+    assert study.data_sets_of(one) == ["c", "b", "a"]
+    assert study.data_sets_of(one, {"data_sets": ["a"]}) == ["a"]
