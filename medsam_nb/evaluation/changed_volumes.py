@@ -6,9 +6,10 @@ they hold the values of `rows.evaluate_3d`.
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 
+import numpy as np
 import pandas as pd
 
 from medsam_nb.errors import StudyError
@@ -17,7 +18,7 @@ from medsam_nb.evaluation.parts import Parts, all_rows
 from medsam_nb.evaluation.propagation import sweep
 from medsam_nb.models.checkpoints import Model
 from medsam_nb.models.features import SliceFeatures
-from medsam_nb.protocol import metrics
+from medsam_nb.protocol import directions, metrics
 from medsam_nb.protocol.designs import Design, prompted_slices
 from medsam_nb.protocol.options import PropagationOptions
 from medsam_nb.protocol.prompts import Prompt, prompt_3d, prompt_seed
@@ -86,7 +87,8 @@ def evaluate_3d_changed(
         shown = repaired(changed, repair)
         facts = common | {"n_slices": len(changed.slices), "spacing_z_mm": changed.step_mm}
         where = _places(changed, case.image.spacing_mm[0])
-        found = _propagated(model, case, name, by_frame[frame], shown, seed, options, features)
+        along_all = repair.kind == "three_directions"
+        found = _propagated(model, case, name, by_frame[frame], shown, along_all, seed, options, features)
         return [facts | where[row["slice_index"]] | row for row in found]
 
     truth = {name: mask for name, mask in object_masks(case, objects).items() if mask.any()}
@@ -115,34 +117,85 @@ def _propagated(
     name: str,
     designs: Sequence[Design],
     shown: ShownVolume,
+    along_all: bool,
     seed: int,
     options: PropagationOptions,
     features: SliceFeatures | None,
 ) -> list[dict]:
     """Return what was predicted of one object on the slices that count, as rows without what they share."""
-    truth, given = {name: shown.truth}, {name: shown.prompted}
-    tracks = plan(truth, designs, options.protocol, options.until, given)
-    steps = {track.design: sum(len(run.slices) for run in track.passes) for track in tracks}
 
     def prompt_of(_name: str, place: int, kind: str) -> Prompt:
         return prompt_3d(shown.truth[place], kind, prompt_seed(seed, case, name, shown.stands_for[place]))
 
+    truth, given = {name: shown.truth}, {name: shown.prompted}
+    steps = _steps(truth, designs, options, given)
     own = None if features is None else features.of_other(shown.slices)
+    votes: dict[Design, list[np.ndarray]] = {design: [] for design in designs}
+    if along_all:
+        for axis in directions.AXES:
+            further = _along(model, case, name, designs, shown, axis, seed, options, features)
+            for design, (mask, more) in further.items():
+                votes[design].append(mask)
+                steps[design] += more
     prompted = ";".join(str(shown.stands_for[place]) for place in sorted(shown.prompted))
     rows = []
     for found in sweep(model, shown.slices, truth, designs, prompt_of, options, features=own, given=given):
-        index = shown.stands_for[found.slice_index]
-        require_numbers(found.logits, model, case, found.slice_index if index is None else index)
-        mask = shown.truth[found.slice_index]
-        if index is None or not mask.any():
+        at, index = found.slice_index, shown.stands_for[found.slice_index]
+        require_numbers(found.logits, model, case, at if index is None else index)
+        if index is None or not shown.truth[at].any():
             continue
-        facts = slice_facts(shown.truth, name, [found.slice_index])[found.slice_index]
-        scored = facts | {
+        facts = slice_facts(shown.truth, name, [at])[at] | {
             "slice_index": index,
-            "predicted_px": int(found.mask.sum()),
-            "value": metrics.iou(mask, found.mask),
-            "score": found.score,
+            "score": float("nan") if along_all else found.score,
             "prompted_slices": prompted,
         }
-        rows += [asdict(design) | scored | {"n_steps": steps[design]} for design in found.designs]
+        for design in found.designs:
+            mask = directions.majority([found.mask, *(vote[at] for vote in votes[design])])
+            scored = {"predicted_px": int(mask.sum()), "value": metrics.iou(shown.truth[at], mask)}
+            rows.append(asdict(design) | facts | scored | {"n_steps": steps[design]})
     return rows
+
+
+def _along(
+    model: Model,
+    case: Case,
+    name: str,
+    designs: Sequence[Design],
+    shown: ShownVolume,
+    axis: int,
+    seed: int,
+    options: PropagationOptions,
+    features: SliceFeatures | None,
+) -> dict[Design, tuple[np.ndarray, int]]:
+    """Return by design what is found along another axis: masks (z, y, x), and slices gone through.
+
+    The prompts follow the designs' rules along that axis. Every slice is predicted: where the truth ends
+    there must not decide where the masks end.
+    """
+    pixel_mm = case.image.spacing_mm[3 - axis]
+    view = directions.turned(shown.slices, shown.truth, axis, shown.step_mm, pixel_mm)
+    whole, truth = replace(options, until="volume_end"), {name: view.truth}
+    along = f"{name} along {directions.AXES[axis]}"
+
+    def prompt_of(_name: str, place: int, kind: str) -> Prompt:
+        return prompt_3d(view.truth[place], kind, prompt_seed(seed, case, along, place))
+
+    masks = {design: np.zeros(view.truth.shape, bool) for design in designs}
+    own = None if features is None else features.of_other(view.slices)
+    for found in sweep(model, view.slices, truth, designs, prompt_of, whole, features=own):
+        require_numbers(found.logits, model, case, found.slice_index)
+        for design in found.designs:
+            masks[design][found.slice_index] = found.mask
+    steps = _steps(truth, designs, whole)
+    return {design: (view.back(mask), steps[design]) for design, mask in masks.items()}
+
+
+def _steps(
+    truth: dict[str, np.ndarray],
+    designs: Sequence[Design],
+    options: PropagationOptions,
+    given: dict[str, tuple[int, ...]] | None = None,
+) -> dict[Design, int]:
+    """Return by design how many slices the model goes through."""
+    tracks = plan(truth, designs, options.protocol, options.until, given)
+    return {track.design: sum(len(run.slices) for run in track.passes) for track in tracks}

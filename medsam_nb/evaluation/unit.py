@@ -1,10 +1,10 @@
 """One unit of work: one task on one case with one model; planned, proven and computed."""
 
 import sys
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -57,6 +57,9 @@ TASKS = {
     "2d_clicks": evaluate_clicks,
     "3d_loops": evaluate_loops,
 }
+
+KEPT_MODELS, KEPT_BYTES = 2, 512 << 20  # so many in a process, and more while they are small
+_kept: OrderedDict[tuple, Model] = OrderedDict()
 
 
 @dataclass(frozen=True)
@@ -182,13 +185,23 @@ def _plain(value: object) -> object:
     return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
 
 
-@lru_cache(maxsize=2)
 def _loaded(checkpoint: Checkpoint, weights_dir: Path, device: str, dtype: str, sha256: str) -> Model:
-    model = load_model(checkpoint, weights_dir, device=device, dtype=dtype)
-    if model.checkpoint_sha256 != sha256:
-        path = weights_path(checkpoint, weights_dir)
-        raise CheckpointError(path, "it changed while it was read.", "Start again.")
-    return model
+    """Return a model that was kept, or load it; small ones are all kept, as a study of trainings has many."""
+    key = checkpoint, weights_dir, device, dtype, sha256
+    if key not in _kept:
+        model = load_model(checkpoint, weights_dir, device=device, dtype=dtype)
+        if model.checkpoint_sha256 != sha256:
+            path = weights_path(checkpoint, weights_dir)
+            raise CheckpointError(path, "it changed while it was read.", "Start again.")
+        _kept[key] = model
+    _kept.move_to_end(key)
+    while len(_kept) > KEPT_MODELS and sum(map(_bytes, _kept.values())) > KEPT_BYTES:
+        _kept.popitem(last=False)
+    return _kept[key]
+
+
+def _bytes(model: Model) -> int:
+    return sum(p.numel() * p.element_size() for p in model.network.parameters())
 
 
 def loaded_model(

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from medsam_nb.data.cluster import LOCAL, run_on_cluster
 from medsam_nb.data.locks import locked
 from medsam_nb.data.prepare import load_case
 from medsam_nb.data.workers import ProcessKilled, run_each
@@ -121,6 +122,7 @@ def train_all(
     workers: int = 2,
     device: str = "auto",
     seconds: float = CHUNK_S,
+    cluster: str = LOCAL,
 ) -> Iterator[Progress]:
     """Make the checkpoints that are not there yet; one that fails stops no other.
 
@@ -133,6 +135,8 @@ def train_all(
     device : str
     seconds : float
         See `advance`.
+    cluster : str
+        "local" for processes of this machine; or see `cluster.check_cluster`.
 
     Yields
     ------
@@ -149,7 +153,7 @@ def train_all(
     do = partial(advance, weights_dir=Path(weights_dir), device=device, seconds=seconds)
     while waiting:
         ended = []
-        with closing(_results(do, waiting, workers)) as results:
+        with closing(_results(do, waiting, workers, cluster)) as results:
             for job, result in results:
                 found = _progress(job, result)
                 if found.error or found.steps >= job.settings.steps:
@@ -158,12 +162,13 @@ def train_all(
         waiting = [job for job in waiting if job not in ended]
 
 
-def _results(do, jobs: Sequence[Job], workers: int):
-    if workers == 0:
+def _results(do, jobs: Sequence[Job], workers: int, cluster: str):
+    if cluster == LOCAL and workers == 0:
         for job in jobs:
             yield job, partial(do, job)
         return
-    with closing(run_each(do, jobs, workers)) as running:
+    each = run_each if cluster == LOCAL else partial(run_on_cluster, cluster=cluster)
+    with closing(each(do, jobs, workers)) as running:
         for job, future in running:
             yield job, future.result
 

@@ -13,7 +13,7 @@ from medsam_nb.errors import require_known, require_whole
 from medsam_nb.protocol.designs import start_slice
 from medsam_nb.protocol.volume_changes import ShownVolume
 
-REPAIRS = ("none", "interpolated", "registered", "repeated", "smoothed", "by_similarity")
+REPAIRS = ("none", "interpolated", "registered", "repeated", "smoothed", "by_similarity", "three_directions")
 COUNTED = ("interpolated", "registered", "repeated")  # repairs with a number of slices
 FLOW_BLUR_PX = 2.0  # before the flow is sought: noise does not move along
 SMOOTHING = (0.25, 0.5, 0.25)  # previous, own and next slice
@@ -25,11 +25,13 @@ class VolumeRepair:
 
     Attributes
     ----------
-    kind : {"none", "interpolated", "registered", "repeated", "smoothed", "by_similarity"}
+    kind : {"none", "interpolated", "registered", "repeated", "smoothed", "by_similarity", "three_directions"}
         "interpolated": pictures between neighbours, mixed from both. "registered": the same after both were
         moved along the optical flow between them. "repeated": each slice shown several times in a row, its
         last prediction counts. "smoothed": each slice mixed with its neighbours. "by_similarity": not in the
-        order of position but of likeness to the prompted slice, in one pass.
+        order of position but of likeness to the prompted slice, in one pass. "three_directions": slices stay
+        as they are; the volume is also gone through along its other two axes, prompted there in the same
+        way, and a pixel is of the object where two of the three masks say so.
     between : int
         Pictures put between two slices, or how often each is repeated; 0 changes nothing.
 
@@ -71,6 +73,7 @@ class VolumeRepair:
             "repeated": f"every slice {self.between + 1} times",
             "smoothed": "smoothed along z",
             "by_similarity": "most similar slices first",
+            "three_directions": "vote of three directions",
         }[self.kind]
 
     def as_dict(self) -> dict:
@@ -79,8 +82,8 @@ class VolumeRepair:
 
 
 def repaired(shown: ShownVolume, repair: VolumeRepair) -> ShownVolume:
-    """Return what a model is shown after a repair; the same object where nothing is done."""
-    if repair.is_identity:
+    """Return what a model is shown after a repair; the same object where nothing is done to the slices."""
+    if repair.is_identity or repair.kind == "three_directions":
         return shown
     if repair.kind == "smoothed":
         return _with(shown, smoothed(shown.slices), range(len(shown.slices)))

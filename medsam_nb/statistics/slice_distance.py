@@ -21,6 +21,8 @@ AXES = ("step_mm", "likeness")
 FEWEST_PATIENTS = 5  # fewer give no interval
 CHANGED = ("volume_change", "volume_repair")
 
+Way = tuple[str, str]  # a design, and what is done to the volume before
+
 
 @dataclass(frozen=True)
 class DoseResponse:
@@ -150,27 +152,28 @@ def repair_comparisons(repairs: Sequence[str], change: str, where: Mapping | Non
     return [_declared(name, "volume_repair", where, "volume repairs") for name in repairs]
 
 
-def prompting_comparisons(ways: Mapping[str, str], reference: str, change: str) -> list[dict]:
-    """Return the declarations of other ways to prompt against one, under one volume change, one family.
+def prompting_comparisons(pairs: Mapping[str, tuple[Way, Way]], change: str) -> list[dict]:
+    """Return the declarations of ways to prompt against others, under one volume change, one family.
 
     All slices count, the prompted ones too: they are a part of what prompts give.
 
     Parameters
     ----------
-    ways : mapping of str to str
-        Designs by the name of their comparison.
-    reference : str
-        The design that they are compared with.
+    pairs : mapping of str to (way, way)
+        What is compared with what, by the name of the comparison; a way is a design and a volume repair.
     change : str
         Name of the volume change.
     """
-    where = {"task": "3d", "volume_change": change, "volume_repair": UNCHANGED}
-    shared = {
-        "family": "prompts",
-        "b": asdict(parse_design(reference)),
-        "where": where,
-    }
-    return [{"name": name, "a": asdict(parse_design(design))} | shared for name, design in ways.items()]
+
+    def factors(way: Way) -> dict[str, str]:
+        design, repair = way
+        return asdict(parse_design(design)) | {"volume_repair": repair}
+
+    where = {"task": "3d", "volume_change": change}
+    return [
+        {"name": name, "family": "prompts", "a": factors(one), "b": factors(other), "where": where}
+        for name, (one, other) in pairs.items()
+    ]
 
 
 def _declared(name: str, column: str, where: Mapping, family: str) -> dict:

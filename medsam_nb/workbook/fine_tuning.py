@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 from tqdm import tqdm
 
+from medsam_nb.data.cluster import LOCAL
 from medsam_nb.errors import StudyError
 from medsam_nb.figures.words import counted, label
 from medsam_nb.manifest.fine_tuned import FOLDER, with_fine_tuned
@@ -85,7 +86,13 @@ def plan_jobs(
 
 
 def train(
-    run: Run, jobs: Sequence[Job], weights_dir: str | Path, *, workers: int, device: str
+    run: Run,
+    jobs: Sequence[Job],
+    weights_dir: str | Path,
+    *,
+    workers: int,
+    device: str,
+    cluster: str = LOCAL,
 ) -> pd.DataFrame:
     """Train what is not trained yet, with a bar of slices shown; the run then knows the new checkpoints.
 
@@ -108,7 +115,8 @@ def train(
     done, errors = dict.fromkeys(sizes, 0), dict.fromkeys(sizes, "")
     total = sum(sizes[name] * per_step[name] for name in sizes)
     with tqdm(total=total, desc="fine-tuning", unit="slice", file=sys.stdout) as bar:
-        for found in on_disk.train_all(jobs, run.root / weights_dir, workers=workers, device=device):
+        place = {"workers": workers, "device": device, "cluster": cluster}
+        for found in on_disk.train_all(jobs, run.root / weights_dir, **place):
             name = found.job.name
             bar.update((found.steps - done[name]) * per_step[name] if not found.error else 0)
             done[name], errors[name] = found.steps, found.error
@@ -272,7 +280,8 @@ def train_study(path: Path, overrides: Mapping[str, Any] | None = None) -> int:
     total, failed, ended = len({job.name for job in jobs}), 0, 0
     say(f"{counted(total, 'checkpoint')} of {counted(given['training_slices'], 'slice')} each")
     where = run.root / given["weights_dir"]
-    for found in on_disk.train_all(jobs, where, workers=given["workers"], device=given["device"]):
+    machines = {name: given[name] for name in ("workers", "device", "cluster")}
+    for found in on_disk.train_all(jobs, where, **machines):
         steps = found.job.settings.steps
         finished = found.error or found.steps >= steps
         ended, failed = ended + bool(finished), failed + bool(found.error)

@@ -17,6 +17,7 @@ from medsam_nb.data.workers import ProcessKilled
 from medsam_nb.errors import StudyError
 from medsam_nb.evaluation import units
 from medsam_nb.evaluation.store import Store
+from medsam_nb.finetuning import jobs, plan
 from medsam_nb.manifest.reading import load_manifest
 
 
@@ -64,6 +65,21 @@ def test_the_table_is_that_of_local_workers(scheduler, tmp_path):
         assert set(units.run_units(chosen, store, workers=0, cluster=cluster).status) == {"computed"}
         tables.append(store.read([unit.key for unit in chosen]))
     pd.testing.assert_frame_equal(*tables)
+
+
+def test_a_checkpoint_is_that_of_a_training_here(scheduler, tmp_path):
+    rows = load_manifest(ROOT / "data_manifest.yaml")
+    prepare(rows.data_set("simulated_ultrasound"), tmp_path, tmp_path, progress=False)
+    cases = plan.usable_cases(case_folders(tmp_path, "simulated_ultrasound"), ["organ"])
+    parent, given = rows.checkpoint("miniature_sam2"), {"learns": ["mask_decoder"], "training_patients": [1]}
+    given |= {"held_out_patients": 1, "repeats": 1, "seed": 3, "slices": 8, "objects": ["organ"]}
+    job = plan.plan(parent, parent.sha256, cases, **given)[0]
+    made = []
+    for name, cluster in (("here", "local"), ("there", scheduler)):
+        *_, last = jobs.train_all([job], tmp_path / name, workers=0, device="cpu", cluster=cluster)
+        assert last == jobs.Progress(job, job.settings.steps)
+        made.append(jobs.weights_file(job, tmp_path / name).read_bytes())
+    assert made[0] == made[1]
 
 
 def test_an_ended_worker_costs_its_item_only(scheduler, tmp_path):

@@ -9,14 +9,17 @@ from helpers.volumes import shipped
 
 from medsam_nb.data.simulated.anatomy import simulate_case
 from medsam_nb.errors import StudyError
+from medsam_nb.evaluation import reference
 from medsam_nb.evaluation.changed_volumes import evaluate_3d_changed
 from medsam_nb.evaluation.rows import evaluate_3d
 from medsam_nb.evaluation.unit import TASKS, Unit
 from medsam_nb.models.features import SliceFeatures
 from medsam_nb.protocol.designs import chosen_designs
+from medsam_nb.protocol.directions import turned
 from medsam_nb.protocol.intensity import Intensity
 from medsam_nb.protocol.metrics import iou
 from medsam_nb.protocol.options import MemoryWindow, PropagationOptions
+from medsam_nb.protocol.prompts import prompt_3d
 from medsam_nb.protocol.table import as_table
 from medsam_nb.protocol.volume import Case, Volume
 from medsam_nb.protocol.volume_changes import VolumeChange
@@ -114,6 +117,38 @@ def test_a_repair_is_scored_on_the_slices_of_the_volume_that_it_repairs(model, c
     assert steps[0] == len(plain) and steps[1] == longer.get(repair.kind, steps[0])
     prompt = [table[table["distance_slices"] == 0]["value"].iloc[0] for table in (plain, rows)]
     assert (prompt[0] == prompt[1]) == (repair.kind != "smoothed")
+
+
+def test_three_directions_are_three_runs_and_a_vote(model, case):
+    """A pass along y of the volume is a pass along z of the case that has y for its z."""
+    design = chosen_designs([DESIGN])[0]
+    repair = VolumeRepair("three_directions")
+    plain = as_table(evaluate_3d_changed(model, case, [design], seed=1))
+    rows = as_table(evaluate_3d_changed(model, case, [design], seed=1, repair=repair))
+    same = ["slice_index", "distance_slices", "truth_px", "prompted_slices"]
+    assert plain[same].equals(rows[same]) and set(rows["volume_repair"]) == {"vote of three directions"}
+    assert rows["score"].isna().all()
+    votes = {z: [] for z in rows["slice_index"]}
+    options, steps = PropagationOptions(until="volume_end"), set(plain["n_steps"])
+    for axis in (None, 1, 2):
+        slices, truth = case.slices_uint8(), case.mask("organ")
+        view = None if axis is None else turned(slices, truth, axis, 4.0, 2.0)
+        if view is not None:
+            slices, truth = view.slices, view.truth
+            assert slices.shape == (96, 27, 96) and view.rows == tuple(range(0, 27, 2))
+            assert np.array_equal(view.back(view.truth), case.mask("organ"))
+        masks = np.zeros(truth.shape, bool)
+        for found in reference.sweep(
+            model, slices, {"organ": truth}, [design],
+            lambda _, z, kind, truth=truth: prompt_3d(truth[z], kind, (1,)), options,
+        ):  # fmt: skip
+            masks[found.slice_index] = found.mask
+        for z in votes:
+            votes[z].append((masks if view is None else view.back(masks))[z])
+    for row in rows.itertuples():
+        mask = np.sum(votes[row.slice_index], axis=0) >= 2
+        assert row.value == iou(case.mask("organ")[row.slice_index], mask) and row.predicted_px == mask.sum()
+    assert set(rows["n_steps"]) == {steps.pop() + 2 * 96}
 
 
 def test_the_change_is_in_the_key_and_where_there_is_none_the_key_is_as_before(case, tmp_path):

@@ -9,6 +9,7 @@ from helpers.volumes import disc_case
 
 from medsam_nb.errors import InputError
 from medsam_nb.figures import slice_distance as drawing
+from medsam_nb.figures import style
 from medsam_nb.protocol.table import as_table
 from medsam_nb.protocol.volume_changes import ShownVolume, VolumeChange
 from medsam_nb.protocol.volume_repairs import VolumeRepair, repaired
@@ -118,7 +119,7 @@ def test_they_are_drawn_and_said():
     texts = [text.get_text() for text in axes[0].texts]
     assert texts == ["x", "z"] and axes[0].get_yticklabels()[1].get_text() == "same"
     marks = [line for line in axes[0].lines if line.get_marker() == "o"]
-    assert [mark.get_markerfacecolor() for mark in marks] == [drawing.CLEAR, "white"]
+    assert [mark.get_markerfacecolor() for mark in marks] == [style.CLEAR, "white"]
     points = doses.dose_points(table)
     for ax, axis in zip(axes[1:], doses.AXES, strict=True):
         found = doses.dose_response(points, axis, draws=100)
@@ -149,7 +150,8 @@ def test_other_ways_to_prompt_are_compared_on_all_shown_slices():
         rows += part.assign(distance_slices=part["slice_index"] - prompted).to_dict("records")
     ways = {"points": "three_slices/one_point/bidirectional/first_mask"}
     reference = "first_slice/one_box/bidirectional/first_mask"
-    declared = doses.prompting_comparisons(ways, reference, NAMES[3])
+    pairs = {name: ((way, "none"), (reference, "none")) for name, way in ways.items()}
+    declared = doses.prompting_comparisons(pairs, NAMES[3])
     result = compare(as_table(rows), declared)
     spacing = np.mean(
         [np.mean([(2.0, 5.0)[p % 2] for p in range(s, 10, 3)]) for s in range(3)]
