@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from medsam_nb.figures.order import in_order
 from medsam_nb.figures.words import counted, label
 from medsam_nb.protocol.corrections import RUNNING
 from medsam_nb.protocol.designs import DESIGN_FACTORS
@@ -37,7 +38,8 @@ def best_prompts(means: pd.DataFrame) -> str:
         Columns `model`, `data_set`, `case_id`, `prompt`, `value`: one value per case and prompt.
     """
     parts = []
-    for model, group in means.groupby("model"):
+    for model in in_order(means["model"].unique()):
+        group = means[means["model"] == model]
         ranked = summarise(group, ["prompt"]).sort_values("mean", ascending=False)
         best, last = ranked.iloc[0], ranked.iloc[-1]
         text = f"{label(best['prompt'])} is best with {label(model)}, mean IoU {_mean(best)}"
@@ -61,7 +63,8 @@ def cost_of_not_knowing(means: pd.DataFrame) -> str:
         Columns `model`, `mask_choice`, `value`.
     """
     parts = []
-    for model, group in means.groupby("model"):
+    for model in in_order(means["model"].unique()):
+        group = means[means["model"] == model]
         kept = _equal(group, "mask_choice")
         if not {"first_mask", "most_confident_mask", "oracle_mask"} <= set(kept.index):
             continue
@@ -205,22 +208,24 @@ def corrections_help(gained: pd.DataFrame) -> str:
     gained : DataFrame
         Of `effort.gains`, one model and one initial prompt.
     """
-    parts, raising, tested = [], [], 0
+    parts, raising, tested = [], {}, 0
     for row in gained.itertuples():
         known = row.corrected_low == row.corrected_low
         interval = f" ({row.corrected_low:+.2f} to {row.corrected_high:+.2f})" if known else ""
         strategy = "the running predictor" if row.strategy == RUNNING else "fresh starts"
         parts.append(f"{label(row.new_information)} with {strategy} {row.gain:+.2f}{interval}")
         tested += known
-        raising += [f"{label(row.new_information)} with {strategy}"] if row.corrected_low > 0 else []
+        if row.corrected_low > 0:
+            raising.setdefault(label(row.new_information), []).append(strategy)
     if not parts:
         return "No volume was corrected."
     start = f"from {gained['before'].iloc[0]:.2f} after {label(gained['prompt'].iloc[0])}"
     said = f"Change of the mean IoU of volumes by corrections, {start}: {'; '.join(parts)}."
     if not tested:
         return said
-    shown = "all of them" if len(raising) == len(parts) > 1 else "; ".join(raising) or "none"
-    return f"{said} Shown to raise it, after correction: {shown}."
+    ways = gained["strategy"].nunique()
+    shown = [name if len(by) == ways else f"{name} (only with {by[0]})" for name, by in raising.items()]
+    return f"{said} Shown to raise it, corrected for their number: {', '.join(shown) or 'none'}."
 
 
 def verdicts(board: pd.DataFrame) -> str:

@@ -116,12 +116,15 @@ def test_what_was_found_is_said_from_the_table():
     gains = {"one_point": 0.0, "one_box": -0.01, "mask": 0.1}
     only = effort.gains(as_table(list(rows_of_loops(cases, draw, gains))), SECONDS)
     said = findings.corrections_help(only)
-    assert said.endswith("after correction: mask with the running predictor; mask with fresh starts.")
+    assert said.endswith("Shown to raise it, corrected for their number: mask.")
+    fresh = only["strategy"].eq("reinitialisation") & only["new_information"].eq("mask")
+    partly = findings.corrections_help(only.assign(corrected_low=only["corrected_low"].where(~fresh, -0.1)))
+    assert partly.endswith("their number: mask (only with the running predictor).")
     masks = only[only["new_information"] == "mask"].iloc[0]
     assert f"{masks['gain']:+.2f} ({masks['corrected_low']:+.2f} to {masks['corrected_high']:+.2f})" in said
     assert f"from {masks['before']:.2f} after one point" in said
     both = effort.gains(as_table(list(rows_of_loops(cases, draw, gains | {"one_box": 0.1}))), SECONDS)
-    assert findings.corrections_help(both).endswith("mask with fresh starts; one box with fresh starts.")
+    assert findings.corrections_help(both).endswith("number: mask, one box.")
     few = findings.corrections_help(only.assign(corrected_low=np.nan, corrected_high=np.nan))
     assert "Shown" not in few and "nan" not in few
     assert findings.corrections_help(pd.DataFrame()) == "No volume was corrected."

@@ -253,8 +253,19 @@ def _plain(name: str) -> str:
     return short.replace(" against ", " instead of ", 1)
 
 
+def _signed(value: float) -> str:
+    """Return a difference with two decimals, three where it would be printed as none.
+
+    Examples
+    --------
+    >>> _signed(0.134), _signed(-0.004), _signed(0.0)
+    ('+0.13', '-0.004', '+0.000')
+    """
+    return f"{value:+.2f}" if abs(value) >= 0.005 else f"{value:+.3f}"
+
+
 def _amount(row: Mapping) -> str:
     known = np.isfinite([row["holm_low"], row["holm_high"]]).all()
-    text = f"{row['difference']:+.2f}"
-    text += f" ({row['holm_low']:+.2f} to {row['holm_high']:+.2f})" if known else ""
+    text = _signed(row["difference"])
+    text += f" ({_signed(row['holm_low'])} to {_signed(row['holm_high'])})" if known else ""
     return text + (f" with {label(row['level'])}" if row["level"] else "")
