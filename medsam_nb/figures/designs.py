@@ -180,6 +180,12 @@ def critical_difference(ranking: Ranking, ax: Axes, most: int = 20) -> pd.DataFr
     Where there are more than `most` designs, the best and the worst halves of that number are drawn;
     there, and where bars would be too many to read, the ranks that are not told apart from the best
     are shaded instead.
+
+    Returns
+    -------
+    DataFrame
+        `ranking.ranks` with `shown` (not left out), `critical_difference`, `shaded_to` (a rank; NaN where
+        nothing is shaded), `p` and `n_blocks`.
     """
     ranks = ranking.ranks
     if ranks.empty:
@@ -192,16 +198,20 @@ def critical_difference(ranking: Ranking, ax: Axes, most: int = 20) -> pd.DataFr
     ax.set_yticks(y, [label(name).replace("/", ", ") for name in shown["design"]])
     low, right = float(shown["mean_rank"].min()), float(shown["mean_rank"].max())
     room = 0.03 * max(right - low, 1)
-    runs, shade = alike(ranking), ""
+    runs, shade, shaded_to = alike(ranking), "", np.nan
     if left_out or len(runs) > MOST_BARS:
-        ax.axvspan(low, min(low + ranking.critical_difference, right + room), color="#eeeeee", zorder=0)
+        shaded_to = min(low + ranking.critical_difference, right + room)
+        ax.axvspan(low, shaded_to, color="#eeeeee", zorder=0)
         runs, shade = [], "; shaded: not told apart from the best"
-    for number, (first, last) in enumerate(runs):
-        ax.plot([right + room * (2 + number)] * 2, [first - 0.25, last + 0.25], color=GREY, lw=2)
+    start, end = low - room, right + room * (2 + len(runs))
+    for number, (first, last) in enumerate(runs):  # beside the ranks: where along the axis says nothing
+        beside = 1 - room * (len(runs) - number) / (end - start)
+        rows = [first - 0.25, last + 0.25]
+        ax.plot([beside] * 2, rows, color=GREY, lw=2, transform=ax.get_yaxis_transform())
     if left_out:
         middle = (low + right) / 2
         ax.text(middle, half, f"{left_out} designs between", ha="center", va="center", color=GREY, size=6)
-    ax.set_xlim(low - room, right + room * (2 + len(runs)))
+    ax.set_xlim(start, end)
     ax.set_ylim(y.max() + 0.6, -0.6)
     ax.tick_params(axis="y", length=0)
     ax.grid(axis="x")
@@ -210,5 +220,9 @@ def critical_difference(ranking: Ranking, ax: Axes, most: int = 20) -> pd.DataFr
     width = f"CD = {ranking.critical_difference:.2f}, " if np.isfinite(ranking.critical_difference) else ""
     ax.set_title(fill(f"{test}{width}{counted(ranking.n_blocks, ranking.block)}{shade}", 60), loc="right")
     return ranks.assign(
-        critical_difference=ranking.critical_difference, p=ranking.p, n_blocks=ranking.n_blocks
+        shown=ranks.index.isin(shown.index),
+        critical_difference=ranking.critical_difference,
+        shaded_to=shaded_to,
+        p=ranking.p,
+        n_blocks=ranking.n_blocks,
     )
