@@ -169,25 +169,28 @@ def _along(
 ) -> dict[Design, tuple[np.ndarray, int]]:
     """Return by design what is found along another axis: masks (z, y, x), and slices gone through.
 
-    The prompts follow the designs' rules along that axis. Every slice is predicted: where the truth ends
-    there must not decide where the masks end.
+    Slices along it lie about as far apart as those of the case. The prompts follow the designs' rules along
+    that axis. Every slice is predicted: where the truth ends there must not decide where the masks end.
     """
-    pixel_mm = case.image.spacing_mm[3 - axis]
-    view = directions.turned(shown.slices, shown.truth, axis, shown.step_mm, pixel_mm)
+    spacing_mm = case.image.spacing_mm
+    every = max(1, round(spacing_mm[0] / spacing_mm[axis]))
+    view = directions.turned(shown.slices, shown.truth, axis, shown.step_mm, spacing_mm[3 - axis], every)
+    if not view.truth.any():  # it lies between two of these slices, and is prompted on none
+        return {design: (np.zeros(shown.truth.shape, bool), 0) for design in designs}
     whole, truth = replace(options, until="volume_end"), {name: view.truth}
     along = f"{name} along {directions.AXES[axis]}"
 
     def prompt_of(_name: str, place: int, kind: str) -> Prompt:
         return prompt_3d(view.truth[place], kind, prompt_seed(seed, case, along, place))
 
-    masks = {design: np.zeros(view.truth.shape, bool) for design in designs}
+    logits = {design: np.zeros(view.truth.shape, np.float32) for design in designs}
     own = None if features is None else features.of_other(view.slices)
     for found in sweep(model, view.slices, truth, designs, prompt_of, whole, features=own):
         require_numbers(found.logits, model, case, found.slice_index)
         for design in found.designs:
-            masks[design][found.slice_index] = found.mask
+            logits[design][found.slice_index] = found.logits
     steps = _steps(truth, designs, whole)
-    return {design: (view.back(mask), steps[design]) for design, mask in masks.items()}
+    return {design: (view.back(found), steps[design]) for design, found in logits.items()}
 
 
 def _steps(

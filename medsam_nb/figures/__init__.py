@@ -21,10 +21,12 @@ __getattr__, __dir__, __all__ = lazy.attach(
         "slices",
         "sparse_truth",
         "style",
+        "subset",
         "words",
     ],
     submod_attrs={
         "style": ["PAGE_MM"],
+        "subset": ["drawn_designs", "drawn_prompts"],
         "words": ["label", "metric_label"],
         "prompts": ["iou_by_prompt_2d", "iou_by_prompt_2d_of_models"],
         "designs": ["critical_difference", "design_heat_map", "design_ranking", "iou_by_design"],

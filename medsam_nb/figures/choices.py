@@ -1,4 +1,4 @@
-"""What a lab may choose of its figures: names, colours, order, size, font.
+"""What a lab may choose of its figures: names, colours, order, size, font, and which designs they show.
 
 A study says it in its field `style`. It becomes a file of the run (`keep`), which every notebook of the run
 takes up (`take_up`).
@@ -11,13 +11,26 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from medsam_nb.errors import InputError
+from medsam_nb.errors import InputError, StudyError, require_known
 from medsam_nb.files import write_study_file
+from medsam_nb.protocol.designs import chosen_designs
+from medsam_nb.protocol.prompts import PROMPTS_2D
 
 FILE = "style.json"
+ALL = "all"
 Colour = Annotated[str, Field(pattern=r"^#[0-9A-Fa-f]{6}$")]
+Designs = str | list[str] | dict[str, str | list[str]]
+
+
+@contextmanager
+def _as_finding() -> Iterator[None]:
+    """Let pydantic report an unknown name with the field that it stands in: it takes up ValueErrors only."""
+    try:
+        yield
+    except StudyError as error:
+        raise ValueError(f"{error.problem} {error.remedy}") from error
 
 
 class Order(BaseModel):
@@ -47,6 +60,10 @@ class Choices(BaseModel):
     colours : dict of str to str
         Of models, prompts, directions and data sets, as "#0072B2".
     order : Order
+    designs : str, list of str, or dict
+        3D designs that figures of designs show, as a study chooses designs (`designs.chosen_designs`).
+    prompts : list of str
+        2D prompts that figures of prompts show; a study may also write one name, or "all".
     column_mm, page_mm : float
         Widths of one and of two columns.
     font : str
@@ -61,11 +78,35 @@ class Choices(BaseModel):
     names: dict[str, str] = {}
     colours: dict[str, Colour] = {}
     order: Order = Order()
+    designs: Designs = ALL
+    prompts: list[str] = Field([*PROMPTS_2D], min_length=1)
     column_mm: float = Field(88, ge=40, le=400)
     page_mm: float = Field(180, ge=60, le=400)
     font: str = "DejaVu Sans"  # comes with matplotlib, so figures are alike everywhere
     font_size: float = Field(7, ge=4, le=24)
     decimal: Literal[".", ","] = "."
+
+    @field_validator("designs")
+    @classmethod
+    def _known_designs(cls, wanted: Designs) -> Designs:
+        with _as_finding():
+            found = chosen_designs(wanted)
+        if not found:
+            raise ValueError("leaves no design; name at least one level of each factor")
+        return wanted
+
+    @field_validator("prompts", mode="before")
+    @classmethod
+    def _listed(cls, wanted: object) -> object:
+        return [*PROMPTS_2D] if wanted == ALL else [wanted] if isinstance(wanted, str) else wanted
+
+    @field_validator("prompts")
+    @classmethod
+    def _known_prompts(cls, wanted: list[str]) -> list[str]:
+        for name in wanted:
+            with _as_finding():
+                require_known("prompts", name, PROMPTS_2D, what="prompt in 2D")
+        return wanted
 
 
 DEFAULT = Choices()

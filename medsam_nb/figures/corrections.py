@@ -10,6 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
+from matplotlib.transforms import offset_copy
 
 from medsam_nb.figures.style import PROMPT_COLOURS, band, iou_axis, legend, mark, nothing
 from medsam_nb.figures.words import label
@@ -77,9 +78,11 @@ def iou_by_loop(table: pd.DataFrame, ax: Axes) -> pd.DataFrame:
     if len(restarted):
         ends = summarise(case_means(restarted, by), by)
         ends["loop"] = int(drawn["loop"].max())
+        beside = offset_copy(ax.transData, ax.figure, x=6, units="points")  # of the curve's last point
         for row in ends.itertuples():
             colour = PROMPT_COLOURS[row.new_information]
-            ax.plot(row.loop + 0.12, row.mean, "D", color=colour, mfc="white", mew=0.8, clip_on=False)
+            look = {"color": colour, "mfc": "white", "mew": 0.8, "clip_on": False, "transform": beside}
+            ax.plot(row.loop, row.mean, "D", **look)
         drawn = pd.concat([drawn, ends], ignore_index=True)
     ax.set_xlabel("loops of corrections")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))

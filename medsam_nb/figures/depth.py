@@ -41,7 +41,7 @@ def depth_scheme(cells: Sequence[tuple[int, float]], ax: Axes) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        What is drawn: `n_slices`, `spacing_z_mm`, `height_mm`.
+        What is drawn: `n_slices`, `spacing_z_mm`, `height_mm`; and `prompted_mm`, where a prompt is.
     """
     spacings = sorted({mm for _, mm in cells})
     colours, rows = _colours(spacings), []
@@ -57,7 +57,7 @@ def depth_scheme(cells: Sequence[tuple[int, float]], ax: Axes) -> pd.DataFrame:
     ax.tick_params(axis="y", length=0)
     ax.set_xlabel("height in the trunk, mm: slices at the same height are the same slice")
     legend(ax, ax.get_legend_handles_labels()[0])
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows).assign(prompted_mm=0.0)
 
 
 def iou_by_depth(table: pd.DataFrame, axes: np.ndarray, metric: str = "iou") -> pd.DataFrame:

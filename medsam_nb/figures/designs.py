@@ -54,8 +54,8 @@ def iou_by_design(table: pd.DataFrame, ax: Axes, metric: str = "iou") -> pd.Data
     drawn = summarise(case_means(rows, factors, metric), factors)
     cells = [
         (prompt, frame)
-        for prompt in PROMPTS_3D
-        for frame in FRAME_CHOICES
+        for prompt in (*PROMPTS_3D, GIVEN)
+        for frame in (*FRAME_CHOICES, GIVEN)
         if ((drawn["prompt"] == prompt) & (drawn["frame_choice"] == frame)).any()
     ]
     ticks, place, previous = [], 0.0, None
@@ -76,7 +76,7 @@ def iou_by_design(table: pd.DataFrame, ax: Axes, metric: str = "iou") -> pd.Data
                 DIRECTION_MARKERS[row["direction"]],
                 filled=row["mask_choice"] == "first_mask",
             )
-        ticks.append((place, f"{label(prompt)}, {label(frame)}"))
+        ticks.append((place, _named(prompt, frame)))
         place += 1
     ax.set_yticks([t for t, _ in ticks], [text for _, text in ticks])
     ax.set_ylim(place - 0.4, -0.6)
@@ -103,18 +103,25 @@ def iou_by_design(table: pd.DataFrame, ax: Axes, metric: str = "iou") -> pd.Data
     return drawn
 
 
+def _named(prompt: str, frame: str) -> str:
+    """Return how a prompt and its slices are called; those of a file of prompts have one name for both."""
+    return ", ".join(dict.fromkeys([label(prompt), label(frame)]))
+
+
 def design_heat_map(table: pd.DataFrame, ax: Axes, metric: str = "iou") -> pd.DataFrame:
-    """Draw the mean IoU of every 3D design as a coloured table; designs without rows stay white."""
+    """Draw the mean IoU of every 3D design as a coloured table; what was not measured stays white."""
     rows = table[table["task"] == "3d"]
     if rows.empty:
         return nothing(ax, "no 3D rows")
     drawn = summarise(case_means(rows, DESIGN, metric), DESIGN)
-    lines = [(p, f) for p in PROMPTS_3D for f in FRAME_CHOICES]
+    lines = [(p, f) for p in (*PROMPTS_3D, GIVEN) for f in (*FRAME_CHOICES, GIVEN)]
     columns = [(d, m) for d in DIRECTION_COLOURS for m in ("first_mask", "most_confident_mask")]
     cells = drawn.set_index(["prompt", "frame_choice", "direction", "mask_choice"])["mean"].to_dict()
     grid = np.array([[cells.get((*line, *column), np.nan) for column in columns] for line in lines], float)
-    shown = ~np.isnan(grid).all(axis=1)
-    grid, lines = grid[shown], [line for line, keep in zip(lines, shown, strict=True) if keep]
+    measured = np.isfinite(grid)
+    lines = [line for line, some in zip(lines, measured.any(axis=1), strict=True) if some]
+    columns = [column for column, some in zip(columns, measured.any(axis=0), strict=True) if some]
+    grid = grid[np.ix_(measured.any(axis=1), measured.any(axis=0))]
     image = ax.imshow(grid, cmap="cividis", vmin=0, vmax=1, aspect="auto")
     for (y, x), value in np.ndenumerate(grid):
         if np.isfinite(value):
@@ -122,7 +129,7 @@ def design_heat_map(table: pd.DataFrame, ax: Axes, metric: str = "iou") -> pd.Da
             ax.text(x, y, f"{value:.2f}", ha="center", va="center", color=colour, size=6)
     names = [f"{label(d)}, {label(m.removesuffix('_mask'))}" for d, m in columns]
     ax.set_xticks(range(len(columns)), names, rotation=30, ha="right", rotation_mode="anchor")
-    ax.set_yticks(range(len(lines)), [f"{label(p)}, {label(f)}" for p, f in lines])
+    ax.set_yticks(range(len(lines)), [_named(*line) for line in lines])
     ax.tick_params(length=0)
     for edge, (one, other) in enumerate(zip(lines, lines[1:], strict=False)):
         if one[0] != other[0]:
@@ -173,6 +180,12 @@ def critical_difference(ranking: Ranking, ax: Axes, most: int = 20) -> pd.DataFr
     Where there are more than `most` designs, the best and the worst halves of that number are drawn;
     there, and where bars would be too many to read, the ranks that are not told apart from the best
     are shaded instead.
+
+    Returns
+    -------
+    DataFrame
+        `ranking.ranks` with `shown` (not left out), `critical_difference`, `shaded_to` (a rank; NaN where
+        nothing is shaded), `p` and `n_blocks`.
     """
     ranks = ranking.ranks
     if ranks.empty:
@@ -185,16 +198,20 @@ def critical_difference(ranking: Ranking, ax: Axes, most: int = 20) -> pd.DataFr
     ax.set_yticks(y, [label(name).replace("/", ", ") for name in shown["design"]])
     low, right = float(shown["mean_rank"].min()), float(shown["mean_rank"].max())
     room = 0.03 * max(right - low, 1)
-    runs, shade = alike(ranking), ""
+    runs, shade, shaded_to = alike(ranking), "", np.nan
     if left_out or len(runs) > MOST_BARS:
-        ax.axvspan(low, min(low + ranking.critical_difference, right + room), color="#eeeeee", zorder=0)
+        shaded_to = min(low + ranking.critical_difference, right + room)
+        ax.axvspan(low, shaded_to, color="#eeeeee", zorder=0)
         runs, shade = [], "; shaded: not told apart from the best"
-    for number, (first, last) in enumerate(runs):
-        ax.plot([right + room * (2 + number)] * 2, [first - 0.25, last + 0.25], color=GREY, lw=2)
+    start, end = low - room, right + room * (2 + len(runs))
+    for number, (first, last) in enumerate(runs):  # beside the ranks: where along the axis says nothing
+        beside = 1 - room * (len(runs) - number) / (end - start)
+        rows = [first - 0.25, last + 0.25]
+        ax.plot([beside] * 2, rows, color=GREY, lw=2, transform=ax.get_yaxis_transform())
     if left_out:
         middle = (low + right) / 2
         ax.text(middle, half, f"{left_out} designs between", ha="center", va="center", color=GREY, size=6)
-    ax.set_xlim(low - room, right + room * (2 + len(runs)))
+    ax.set_xlim(start, end)
     ax.set_ylim(y.max() + 0.6, -0.6)
     ax.tick_params(axis="y", length=0)
     ax.grid(axis="x")
@@ -203,5 +220,9 @@ def critical_difference(ranking: Ranking, ax: Axes, most: int = 20) -> pd.DataFr
     width = f"CD = {ranking.critical_difference:.2f}, " if np.isfinite(ranking.critical_difference) else ""
     ax.set_title(fill(f"{test}{width}{counted(ranking.n_blocks, ranking.block)}{shade}", 60), loc="right")
     return ranks.assign(
-        critical_difference=ranking.critical_difference, p=ranking.p, n_blocks=ranking.n_blocks
+        shown=ranks.index.isin(shown.index),
+        critical_difference=ranking.critical_difference,
+        shaded_to=shaded_to,
+        p=ranking.p,
+        n_blocks=ranking.n_blocks,
     )

@@ -132,7 +132,7 @@ def forgetting(
     Returns
     -------
     DataFrame
-        `means`.
+        `means`, then `differences`, which have a `patient_id`.
     """
     if means.empty:
         return nothing(ax, "nothing was measured on other data sets")
@@ -169,7 +169,7 @@ def forgetting(
     ax.grid(axis="x")
     ax.set_xlabel("difference of the mean IoU from direct application")
     legend(ax, _handles([learns[arm] for arm in arms])[1:], 3)
-    return means
+    return pd.concat([means, differences], ignore_index=True)
 
 
 def split_of_patients(lines: pd.DataFrame, ax: Axes) -> pd.DataFrame:
@@ -200,7 +200,7 @@ def split_of_patients(lines: pd.DataFrame, ax: Axes) -> pd.DataFrame:
         for fold, repeat, patients in rows
     ]
     ax.set_yticks(range(len(rows)), names)
-    ax.set_xticks([])
+    ax.tick_params(axis="x", bottom=False, labelbottom=False)
     ax.set_xlim(-0.7, many - 0.3)
     ax.set_ylim(len(rows) - 0.4, -0.6)
     ax.tick_params(axis="y", length=0)

@@ -99,7 +99,8 @@ def broken_line(means: pd.DataFrame, found: ChangePoint, ax: Axes, metric: str =
     Returns
     -------
     DataFrame
-        What is drawn: `distance`, `mean`, `n_patients`, `fitted`; empty where no line could be fitted.
+        What is drawn: `distance`, `mean`, `n_patients`, `fitted`, and in every row `break_at` with
+        `break_low` and `break_high`, which are shaded; empty where no line could be fitted.
     """
     if found.note:
         return nothing(ax, found.note)
@@ -112,7 +113,7 @@ def broken_line(means: pd.DataFrame, found: ChangePoint, ax: Axes, metric: str =
     rows = rows.assign(mean=rows["value"] - patient.transform("mean") + level, fitted=line + level)
     grouped = rows.groupby("distance")
     drawn = grouped.agg(mean=("mean", "mean"), n_patients=("mean", "size"), fitted=("fitted", "first"))
-    drawn = drawn.reset_index()
+    drawn = drawn.reset_index().assign(break_at=found.at, break_low=found.low, break_high=found.high)
     ax.axvspan(found.low, found.high, color="#eeeeee", zorder=0)
     ax.plot(drawn["distance"], drawn["mean"], "o", color=CLEAR, ms=2.5)
     ax.plot(drawn["distance"], drawn["fitted"], "-", color="black", lw=0.9)
@@ -134,13 +135,15 @@ def window_scheme(windows: Sequence[MemoryWindow], ax: Axes, tracked: int = 20) 
     Returns
     -------
     DataFrame
-        What is drawn: `memory`, `slice_index`, `read` ("prompt", "memory", "true mask", "pointer").
+        What is drawn: `memory`, `slice_index`, `read` ("prompt", "memory", "true mask", "pointer"); and
+        the slice that is "tracked".
     """
     drawn = [
         {"memory": window.name, "slice_index": index, "read": kind}
         for window in windows
         for index, kind in _read(window, tracked)
     ]
+    drawn += [{"memory": window.name, "slice_index": tracked, "read": "tracked"} for window in windows]
     drawn = pd.DataFrame(drawn, columns=["memory", "slice_index", "read"])
     places = {window.name: place for place, window in enumerate(windows)}
     for kind, (marker, colour, size, text) in READ.items():

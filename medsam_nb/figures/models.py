@@ -5,7 +5,6 @@ In the visual language of `style`: functions draw on axes they are given and ret
 
 from textwrap import fill
 
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
@@ -13,6 +12,7 @@ from matplotlib.ticker import MaxNLocator
 from medsam_nb.figures.order import data_sets_in_order
 from medsam_nb.figures.style import GREY, PROMPT_COLOURS, colour_of, iou_axis, legend, mark, nothing
 from medsam_nb.figures.words import label
+from medsam_nb.protocol.prompt_sources import GIVEN
 from medsam_nb.protocol.prompts import PROMPTS_2D
 from medsam_nb.statistics.claims import MARGIN
 from medsam_nb.statistics.declarations import Comparison
@@ -72,7 +72,7 @@ def sam2_against_sam(
     iou_axis(ax, f"IoU, {label(sam)}")
     iou_axis(ax, f"IoU, {label(sam2)}", "y")
     ax.set_aspect("equal")
-    present = [mode for mode in PROMPTS_2D if mode in set(drawn["prompt"])]
+    present = [mode for mode in (*PROMPTS_2D, GIVEN) if mode in set(drawn["prompt"])]
     marks = [mark(PROMPT_COLOURS[m], label(m), filled="per_component" not in m) for m in present]
     legend(ax, marks, columns=4)
     return drawn
@@ -93,7 +93,7 @@ def sam2_minus_sam(
     DataFrame
         What is drawn: `data_set`, `object` ("all patients" or "all cases" in the last row), `n`,
         `n_data_sets`, `mean_a` (SAM 2), `mean_b`, `difference`, `ci_low`, `ci_high`, `ci_level`, `p`
-        (of equivalence), `generalises_to`.
+        (of equivalence), `generalises_to`; then a row per tick with its `patient_id` and `difference`.
     """
     rows = _both_models(table, sam2, sam)
     if rows.empty:
@@ -120,7 +120,11 @@ def sam2_minus_sam(
             )
             kept += ("p", "generalises_to")
             found.append({"data_set": data_set, "object": name} | {k: item[k] for k in kept})
-            dots.append(differences(pairs["a"], pairs["b"]))
+            dots.append(
+                pairs[["data_set", "patient_id"]].assign(
+                    object=name, difference=differences(pairs["a"], pairs["b"])
+                )
+            )
     drawn = pd.DataFrame(found)
     if drawn.empty:
         return nothing(ax, f"no slice that both {label(sam2)} and {label(sam)} were given")
@@ -130,7 +134,7 @@ def sam2_minus_sam(
     ax.axhline(last - 0.5, color=GREY, lw=0.4)
     for y, (row, cases) in enumerate(zip(drawn.itertuples(), dots, strict=True)):
         colour = "black" if y == last else colour_of(sam2, 1)
-        ax.plot(cases, [y] * len(cases), "|", color=GREY, ms=3.5, mew=0.5, zorder=1)
+        ax.plot(cases["difference"], [y] * len(cases), "|", color=GREY, ms=3.5, mew=0.5, zorder=1)
         ax.plot([row.ci_low, row.ci_high], [y, y], color=colour, lw=1.0)
         ax.plot(row.difference, y, "D" if y == last else "o", color=colour, ms=3.2)
     names = [f"{r.data_set}: {r.object}" if r.data_set else r.object for r in drawn.itertuples()]
@@ -138,7 +142,8 @@ def sam2_minus_sam(
     ax.set_yticks(range(len(drawn)), [fill(name, 40) for name in counts], size=6)
     ax.set_ylim(last + 0.6, -0.6)
     ax.tick_params(axis="y", length=0)
-    reach = max(1.15 * float(np.max(np.abs(np.concatenate(dots)))), 2 * margin)
+    ticks = pd.concat(dots)
+    reach = max(1.15 * float(ticks["difference"].abs().max()), 2 * margin)
     ax.set_xlim(-reach, reach)
     ax.xaxis.set_major_locator(MaxNLocator(5))
     ax.set_xlabel(fill(f"IoU of {label(sam2)} minus {label(sam)}", 50))
@@ -146,7 +151,7 @@ def sam2_minus_sam(
     ax.set_title(
         fill(f"shaded: alike within {margin:g}; bars: 90 % intervals, uncorrected; {reach}", 50), loc="right"
     )
-    return drawn
+    return pd.concat([drawn, ticks], ignore_index=True)
 
 
 def measured_and_published(joined: pd.DataFrame, ax: Axes, mask_choice: str = "first_mask") -> pd.DataFrame:

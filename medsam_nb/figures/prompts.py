@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from medsam_nb.figures.order import data_sets_in_order, groups_of, in_order
 from medsam_nb.figures.style import GREY, PROMPT_COLOURS, iou_axis, legend, mark, nothing, point
 from medsam_nb.figures.words import label, metric_label
+from medsam_nb.protocol.prompt_sources import GIVEN
 from medsam_nb.protocol.prompts import PROMPTS_2D
 from medsam_nb.statistics.paired import summarise
 from medsam_nb.statistics.pooling import case_means
@@ -30,7 +31,7 @@ def iou_by_prompt_2d(
     if rows.empty:
         return nothing(ax, f"no 2D rows with mask choice {label(mask_choice)}")
     drawn = summarise(case_means(rows, ["prompt"], metric), ["data_set", "prompt"])
-    modes = [mode for mode in PROMPTS_2D if mode in set(drawn["prompt"])]
+    modes = [mode for mode in (*PROMPTS_2D, GIVEN) if mode in set(drawn["prompt"])]
     names = data_sets_in_order(rows)
     groups = groups_of(rows, names)
     for place, name in enumerate(names):

@@ -2,6 +2,7 @@
 
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.ticker import FuncFormatter
 
 from medsam_nb.figures.style import PROMPT_COLOURS, band, iou_axis, legend, mark, nothing
 from medsam_nb.figures.words import label
@@ -49,8 +50,9 @@ def iou_by_share(table: pd.DataFrame, ax: Axes, mask_choice: str = "first_mask")
     drawn = summarise(cases, ["prompt", "share"]).sort_values(["prompt", "share"], ignore_index=True)
     for prompt, curve in drawn.groupby("prompt", sort=False):
         colour = PROMPT_COLOURS[prompt]
-        ax.plot(curve["share"] * 100, curve["mean"], marker="o", ms=3, color=colour)
-        band(ax, curve["share"] * 100, curve, colour)
+        ax.plot(curve["share"], curve["mean"], marker="o", ms=3, color=colour)
+        band(ax, curve["share"], curve, colour)
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:g}"))
     ax.set_xlabel("displacement, % of side or radius")
     iou_axis(ax, "mean IoU", "y")
     legend(ax, [mark(PROMPT_COLOURS[prompt], label(prompt)) for prompt in drawn["prompt"].unique()])

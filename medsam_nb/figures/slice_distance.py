@@ -14,6 +14,7 @@ from medsam_nb.figures.slices import Panel
 from medsam_nb.figures.style import GREY, colour_of, difference, difference_rows, legend, nothing
 from medsam_nb.figures.words import label
 from medsam_nb.protocol.metrics import adjacent_iou
+from medsam_nb.protocol.table import UNCHANGED
 from medsam_nb.protocol.volume import Case
 from medsam_nb.protocol.volume_changes import ShownVolume
 from medsam_nb.statistics.slice_distance import DoseResponse
@@ -52,7 +53,7 @@ def differences_by_row(
     Returns
     -------
     DataFrame
-        The rows of `result` that are drawn.
+        The rows of `result` that are drawn, with `note` and `reference` if they are.
     """
     known = result[result["n"] > 0].set_index("comparison")
     said = dict(zip(order, notes, strict=True)) if notes else {}
@@ -66,7 +67,9 @@ def differences_by_row(
     if np.isfinite(reference):
         ax.axvline(reference, color=GREY, lw=0.9, ls=":")
     difference_rows(ax, shown.index, name)
-    return shown.reset_index()
+    drawn = shown.reset_index()
+    drawn = drawn.assign(note=drawn["comparison"].map(said)) if said else drawn
+    return drawn.assign(reference=reference) if np.isfinite(reference) else drawn
 
 
 def dose_lines(points: pd.DataFrame, ax: Axes, response: DoseResponse) -> pd.DataFrame:
@@ -82,21 +85,24 @@ def dose_lines(points: pd.DataFrame, ax: Axes, response: DoseResponse) -> pd.Dat
     Returns
     -------
     DataFrame
-        What is drawn: `data_set`, `patient_id`, `volume_change`, the axis and `difference`.
+        What is drawn: `data_set`, `patient_id`, `volume_change` ("none" where a line starts), the axis and
+        `difference`.
     """
     axis = response.axis
     points = points.dropna(subset=[axis, "difference"])
     if points.empty:
         return nothing(ax, "no changed volume beside the unchanged one")
-    handles = []
+    handles, drawn = [], []
     for number, (name, rows) in enumerate(points.groupby("data_set", sort=True)):
         look = {"color": colour_of(name, number), "marker": MARKERS[number % len(MARKERS)]}
         handles.append(Line2D([], [], **look, lw=0.8, ms=3, label=label(name)))
         for _, line in rows.groupby("patient_id"):
-            line = line.sort_values("step_mm")
-            x = [line[f"{axis}_before"].mean(), *line[axis]]
-            ax.plot(x, [0, *line["difference"]], lw=0.7, ms=3, alpha=0.85, **look)
-            ax.plot(x[0], 0, "o", color="white", mec=look["color"], ms=3, mew=0.7, zorder=3)
+            start = line.iloc[:1].assign(volume_change=UNCHANGED, difference=0.0)
+            start[axis] = line[f"{axis}_before"].mean()
+            line = pd.concat([start, line.sort_values("step_mm")])
+            ax.plot(line[axis], line["difference"], lw=0.7, ms=3, alpha=0.85, **look)
+            ax.plot(start[axis], [0], "o", color="white", mec=look["color"], ms=3, mew=0.7, zorder=3)
+            drawn.append(line)
     ax.axhline(0, color=GREY, lw=0.6)
     if axis == "likeness":  # farther to the right is a larger dose on both axes
         ax.set_xlim(1, max(0, min(points[axis].min(), points[f"{axis}_before"].min()) - 0.05))
@@ -106,7 +112,8 @@ def dose_lines(points: pd.DataFrame, ax: Axes, response: DoseResponse) -> pd.Dat
     ax.set_xlabel(AXIS_NAMES[axis])
     ax.set_ylabel("change of the mean IoU,\nsame slices")
     legend(ax, handles, columns=4)
-    return points[["data_set", "patient_id", "volume_change", axis, f"{axis}_before", "difference"]]
+    columns = ["data_set", "patient_id", "volume_change", axis, "difference"]
+    return pd.concat(drawn, ignore_index=True)[columns]
 
 
 def most_varying(cases: Sequence[Case], objects: Sequence[str] = ()) -> tuple[Case, str]:

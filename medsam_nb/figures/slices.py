@@ -48,7 +48,7 @@ class Panel:
     bar : bool
         Draw a scale bar in mm.
     row : str
-        Written beside the panel where it is the first of its row.
+        Written beside the panel unless the panel to its left is of the same.
     source : str
         Which case and slice it is; stands in the table of what is shown, not in the figure.
     """
@@ -237,7 +237,8 @@ def grid(panels: Sequence[Panel], columns: int = 4, width_mm: float = 180) -> tu
         draw(ax, panel)
         ax.set_title(_wrapped(panel.title, max(8, int(side / 1.28))), fontsize=6.5, pad=2)
         row, column = divmod(place, columns)
-        if panel.row and column == 0:
+        before = [other.row for other in panels[place - column : place] if other is not None]
+        if panel.row and before[-1:] != [panel.row]:
             ax.set_ylabel(_wrapped(panel.row, max(8, int(side / 1.28))), fontsize=6.5)
         plotted.append(
             {"row": row, "column": column, "title": panel.title, "iou": panel.iou} | {"source": panel.source}

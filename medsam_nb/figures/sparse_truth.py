@@ -26,18 +26,19 @@ def sparse_estimates(estimates: pd.DataFrame, axes: np.ndarray, margin: float) -
     Returns
     -------
     DataFrame
-        The rows that are drawn.
+        The rows that are drawn, with `mean_ci_low` and `mean_ci_high` of their annotation.
     """
     if estimates.empty:
         return [nothing(ax, "no rows of slices") for ax in axes][0]
+    ends = estimates.groupby("annotation", sort=False)[["ci_low", "ci_high"]].transform("mean")
+    estimates = estimates.assign(mean_ci_low=ends["ci_low"], mean_ci_high=ends["ci_high"])
     full = estimates.iloc[0]
     names = list(dict.fromkeys(estimates["annotation"]))
     for place, name in enumerate(names):
         rows = estimates[estimates["annotation"] == name]
         spread = np.linspace(-JITTER, JITTER, len(rows)) if len(rows) > 1 else [0.0]
-        axes[0].plot(
-            [rows["ci_low"].mean(), rows["ci_high"].mean()], [place] * 2, color=INTERVAL, lw=4, zorder=1
-        )
+        interval = rows[["mean_ci_low", "mean_ci_high"]].iloc[0]
+        axes[0].plot(interval, [place] * 2, color=INTERVAL, lw=4, zorder=1)
         axes[0].plot(rows["estimate"], place + np.array(spread), "o", color=DRAW, ms=2, mew=0)
         axes[1].hlines(
             place + np.array(spread), rows["difference_low"], rows["difference"], color=INTERVAL, lw=0.8

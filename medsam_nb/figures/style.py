@@ -43,6 +43,7 @@ DIRECTION_MARKERS = {"bidirectional": "o", "front_to_end": "s"}
 OTHER_COLOURS = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 GREY = "#7a7a7a"
 CLEAR = "#0072B2"  # of a difference whose interval leaves 0; one that holds it is grey
+CSV_NUMBERS = "%.8g"  # as exact as anything that can be seen when the figure is drawn again
 FEWEST = 5  # patients from which on an interval is drawn
 
 
@@ -111,7 +112,7 @@ def save(fig: Figure, folder: Path, name: str, plotted: pd.DataFrame) -> dict[st
         metadata = {"CreationDate": None} if kind == "pdf" else None
         fig.savefig(buffer, format=kind, metadata=metadata)
         write_study_file(paths[kind], buffer.getvalue())
-    write_study_file(paths["csv"], as_csv(plotted, "%.6g"))
+    write_study_file(paths["csv"], as_csv(plotted, CSV_NUMBERS))
     plt.close(fig)  # a notebook shows it where it is named, not once more when the cell ends
     return paths
 

@@ -183,7 +183,7 @@ CLAIMS = (
 # The two claims about a best design, which is chosen on the same cases: `selection` tests them.
 H10 = Claim(
     "H10", "The best design, chosen on other patients or data sets, is better than the mean over designs.",
-    "arXiv v1, last version", "<", (), f"{_DEEP} with two or more designs and patients",
+    "arXiv v1, last version", ">", (), f"{_DEEP} with two or more designs and patients",
 )  # fmt: skip
 H13 = Claim(
     "H13", f"For some object the best 3D design with a box or mask has a mean IoU above {HIGH_IOU}.",

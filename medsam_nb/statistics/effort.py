@@ -12,8 +12,9 @@ import pandas as pd
 
 from medsam_nb.errors import StudyError
 from medsam_nb.protocol import effort
-from medsam_nb.protocol.corrections import CLICKS, FRESH, RUNNING
+from medsam_nb.protocol.corrections import CLICKS, FRESH, RESTARTED, RUNNING
 from medsam_nb.protocol.table import FACTORS
+from medsam_nb.statistics.inference import ALPHA
 from medsam_nb.statistics.paired import summarise
 from medsam_nb.statistics.pooling import case_means, check_table, of_metric, patient_means
 
@@ -197,6 +198,17 @@ def with_effort(table: pd.DataFrame, by: Sequence[str], seconds: Mapping[str, fl
     return found
 
 
+def _as_it_ends(table: pd.DataFrame) -> pd.DataFrame:
+    """Return rows in which a running predictor's last loop is what a fresh one makes of all its prompts.
+
+    With that the algorithm ends, and it is what claim H8 tests.
+    """
+    ends = table["strategy"] == RESTARTED
+    place = [*CASE, "object", "slice_index", "metric", *CURVE, "loop"]
+    both = pd.concat([table[ends].assign(strategy=RUNNING), table[~ends]], ignore_index=True)
+    return both.drop_duplicates(place)
+
+
 def gains(
     table: pd.DataFrame,
     seconds: Mapping[str, float],
@@ -216,13 +228,15 @@ def gains(
     Returns
     -------
     DataFrame
-        Columns of `by`, `prompt` (the initial one); `before`, `after`, `gain` with `ci_low`, `ci_high` (95 %
-        over patients); `further_prompts` and `further_seconds` (means over cases); `gain_per_prompt` and
-        `gain_per_minute` (the mean gain over the mean effort, so that a case without a correction is no
-        division by 0); `n_patients`, `n_cases`, `uncorrected` (cases in which nothing could be corrected).
+        Columns of `by`, `prompt` (the initial one); `before`, `after` (of the running predictor: of the fresh
+        one with which it ends), `gain` with `ci_low`, `ci_high` (95 % over patients) and `corrected_low`,
+        `corrected_high` (Bonferroni, for the gains after one initial prompt); `further_prompts` and
+        `further_seconds` (means over cases); `gain_per_prompt` and `gain_per_minute` (the mean gain over the
+        mean effort, so that a case without a correction is no division by 0); `n_patients`, `n_cases`,
+        `uncorrected` (cases in which nothing could be corrected).
     """
     by = list(dict.fromkeys(["prompt", *by, "new_information"]))
-    cases = _of_cases(table, by, metric)
+    cases = _of_cases(_as_it_ends(table), by, metric)
     spent = [
         seconds_spent(row.prompts, row.prompt, row.new_information, seconds) for row in cases.itertuples()
     ]
@@ -236,8 +250,11 @@ def gains(
         index=cases.index,
     )
     cases = cases.drop(columns=["values", "prompts"]).join(ends)
-    found = summarise(cases.assign(value=cases["after"] - cases["before"]), by)
-    found = found.rename(columns={"mean": "gain"}).set_index(by)
+    gained = cases.assign(value=cases["after"] - cases["before"])
+    found = summarise(gained, by).rename(columns={"mean": "gain"}).set_index(by)
+    tests = max(found.groupby(level="prompt").size(), default=1)
+    corrected = summarise(gained, by, 1 - ALPHA / tests).set_index(by)
+    found["corrected_low"], found["corrected_high"] = corrected["ci_low"], corrected["ci_high"]
     for name in ends:
         means = patient_means(cases.assign(value=cases[name]), by)
         found[name] = means.groupby([*by, "data_set"])["value"].mean().groupby(by).mean()
@@ -249,7 +266,8 @@ def gains(
             effort.gain_per_effort([0, gain], [0, made / unit])
             for gain, made in zip(found["gain"], made, strict=True)
         ]
-    columns = ["before", "after", "gain", "ci_low", "ci_high", "further_prompts", "further_seconds"]
+    columns = ["before", "after", "gain", "ci_low", "ci_high", "corrected_low", "corrected_high"]
+    columns += ["further_prompts", "further_seconds"]
     columns += ["gain_per_prompt", "gain_per_minute", "n_patients", "n_cases", "uncorrected"]
     return found[[*by, *columns]]
 

@@ -2,7 +2,8 @@
 
 A finding is "inconclusive" as long as its interval, at the level of the family's correction, holds what it
 denies; where mean, median and ranks do not point in one direction; and where there are too few units. It is
-"of no practical weight" where a difference is certain and yet smaller than `NEGLIGIBLE`.
+"of no practical weight" where a difference is certain and its whole interval smaller than `NEGLIGIBLE`; where
+only its estimate is, whether it matters is open.
 """
 
 from collections.abc import Mapping
@@ -74,7 +75,9 @@ def outcome(relation: str, row: Mapping, margin: float = 0.0, overlap: bool = Tr
             "point in one direction"
         )
     if relation != "<<" and overlap and abs(mean) < NEGLIGIBLE:
-        return TINY, f"certain, but smaller than {NEGLIGIBLE:g}"
+        if low > -NEGLIGIBLE and high < NEGLIGIBLE:
+            return TINY, f"certain, but smaller than {NEGLIGIBLE:g}"
+        return OPEN, f"its direction is certain, but not whether it reaches {NEGLIGIBLE:g}"
     higher = low > denied
     return (SHOWN if higher == (relation in ("!=", ">")) else OPPOSED), ""
 

@@ -286,14 +286,17 @@ def compare(table: pd.DataFrame, comparisons: list[Mapping | Comparison]) -> pd.
     return result[COMPARISON_COLUMNS]
 
 
-def summarise(cases: pd.DataFrame, by: list[str]) -> pd.DataFrame:
-    """Return the mean of every cell, data sets weighing alike, its 95 % interval, and the numbers behind.
+def summarise(cases: pd.DataFrame, by: list[str], level: float = 1 - ALPHA) -> pd.DataFrame:
+    """Return the mean of every cell, data sets weighing alike, its interval, and the numbers behind.
 
     Parameters
     ----------
     cases : DataFrame
         One row per case and cell: `data_set`, `case_id`, `patient_id` (without it, the case is its own
         patient), `value` and the columns of `by`.
+    by : list of str
+    level : float
+        Of the intervals.
 
     Returns
     -------
@@ -305,7 +308,7 @@ def summarise(cases: pd.DataFrame, by: list[str]) -> pd.DataFrame:
     patients = patient_means(cases, by)
     for key, cell in patients.groupby(by, dropna=False, sort=False):
         sample = Sample(cell["value"].to_numpy(float), cell["data_set"].to_numpy(str))
-        low, high = sample.interval()
+        low, high = sample.interval(level)
         found.append(
             {
                 **dict(zip(by, key if isinstance(key, tuple) else (key,), strict=True)),

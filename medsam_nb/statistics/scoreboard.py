@@ -64,16 +64,6 @@ def model_parts(table: pd.DataFrame, sam2: str = "", sam: str = "") -> dict[str,
     return parts
 
 
-def _negated(interval: Interval) -> Interval:
-    """Return the interval of the same difference taken the other way round."""
-
-    def other(level: float) -> tuple[float, float]:
-        low, high = interval(level)
-        return -high, -low
-
-    return other
-
-
 def _selected(
     values: pd.DataFrame, noun: str, selected: Selected, interval: Interval, method: str, note: str
 ) -> Test:
@@ -97,18 +87,16 @@ def _incomplete(designs: pd.DataFrame, noun: str) -> str:
 def _best_design(
     table: pd.DataFrame, models: Mapping[str, str], noun: str, draws: int, seed: int
 ) -> list[Test]:
-    """Test the mean over all designs against the best one, which other rows choose (H10)."""
-    name = {"test": "mean of designs against the best on the others", "scale": "IoU"}
+    """Test the best design, which other rows choose, against the mean over all designs (H10)."""
+    name = {"test": "the best on the others against the mean of designs", "scale": "IoU"}
     designs = design_table(table, models)
     if len(designs) < 2 or designs.shape[1] < 2:
         return [(name | {"n": 0}, None)]
     sets = designs.index.get_level_values("data_set").to_numpy(str)
     selected, best = best_against_mean(designs.to_numpy(float), sets, draws, seed)
-    pairs = pd.DataFrame({"data_set": sets, "a": designs.mean(axis=1).to_numpy(), "b": best})
+    pairs = pd.DataFrame({"data_set": sets, "a": best, "b": designs.mean(axis=1).to_numpy()})
     method = f"permutation of {designs.shape[1]} designs within {{}}, {len(selected.draws)} draws, two-sided"
-    row, interval = _selected(
-        pairs, noun, selected, _negated(selected.interval), method, _incomplete(designs, noun)
-    )
+    row, interval = _selected(pairs, noun, selected, selected.interval, method, _incomplete(designs, noun))
     row["method"] = row["method"].format("data sets" if row["generalises_to"] == GENERAL else f"{noun}s")
     return [(name | row | {"n_cases": designs.attrs["n_cases"]}, interval)]
 

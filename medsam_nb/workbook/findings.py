@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from medsam_nb.figures.order import in_order
 from medsam_nb.figures.words import counted, label
 from medsam_nb.protocol.corrections import RUNNING
 from medsam_nb.protocol.designs import DESIGN_FACTORS
@@ -12,6 +13,8 @@ from medsam_nb.statistics.change_point import ChangePoint
 from medsam_nb.statistics.findings import OPEN, TINY
 from medsam_nb.statistics.inference import ALPHA, GENERAL, WITHIN
 from medsam_nb.statistics.paired import summarise
+
+SHOWN_OBJECTS = 6  # by name in a sentence
 
 
 def usable_cases(cases: pd.DataFrame) -> str:
@@ -35,7 +38,8 @@ def best_prompts(means: pd.DataFrame) -> str:
         Columns `model`, `data_set`, `case_id`, `prompt`, `value`: one value per case and prompt.
     """
     parts = []
-    for model, group in means.groupby("model"):
+    for model in in_order(means["model"].unique()):
+        group = means[means["model"] == model]
         ranked = summarise(group, ["prompt"]).sort_values("mean", ascending=False)
         best, last = ranked.iloc[0], ranked.iloc[-1]
         text = f"{label(best['prompt'])} is best with {label(model)}, mean IoU {_mean(best)}"
@@ -59,7 +63,8 @@ def cost_of_not_knowing(means: pd.DataFrame) -> str:
         Columns `model`, `mask_choice`, `value`.
     """
     parts = []
-    for model, group in means.groupby("model"):
+    for model in in_order(means["model"].unique()):
+        group = means[means["model"] == model]
         kept = _equal(group, "mask_choice")
         if not {"first_mask", "most_confident_mask", "oracle_mask"} <= set(kept.index):
             continue
@@ -82,15 +87,56 @@ def best_designs(ranked: pd.DataFrame, model: str) -> str:
     """
     of_model = ranked[ranked["model"] == model].rename(columns={"mean IoU": "mean"})
     best, worst = of_model.iloc[0], of_model.iloc[-1]
-    text = f"Of {counted(len(of_model), 'design')} {design_words(best)} is best with {label(model)}, "
+    text = f"Of {counted(len(of_model), 'design')} the best with {label(model)} is {design_words(best)}, "
     text += f"mean IoU {_mean(best)}"
     drawn = of_model[of_model["prompt"] != "mask"]
     if best["prompt"] == "mask" and len(drawn):
         other = drawn.iloc[0]
-        text += f"; with points or boxes only, {design_words(other)}, {_mean(other)}"
+        text += f"; without true masks as prompts, {design_words(other)}, {_mean(other)}"
     return (
         f"{text}; last is {design_words(worst)}, {_mean(worst)} ({counted(int(best['patients']), 'case')})."
     )
+
+
+def best_slices(ranked: pd.DataFrame, model: str) -> str:
+    """Return for every prompt in 3D on which slice it is best, over directions and masks, and on which worst.
+
+    Parameters
+    ----------
+    ranked : DataFrame
+        Of `rankings.designs_by_mean`.
+    model : str
+    """
+    of_model = ranked[ranked["model"] == model]
+    parts = []
+    for prompt, group in of_model.groupby("prompt", sort=False):
+        means = group.groupby("frame_choice")["mean IoU"].mean().sort_values()
+        if len(means) > 1:
+            names = [label(name) for name in (means.index[-1], means.index[0])]
+            parts.append(f"{label(prompt)} {names[0]} {means.iloc[-1]:.2f}, {names[1]} {means.iloc[0]:.2f}")
+    if not parts:
+        return ""
+    return f"Best and worst slice to prompt, over directions and masks: {'; '.join(parts)}."
+
+
+def objects_and_parts(rows: pd.DataFrame) -> str:
+    """Return which objects were propagated, and how often a prompt of one part cannot tell of all of them.
+
+    Parameters
+    ----------
+    rows : DataFrame
+        3D rows.
+    """
+    names = list(dict.fromkeys(rows["object"]))
+    text = f"Objects: {', '.join(map(label, names[:SHOWN_OBJECTS]))}"
+    text += f" and {len(names) - SHOWN_OBJECTS} more. " if len(names) > SHOWN_OBJECTS else ". "
+    prompted = rows[rows["distance_slices"].eq(0) & rows["n_components"].notna()]
+    slices = prompted.drop_duplicates(["data_set", "case_id", "object", "slice_index"])
+    several = int((slices["n_components"].astype(int) > 1).sum())
+    if several:
+        where = f"On {several} of {counted(len(slices), 'prompted slice')} the object has several components"
+        text += f"{where}: there a point or a box tells of the largest only, a mask of all."
+    return text.strip()
 
 
 def design_words(row: pd.Series) -> str:
@@ -100,7 +146,7 @@ def design_words(row: pd.Series) -> str:
 
 
 def decay(drawn: pd.DataFrame) -> str:
-    """Return how the IoU changes from the prompted slice to the farthest distance drawn, by direction.
+    """Return how the IoU changes from next to the prompt to the farthest distance that all cases have.
 
     Parameters
     ----------
@@ -111,14 +157,17 @@ def decay(drawn: pd.DataFrame) -> str:
         return "No slice lies away from a prompted one."
     parts = []
     for direction, line in drawn.groupby("direction"):
-        line = line.assign(reach=line["distance_slices"].abs()).sort_values("reach")
-        near, far = line[line["reach"] == line["reach"].min()], line[line["reach"] == line["reach"].max()]
-        where = f"at a distance of {counted(int(far['reach'].max()), 'slice')}"
+        line = line.assign(reach=line["distance_slices"].abs())
+        line = line[line["n_cases"] == line["n_cases"].max()]  # fewer cases are other cases
+        ends = [
+            line.loc[line["reach"] == reach, "mean"].mean() for reach in (line.reach.min(), line.reach.max())
+        ]
         parts.append(
-            f"{label(direction)} from {near['mean'].mean():.2f} there to {far['mean'].mean():.2f} "
-            f"{where} ({counted(int(far['n_cases'].max()), 'case')})"
+            f"{label(direction)} from {ends[0]:.2f} to {ends[1]:.2f} "
+            f"{counted(int(line['reach'].max()), 'slice')} away"
         )
-    return f"Away from the prompt the mean IoU changes: {'; '.join(parts)}."
+    cases = counted(int(drawn["n_cases"].max()), "case")
+    return f"From next to the prompt to as far as all {cases} reach, the mean IoU goes: {'; '.join(parts)}."
 
 
 def clicks_help(drawn: pd.DataFrame, reached: pd.DataFrame, model: str) -> str:
@@ -140,33 +189,43 @@ def clicks_help(drawn: pd.DataFrame, reached: pd.DataFrame, model: str) -> str:
         text += f"with {counted(int(last['loop']), 'click')}"
         rows = reached[(reached["model"] == model) & (reached["prompt"] == prompt)]
         for row in rows[rows["target"] == rows["target"].max()].itertuples():
-            text += f" ({row.target:g} is reached on {row.reached} of {row.n} slices"
-            text += f", with {row.noc_reached:.1f} prompts on average)" if row.reached else ")"
+            text += f" ({row.target:g} is reached on {row.reached} of {row.n} objects on slices"
+            text += (
+                f", with {row.noc_reached:.1f} prompts on average; {row.noc:.1f} where the others count with "
+                f"the limit of {row.limit})"
+                if row.reached
+                else ")"
+            )
         parts.append(text)
     return f"{label(model)}: {'; '.join(parts)}." if parts else ""
 
 
 def corrections_help(gained: pd.DataFrame) -> str:
-    """Return what each new information gains in volumes, by strategy, with intervals.
+    """Return what each new information gains in volumes, by strategy, with corrected intervals.
 
     Parameters
     ----------
     gained : DataFrame
         Of `effort.gains`, one model and one initial prompt.
     """
-    parts = []
+    parts, raising, tested = [], {}, 0
     for row in gained.itertuples():
-        interval = f" ({row.ci_low:+.2f} to {row.ci_high:+.2f})" if row.ci_low == row.ci_low else ""
+        known = row.corrected_low == row.corrected_low
+        interval = f" ({row.corrected_low:+.2f} to {row.corrected_high:+.2f})" if known else ""
         strategy = "the running predictor" if row.strategy == RUNNING else "fresh starts"
         parts.append(f"{label(row.new_information)} with {strategy} {row.gain:+.2f}{interval}")
+        tested += known
+        if row.corrected_low > 0:
+            raising.setdefault(label(row.new_information), []).append(strategy)
     if not parts:
         return "No volume was corrected."
-    clear = gained[gained["ci_low"] > 0]
-    masks_only = len(clear) > 0 and set(clear["new_information"]) == {"mask"}
-    said = "Only true masks clearly raise it" if masks_only else "What clearly raises it: " + (
-        ", ".join(dict.fromkeys(map(label, clear["new_information"]))) or "nothing"
-    )  # fmt: skip
-    return f"Change of the mean IoU of volumes by corrections: {'; '.join(parts)}. {said}."
+    start = f"from {gained['before'].iloc[0]:.2f} after {label(gained['prompt'].iloc[0])}"
+    said = f"Change of the mean IoU of volumes by corrections, {start}: {'; '.join(parts)}."
+    if not tested:
+        return said
+    ways = gained["strategy"].nunique()
+    shown = [name if len(by) == ways else f"{name} (only with {by[0]})" for name, by in raising.items()]
+    return f"{said} Shown to raise it, corrected for their number: {', '.join(shown) or 'none'}."
 
 
 def verdicts(board: pd.DataFrame) -> str:

@@ -1,11 +1,12 @@
 """What each notebook of a study is given, and whether all of it can be done: before the first one starts."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from glob import escape
 from pathlib import Path
 from typing import Any
 
 from medsam_nb.errors import CheckpointError, InputError, StudyError, WorkbookError, require_known
+from medsam_nb.figures.choices import Choices
 from medsam_nb.manifest.fine_tuned import TRAIN_AGAIN, with_fine_tuned
 from medsam_nb.manifest.reading import load_manifest
 from medsam_nb.manifest.rows import Checkpoint, Manifest
@@ -103,6 +104,7 @@ def resolve_parameters(
     manifests = _Manifests()
     _check_meanings(study, effective, sources, manifests)
     _check_comparisons(path, effective, manifests)
+    _check_style(path, study.style, effective.values())
     return resolved
 
 
@@ -186,6 +188,19 @@ def _check_comparisons(path: Path, effective: Mapping[str, Mapping], manifests: 
         known["modality"] |= dict.fromkeys(row.modality for row in rows)
         known["object"] |= dict.fromkeys(name for row in rows for name in row.objects)
     comparisons.check(load_study(path, roles).comparisons, path, known)
+
+
+def _check_style(path: Path, style: Choices, effective: Collection[Mapping]) -> None:
+    """Check that figures of designs and of prompts will show something of what the study evaluates."""
+    asked = [chosen_designs(values["designs"]) for values in effective if "designs" in values]
+    designs, prompts = set().union(*asked), set().union(*(values.get("prompts", ()) for values in effective))
+    for field, measured, drawn in (
+        ("designs", designs, designs.intersection(chosen_designs(style.designs))),
+        ("prompts", prompts, prompts.intersection(style.prompts)),
+    ):
+        if measured and not drawn:
+            where = f"{path}, field style.{field}"
+            raise StudyError(where, f"this study evaluates none of these {field}.", "Name some that it does.")
 
 
 def require_ready(resolved: Mapping[str, Mapping[str, Any]]) -> None:

@@ -8,12 +8,13 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from medsam_nb.errors import StudyError, require_known
-from medsam_nb.figures.choices import Choices
+from medsam_nb.figures.choices import Choices, Order
 from medsam_nb.files import locate, read_yaml
 from medsam_nb.provenance import project_root
 from medsam_nb.workbook import comparisons
 
 LONGEST_NAME = 100  # bytes; a file system allows 255, and names are put together
+FIELDS = (("style.order.", Order.model_fields), ("style.", Choices.model_fields))  # within a study's own
 
 
 class Study(BaseModel):
@@ -35,7 +36,7 @@ class Study(BaseModel):
         Declared statistical comparisons (`statistics.declarations.Comparison`). The file names sets of them
         (`comparisons.expanded`); here they are written out.
     style : Choices
-        Names, colours, order, widths and font of its figures.
+        Names, colours, order, widths and font of its figures, and which designs and prompts they show.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -83,12 +84,14 @@ def load_study(path: Path, roles: Mapping[str, str] | None = None) -> Study:
     except ValidationError as error:
         first = error.errors()[0]
         line, field = locate(tree, first["loc"])
+        within, fields = next((one for one in FIELDS if field.startswith(one[0])), ("", Study.model_fields))
         if first["type"] == "extra_forbidden":
-            require_known(f"{path}, line {line}", field, Study.model_fields, what="field of a study")
+            what = f"field of {within.rstrip('.') or 'a study'}"
+            require_known(f"{path}, line {line}", field.removeprefix(within), fields, what=what)
         raise StudyError(
             f"{path}, line {line}",
-            f"field {field!r}: {first['msg'].removeprefix('Value error, ')}.",
-            f"Known fields: {', '.join(Study.model_fields)}.",
+            f"field {field!r}: {first['msg'].removeprefix('Value error, ').rstrip('.')}.",
+            f"Known fields: {', '.join(fields)}.",
         ) from error
     players = {}
     for given in (study.parameters, *study.notebooks.values(), roles or {}):

@@ -196,7 +196,12 @@ def test_sam2_minus_sam_draws_the_paired_differences(made):
             table.assign(value=pd.array(value, "Float64")), ax, "miniature_sam2", "miniature_sam"
         )
         plt.close(fig)
+    ticks = drawn[drawn["patient_id"].notna()]  # of the patients of every row
+    drawn = drawn[drawn["patient_id"].isna()]
     assert drawn["object"].tolist() == ["organ", "organ", "all cases"] and drawn["n"].tolist() == [6, 6, 12]
+    of_row = ticks.groupby("object")["difference"]
+    assert of_row.size().to_dict() == {"organ": 12, "all cases": 12}
+    assert of_row.mean()["all cases"] == pytest.approx(drawn["difference"].iloc[2])
     rows = table.assign(value=value)
     rows = rows[(rows["task"] == "2d") & (rows["mask_choice"] == "first_mask")]
     wide = (
@@ -219,7 +224,8 @@ def test_a_figure_and_a_comparison_of_the_same_thing_have_the_same_numbers(made)
     h1 = scoreboard(table, draws=99).set_index("claim").loc["H1"]
     with style.style():
         fig, ax = style.canvas()
-        drawn = models.sam2_minus_sam(table, ax, "miniature_sam2", "miniature_sam").iloc[-1]
+        drawn = models.sam2_minus_sam(table, ax, "miniature_sam2", "miniature_sam")
+        drawn = drawn[drawn["patient_id"].isna()].iloc[-1]
         plt.close(fig)
     for column in ("n", "difference", "ci_low", "ci_high", "ci_level", "p", "generalises_to"):
         assert drawn[column] == row[column] == h1[column], column

@@ -112,3 +112,12 @@ def test_more_rows_than_a_page_holds_become_pages():
         figure, shown = grid(part, columns=5, width_mm=180)
         assert figure.get_size_inches()[1] * 25.4 <= PAGE_HEIGHT_MM and len(shown) == len(part)
         plt.close(figure)
+
+
+def test_what_a_panel_is_of_stands_beside_the_first_of_its_kind_wherever_that_is():
+    kinds = ["MRI", "MRI", "MRI", "CT", "CT", "CT", "MRI"]
+    panels = [Panel(np.zeros((8, 8), np.uint8), row=kind) for kind in kinds]
+    panels[1] = None
+    fig, _ = grid(panels, columns=6)
+    assert [ax.get_ylabel() for ax in fig.axes[:7]] == ["MRI", "", "", "CT", "", "", "MRI"]
+    plt.close(fig)

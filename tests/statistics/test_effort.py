@@ -102,6 +102,27 @@ def test_gains_and_what_they_cost():
     assert set(found.index.get_level_values(0)) == {"correction", "reinitialisation"}
 
 
+def test_the_running_predictor_ends_with_a_fresh_one():
+    """What a fresh predictor makes of all its prompts is what counts, as in claim H8; its loops stay."""
+    table = loops(0.1)
+    fresh = table["strategy"] == "correction_reinitialised"
+    assert (
+        fresh.sum()
+        and "correction_reinitialised" not in effort.curves(table, ["strategy"])["strategy"].tolist()
+    )
+    better = table.assign(value=table["value"].where(~fresh, table["value"] + 0.05))
+    before, after = (
+        effort.gains(one, SECONDS).set_index(["strategy", "new_information"]) for one in (table, better)
+    )
+    change = after["gain"] - before["gain"]
+    assert change["correction"].tolist() == pytest.approx([0.05] * len(change["correction"]))
+    assert change["reinitialisation"].abs().max() == 0
+    masks = after.loc["correction", "mask"]
+    assert (
+        masks["corrected_low"] < masks["ci_low"] < masks["gain"] < masks["ci_high"] < masks["corrected_high"]
+    )
+
+
 def test_cases_that_could_not_be_corrected_are_counted_with_their_reasons():
     table = loops(0.1, ended={("MRI-Heart", 0), ("CT-Spleen", 3)})
     found = effort.gains(table, SECONDS)

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from medsam_nb.protocol.table import as_table
+from medsam_nb.statistics.findings import outcome
 from medsam_nb.statistics.paired import compare
 from medsam_nb.statistics.scoreboard import scoreboard
 from medsam_nb.statistics.signs import signed_rank
@@ -73,6 +74,15 @@ def test_a_tiny_effect_with_huge_n(data_sets):
     claim = of_board(table)
     assert claim["finding"] == "of no practical weight"
     assert claim["verdict"].startswith("of no practical weight")
+
+
+def test_a_small_estimate_with_a_wide_interval_is_left_open():
+    row = {"p_holm": 0.03, "holm_low": 0.0001, "holm_high": 0.019, "difference": 0.007}
+    row |= {"median_difference": 0.004, "rank_biserial": 0.8}
+    why = "its direction is certain, but not whether it reaches 0.01"
+    assert outcome("!=", row) == ("inconclusive", why)
+    assert outcome("!=", row | {"holm_high": 0.0099})[0] == "of no practical weight"
+    assert outcome("!=", row | {"difference": 0.0101})[0] == "shown"
 
 
 def test_a_reversed_effect():

@@ -123,7 +123,10 @@ def test_they_are_drawn_and_said():
     points = doses.dose_points(table)
     for ax, axis in zip(axes[1:], doses.AXES, strict=True):
         found = doses.dose_response(points, axis, draws=100)
-        assert len(drawing.dose_lines(points, ax, found)) == len(points) == 30
+        lines = drawing.dose_lines(points, ax, found)
+        starts = lines[lines["volume_change"] == "none"]
+        assert len(points) == 30 and len(starts) == 10 and len(lines) == 40
+        assert starts["difference"].eq(0).all() and set(starts[axis]) == set(points[f"{axis}_before"])
     left, right = axes[2].get_xlim()
     assert left > right  # less alike to the right, as farther apart on the other axis
     said = dose_said([found], "Leaving out slices")

@@ -88,7 +88,10 @@ def test_a_case_without_an_annotated_slice_is_lost_and_counted():
 def test_it_is_drawn_and_said():
     found = sparse_estimates(made_up(), KINDS, draws=4)
     fig, axes = plt.subplots(1, 2)
-    assert draw_estimates(found, axes, 0.05) is found
+    drawn = draw_estimates(found, axes, 0.05)
+    assert drawn[found.columns].equals(found)
+    of_one = drawn[drawn["annotation"] == KINDS[1].name]
+    assert np.allclose(of_one["mean_ci_low"], of_one["ci_low"].mean()) and len(of_one) == 4
     assert [text.get_text() for text in axes[0].get_yticklabels()] == [kind.name for kind in KINDS]
     assert [text.get_text() for text in axes[1].texts] == ["1 of 1", *["4 of 4"] * 3, "1 of 1", "shown in"]
     assert draw_estimates(found[:0], axes, 0.05).empty

@@ -105,12 +105,28 @@ def test_what_was_found_is_said_from_the_table():
         f"after one box the mean IoU goes from {first.iloc[0]:.2f} to {first.iloc[-1]:.2f} with 4 clicks"
         in said
     )
-    assert "(0.9 is reached on 0 of 40 slices)" in said
+    assert "(0.9 is reached on 0 of 40 objects on slices)" in said
+    some = findings.clicks_help(
+        curves, reached.assign(reached=30, noc_reached=1.5, noc=2.1), "miniature_sam2"
+    )
+    assert (
+        "(0.9 is reached on 30 of 40 objects on slices, with 1.5 prompts on average; 2.1 where the others "
+        "count with the limit of 5)"
+    ) in some
     gains = {"one_point": 0.0, "one_box": -0.01, "mask": 0.1}
     only = effort.gains(as_table(list(rows_of_loops(cases, draw, gains))), SECONDS)
-    assert findings.corrections_help(only).endswith("Only true masks clearly raise it.")
+    said = findings.corrections_help(only)
+    assert said.endswith("Shown to raise it, corrected for their number: mask.")
+    fresh = only["strategy"].eq("reinitialisation") & only["new_information"].eq("mask")
+    partly = findings.corrections_help(only.assign(corrected_low=only["corrected_low"].where(~fresh, -0.1)))
+    assert partly.endswith("their number: mask (only with the running predictor).")
+    masks = only[only["new_information"] == "mask"].iloc[0]
+    assert f"{masks['gain']:+.2f} ({masks['corrected_low']:+.2f} to {masks['corrected_high']:+.2f})" in said
+    assert f"from {masks['before']:.2f} after one point" in said
     both = effort.gains(as_table(list(rows_of_loops(cases, draw, gains | {"one_box": 0.1}))), SECONDS)
-    assert "What clearly raises it: mask, one box." in findings.corrections_help(both)
+    assert findings.corrections_help(both).endswith("number: mask, one box.")
+    few = findings.corrections_help(only.assign(corrected_low=np.nan, corrected_high=np.nan))
+    assert "Shown" not in few and "nan" not in few
     assert findings.corrections_help(pd.DataFrame()) == "No volume was corrected."
 
 

@@ -5,7 +5,7 @@ import pandas as pd
 
 from medsam_nb.protocol.table import as_table
 from medsam_nb.statistics.paired import compare
-from medsam_nb.workbook.findings import comparisons_made, reach_of
+from medsam_nb.workbook.findings import best_slices, comparisons_made, decay, objects_and_parts, reach_of
 
 BOX = {"name": "box", "vary": "prompt", "a": "one_box", "b": "one_point"}
 
@@ -39,3 +39,37 @@ def test_whom_it_holds_for():
     general = "Data sets are the units: what is found holds for data sets like these."
     assert reach_of(compare(table_of(gains, [*range(6)] * 2), [BOX])) == general
     assert reach_of(compare(table_of(gains[:3], ["s"] * 3), [BOX])) == "There are too few units for any test."
+
+
+def test_the_fall_with_the_distance_is_said_of_the_same_cases():
+    line = {
+        "distance_slices": [-2, -1, 1, 2, 3],
+        "mean": [0.6, 0.8, 0.7, 0.5, 0.9],
+        "n_cases": [4, 4, 4, 4, 1],
+    }
+    said = decay(pd.DataFrame(line).assign(direction="bidirectional"))
+    assert said.endswith(
+        "as all 4 cases reach, the mean IoU goes: bidirectional from 0.75 to 0.55 2 slices away."
+    )
+
+
+def test_the_slice_to_prompt_is_said_by_prompt():
+    cells = [("one_point", "first_slice", 0.7), ("one_point", "centre_slice", 0.5)]
+    cells += [("mask", "first_slice", 0.6), ("mask", "centre_slice", 0.9)]
+    ranked = pd.DataFrame(cells, columns=["prompt", "frame_choice", "mean IoU"]).assign(model="m")
+    assert best_slices(ranked, "m") == (
+        "Best and worst slice to prompt, over directions and masks: one point first slice 0.70, centre slice "
+        "0.50; mask centre slice 0.90, first slice 0.60."
+    )
+    assert best_slices(ranked[ranked.frame_choice == "first_slice"], "m") == ""
+
+
+def test_objects_of_several_parts_are_counted_on_prompted_slices():
+    place = {"data_set": "s", "case_id": "c", "slice_index": [4, 5], "distance_slices": [0, 1]}
+    one = pd.DataFrame(place | {"object": "organ", "n_components": [1, 1]})
+    two = pd.DataFrame(place | {"object": "paired_organ", "n_components": [2, 2]})
+    assert objects_and_parts(one) == "Objects: organ."
+    assert objects_and_parts(pd.concat([one, two, two])) == (
+        "Objects: organ, paired organ. On 1 of 2 prompted slices the object has several components: there a "
+        "point or a box tells of the largest only, a mask of all."
+    )

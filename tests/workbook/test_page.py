@@ -48,9 +48,12 @@ def test_a_board_shows_every_comparison_with_the_numbers_of_its_table(run_dir):
     page = page_of(run_dir)
     for row in result.itertuples():
         assert f"{row.difference:.3f} ({row.holm_low:.3f} to {row.holm_high:.3f})" in page
-    assert page.count("<svg role") == 2 and "Each of 12 cases of 1 data set." in page
+    assert page.count("<svg role") == 2 and "Every line is over 12 cases of 1 data set." in page
     assert "box is higher" in page and "box instead of point: +0.10" in page
-    assert "Not decided, or too small to matter: mask instead of box." in page
+    assert "Not decided: mask instead of box." in page
+    assert "A positive difference favours the first side; drawn from -" in page
+    tiny = result.replace({"finding": {"inconclusive": "of no practical weight"}})
+    assert boards.sentences(tiny)[1] == "Certain, but too small to matter: mask instead of box."
 
 
 def test_with_too_few_units_a_board_says_so_and_gives_no_p():

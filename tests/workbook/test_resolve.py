@@ -215,6 +215,17 @@ def test_values_that_do_not_go_together_are_refused(project, notebooks, message)
         resolved(project, notebooks=notebooks)
 
 
+def test_a_style_that_would_draw_nothing_of_the_study_is_refused(project):
+    style = {"designs": {"frame_choice": "first_slice"}, "prompts": ["one_box"]}
+    assert resolved(project, style=style)
+    with pytest.raises(StudyError, match="style.designs: this study evaluates none of these designs"):
+        resolved(project, {"designs": {"frame_choice": "centre_slice"}}, style=style)
+    with pytest.raises(StudyError, match="style.prompts: this study evaluates none of these prompts"):
+        resolved(project, {"prompts": ["one_point"]}, style=style, notebooks={"02_evaluate_2d": {}})
+    only = {"04_test_statistics": {}}  # what earlier runs evaluated is drawn
+    assert resolved(project, notebooks=only, style=style)
+
+
 def test_a_broken_manifest_is_named_with_its_line(project):
     (project / "broken.yaml").write_text("data_sets:\n  x: {title: 3}\n", encoding="utf-8")
     with pytest.raises(ManifestError, match="broken.yaml, line 2"):

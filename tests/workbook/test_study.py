@@ -33,6 +33,12 @@ def project(tmp_path):
         ({"parameters": [1]}, "parameters.*dict"),
         ({"caveats": "one"}, "caveats.*list"),
         ({"comparisons": [3]}, "comparisons.0"),
+        ({"style": {"colour": {}}}, "line 7.*'colour' is no known field of style.*'colours'"),
+        ({"style": {"order": {"model": []}}}, "'model' is no known field of style.order.*'models'"),
+        ({"style": {"colours": {"one_box": "blue"}}}, "style.colours.one_box.*Known fields: names"),
+        ({"style": {"designs": {"prompt": "one_bx"}}}, "line 7.*style.designs.*'one_bx'.*mean 'one_box'"),
+        ({"style": {"designs": ["a/b"]}}, "style.designs.*'a/b' is no design"),
+        ({"style": {"prompts": ["mask"]}}, "style.prompts.*'mask' is no known prompt in 2D"),
     ],
 )
 def test_fields_are_checked_and_the_line_is_named(project, changes, message):

@@ -110,6 +110,16 @@ def _units(row: pd.Series) -> str:
     return f"{counted(int(row['n']), str(row['unit']))} of {counted(int(row['n_data_sets']), 'data set')}"
 
 
+def _units_of_all(tests: pd.DataFrame) -> str:
+    """Return how many units stand behind the tests of one claim, which may differ."""
+    if tests.empty:
+        return ""
+    numbers, units = tests["n"].astype(int), set(tests["unit"])
+    if len(units) == 1 and numbers.nunique() > 1:
+        return f"{numbers.min()} to {numbers.max()} {units.pop()}s in each of {len(tests)} tests"
+    return _units(tests.loc[numbers.idxmax()])
+
+
 def _conclusive(result: pd.DataFrame) -> pd.Series:
     """Return which comparisons have units enough for an interval at the level of their correction."""
     return np.isfinite(result[["holm_low", "holm_high"]].astype(float)).any(axis=1)
@@ -143,7 +153,11 @@ def comparisons_board(result: pd.DataFrame, heading: str) -> Board:
     remark = f"{counted(left, 'comparison')} had nothing to compare." if left else ""
     if len(tested) and not _conclusive(tested).any():
         remark = f"{remark} There are too few units for any test: the differences are those of these data."
-    return _without_repeats(Board(heading, rows, remark.strip()))
+    return _without_repeats(Board(heading, rows, f"{remark} {_how_drawn(limit)}".strip()))
+
+
+def _how_drawn(limit: float) -> str:
+    return f"A positive difference favours the first side; drawn from {-limit:.2f} to {limit:.2f}."
 
 
 def _without_repeats(board: Board) -> Board:
@@ -152,7 +166,7 @@ def _without_repeats(board: Board) -> Board:
     if len(numbers) != 1:
         return board
     rows = [replace(row, n="") for row in board.rows]
-    return replace(board, rows=rows, remark=f"{board.remark} Each of {numbers.pop()}.".strip())
+    return replace(board, rows=rows, remark=f"{board.remark} Every line is over {numbers.pop()}.".strip())
 
 
 def _words(row: pd.Series) -> str:
@@ -187,13 +201,13 @@ def claims_board(board: pd.DataFrame) -> Board:
                 if one
                 else (f"{len(mine)} tests" if mine else ""),
                 p_text(float(made["p_holm"].iloc[0])) if one else "",
-                _units(made.loc[made["n"].astype(int).idxmax()]) if len(made) else "",
+                _units_of_all(made),
                 str(first["verdict"]),
                 drawing(mine, limit) if mine else Markup(""),
                 str(first["because"]),
             )
         )
-    return _without_repeats(Board("The paper's claims on this table", rows))
+    return _without_repeats(Board("The paper's claims on this table", rows, _how_drawn(limit)))
 
 
 FAMILIES = {"2D": "On slices (2D)", "3D": "In volumes (3D)"}
@@ -208,18 +222,21 @@ def sentences(result: pd.DataFrame) -> list[str]:
     """Return what declared comparisons found, a sentence per family: effects, intervals, what is open."""
     said = []
     for family, rows in result[_conclusive(result)].groupby("family", sort=False):
-        found, open_ = [], []
+        found, open_, tiny = [], [], []
         for name, group in rows.groupby("comparison", sort=False):
             clear = group[~group["finding"].isin([OPEN, TINY])]
             if len(clear):
                 found.append(f"{_plain(name)}: {' and '.join(map(_amount, clear.to_dict('records')))}")
-            if len(clear) < len(group):
-                which = group[group["finding"].isin([OPEN, TINY])]["level"]
-                some = len(clear) > 0 and all(which)
-                open_.append(_plain(name) + (f" with {' and '.join(map(label, which))}" if some else ""))
+            for what, said_of in ((OPEN, open_), (TINY, tiny)):
+                which = group[group["finding"] == what]["level"]
+                some = len(which) < len(group) and all(which)
+                if len(which):
+                    said_of.append(
+                        _plain(name) + (f" with {' and '.join(map(label, which))}" if some else "")
+                    )
         text = f"{family_words(family)}, change of the IoU: {'; '.join(found)}." if found else ""
-        if open_:
-            text += f" Not decided, or too small to matter: {'; '.join(open_)}."
+        text += f" Not decided: {'; '.join(open_)}." if open_ else ""
+        text += f" Certain, but too small to matter: {'; '.join(tiny)}." if tiny else ""
         said.append(text.strip())
     return said
 
@@ -236,8 +253,19 @@ def _plain(name: str) -> str:
     return short.replace(" against ", " instead of ", 1)
 
 
+def _signed(value: float) -> str:
+    """Return a difference with two decimals, three where it would be printed as none.
+
+    Examples
+    --------
+    >>> _signed(0.134), _signed(-0.004), _signed(0.0)
+    ('+0.13', '-0.004', '+0.000')
+    """
+    return f"{value:+.2f}" if abs(value) >= 0.005 else f"{value:+.3f}"
+
+
 def _amount(row: Mapping) -> str:
     known = np.isfinite([row["holm_low"], row["holm_high"]]).all()
-    text = f"{row['difference']:+.2f}"
-    text += f" ({row['holm_low']:+.2f} to {row['holm_high']:+.2f})" if known else ""
+    text = _signed(row["difference"])
+    text += f" ({_signed(row['holm_low'])} to {_signed(row['holm_high'])})" if known else ""
     return text + (f" with {label(row['level'])}" if row["level"] else "")

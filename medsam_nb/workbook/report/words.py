@@ -15,9 +15,10 @@ GLOSSARY = {
     "interval": "A range of values that the data do not reject, at 95 % unless said otherwise.",
     "corrected interval": "The interval that belongs to the corrected p: wider, as several tests were made.",
     "corrected p": "A p value after Holm's correction for the number of tests in its family.",
-    "inconclusive": "The interval holds what is asked and its opposite, so neither is shown.",
-    "of no practical weight": "A difference that is certain and smaller than 0.01 IoU.",
+    "inconclusive": "Neither what is asked nor its opposite is shown; the table's notes say why.",
+    "of no practical weight": "A certain difference whose whole corrected interval is smaller than 0.01 IoU.",
     "within these data sets": "Too few data sets to speak of others: what is found holds for these.",
+    "component": "A connected part of an object on a slice; a pair of organs has two.",
     "one point": "A point at the deepest place of the object's largest component.",
     "point per component": "A point in each of the object's up to three largest components.",
     "one box": "The tight box around the object's largest component.",
@@ -32,11 +33,15 @@ GLOSSARY = {
     "centre slice": "The middle one of the object's slices is prompted.",
     "largest slice": "The slice on which the object is largest is prompted.",
     "three slices": "Three slices are prompted: at a quarter, half and three quarters of the object.",
+    "correction": "A further prompt where the mask is most wrong, told by the truth.",
+    "running predictor": "Corrected volumes: the predictor keeps its memory while prompts are added.",
+    "fresh start": "Corrected volumes: after each prompt the predictor begins anew with all of them.",
+    "unit of work": "One case with one model in one task, computed at one time.",
     "design": "A choice of slice, prompt, direction and mask in a volume.",
     "miniature": "A small network that this project trained on simulated images; it is not Meta's model.",
 }  # fmt: skip
 # Words too common to be linked wherever they stand.
-SILENT = {"case", "mask", "interval", "design"}
+SILENT = {"case", "mask", "interval", "design", "component", "correction"}
 _TERMS = re.compile(
     r"\b("
     + "|".join(sorted((term for term in GLOSSARY if term not in SILENT), key=len, reverse=True))
