@@ -213,7 +213,7 @@ def write_comparison_page(
     text = _template("comparison.html", Terms()).render(
         title=f"{names[0]} and {names[1]} compared",
         said=said,
-        board=boards.comparisons_board(differences, "Second less first"),
+        board=boards.comparisons_board(differences, "Second less first", "the second run"),
         record=shown(tables / "record.parquet", most=500),
         counts=shown(tables / "rows.parquet"),
         width=printed_width(Path(folder) / "figures" / "cases.png"),
