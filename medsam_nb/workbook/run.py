@@ -306,6 +306,6 @@ def open_run(
     Run
     """
     root = project_root()
-    choices.take_up(choices.kept(root / run_dir))
     rows = load_manifest(root / manifest, *([root / extra_manifest] if extra_manifest else []))
+    choices.take_up(choices.with_names(choices.kept(root / run_dir), rows.labels))
     return Run(notebook, root, root / run_dir, with_fine_tuned(rows, root / weights_dir))
