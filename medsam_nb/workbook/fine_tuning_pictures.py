@@ -94,11 +94,7 @@ def before_and_after(
         name = next(name for name in case.objects if not objects or name in objects)
         index, masks = _masks(list(models.values()), case, name, how, seed)
         columns.append([_panel(case, name, index, mask) for mask in masks])
-    return [
-        replace(column[row], title=f"{words}: {column[row].title}")
-        for row, words in enumerate(models)
-        for column in columns
-    ]
+    return [replace(column[row], row=words) for row, words in enumerate(models) for column in columns]
 
 
 def _masks(

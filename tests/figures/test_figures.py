@@ -386,7 +386,8 @@ def test_figures_and_tables_show_the_dice_of_the_same_masks():
         fig, axes = plt.subplots(2)
         shown, expected = draw(table, axes[0], metric="dice"), draw(dice, axes[1])
         pd.testing.assert_frame_equal(shown, expected)
-        text = axes[0].get_xlabel() + axes[0].get_ylabel() + axes[0].get_title()
+        bars = [ax.get_ylabel() for ax in fig.axes[2:3]]  # of the colours of the first
+        text = "".join([axes[0].get_xlabel(), axes[0].get_ylabel(), axes[0].get_title(), *bars])
         assert "mean Dice" in text and "IoU" not in text
         plt.close(fig)
     by = ["prompt", "mask_choice"]
