@@ -1,8 +1,8 @@
 """Corrections: IoU by click, by loop and by effort.
 
 In the visual language of `style`: functions draw on axes they are given and return what they drew. Colour
-and shape are those of the prompt that is given: the initial one in 2D, the new information in 3D. Of up to six
-curves intervals are bars, for bands of so many could not be followed.
+and shape are those of the prompt that is given: the initial one in 2D, the new information in 3D. Intervals
+of up to six curves are bars, for bands of so many could not be followed.
 """
 
 from collections.abc import Mapping

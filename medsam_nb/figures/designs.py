@@ -155,7 +155,7 @@ def design_ranking(table: pd.DataFrame, ax: Axes, most: int = 24, metric: str = 
     """Draw the designs from best to worst; thin lines join the same design with other mask choice.
 
     Colour and shape are those of the prompt, open for the most confident mask. Where there are more than
-    `most`, the best and the worst halves of that number are drawn, and the number left out is written between.
+    `most`, the best and the worst halves of that number are drawn; how many lie between is written there.
     """
     rows = table[table["task"] == "3d"]
     if rows.empty:

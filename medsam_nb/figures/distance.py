@@ -19,6 +19,7 @@ from medsam_nb.figures.style import (
     PROMPT_COLOURS,
     PROMPT_MARKERS,
     band,
+    bars_in_turn,
     colour_of,
     iou_axis,
     legend,
@@ -113,12 +114,14 @@ def _by_distance(cases: pd.DataFrame, ax: Axes, by: str, fewest_cases: int) -> p
         line = drawn[drawn[by] == name]
         colour, marker, dash = _look(by, name, number)
         x = line["distance_slices"]
+        few = len(names) <= MOST_BANDS
         # A few marks on every line, at places of its own: they tell lines apart where these run together.
         every = max(1, len(x) // 4)
+        at = (number % every, every) if few else bars_in_turn(ax, x, line, colour, number, len(names))
         look = {"ls": dash, "color": colour, "marker": marker, "ms": size_of(marker, 3)}
-        ax.plot(x, line["mean"], markevery=(number % every, every), **look)
+        ax.plot(x, line["mean"], markevery=at, **look)
         handles.append(Line2D([], [], label=label(name), **look))
-        if len(names) <= MOST_BANDS:
+        if few:
             band(ax, x, line, colour, dash)
     ax.axvline(0, ymin=COUNTS_HEIGHT, color=GREY, lw=0.5, ls=":")
     _cases_below(ax, drawn)

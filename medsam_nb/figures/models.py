@@ -50,7 +50,7 @@ def sam2_against_sam(
     """Draw each object's 2D IoU with SAM 2 against that with SAM (first mask), colour and shape by prompt.
 
     Crosses are means over patients with 95 % intervals of either; the band is the equivalence margin.
-    Marks are open: of an object of one component a prompt per component is that of the whole, and both are seen.
+    Marks are open: of an object of one component a prompt per component is that of the whole; both are seen.
 
     Returns
     -------

@@ -17,15 +17,13 @@ from matplotlib.patheffects import withStroke
 from medsam_nb.figures.words import label
 from medsam_nb.protocol.prompts import Prompt
 
-# Told apart in grey too: the truth is a wide light line, the prediction a thin one with dark dashes, which is seen on
-# the truth as well as on black and on white; a prompt is a cross, a rectangle, or hatched.
+# Told apart in grey too: the truth is a wide light line, the prediction a thin one with dark dashes, which is
+# seen on the truth as well as on black and on white; a prompt is a cross, a rectangle, or hatched.
 TRUTH, PREDICTION, PROMPT = "#8FD3FF", "#FF9A00", "#F0E442"
 DASHES = (0, (2.0, 2.0))  # of the prediction
 NEGATIVE = "#F2A0D0"  # points outside the object
-MISSED, EXCESS = (
-    "#B23A00",
-    "#FFD6F0",
-)  # of the truth, and beyond it: a dark one with a light edge, and a light one
+MISSED, EXCESS = "#E8703A", "#FFE3F3"  # of the truth, and beyond it: both lighter than the dimmed image
+DIMMED = 0.4  # of an image's brightness, below errors
 PAGE_HEIGHT_MM = 235  # of A4 with a caption
 # A dark rim keeps thin lines visible on light and on dark tissue.
 RIM = [withStroke(linewidth=1.8, foreground="black", alpha=0.8)]
@@ -90,7 +88,7 @@ def outline(
     width: float = 0.8,
     rim: float = 0,
 ) -> None:
-    """Draw the border of a mask, bool (y, x), with a dark rim if asked for; of None or an empty one nothing."""
+    """Draw the border of a mask, bool (y, x), with a dark rim if asked for; of an empty one nothing."""
     if mask is not None and np.any(mask):
         rows, columns = (np.flatnonzero(np.any(mask, axis)) for axis in (1, 0))
         part = np.asarray(mask, float)[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
@@ -120,12 +118,12 @@ def _prompt(ax: Axes, prompt: Prompt, scale: float) -> None:
         hatched.set(edgecolor=PROMPT, linewidth=0)
 
 
-def _fill(ax: Axes, mask: np.ndarray, colour: str, edge: str, aspect: float) -> None:
+def _fill(ax: Axes, mask: np.ndarray, colour: str, aspect: float) -> None:
     """Cover the pixels of a mask, bool (y, x), with a colour; its edge makes single pixels visible."""
     layer = np.zeros((*mask.shape, 4))
-    layer[mask] = to_rgba(colour, 0.85)
+    layer[mask] = to_rgba(colour)
     ax.imshow(layer, aspect=aspect, interpolation="nearest")
-    outline(ax, mask, edge, width=0.4)
+    outline(ax, mask, colour, width=0.6)
 
 
 def field(panel: Panel, room: float = 0.6, least: float = 0.4) -> tuple[float, float, float, float]:
@@ -210,17 +208,18 @@ def draw(ax: Axes, panel: Panel, scale: float = 1.0) -> None:
     """Draw one panel on the axes; `scale` makes lines and marks larger, for a screen."""
     aspect = panel.spacing_mm[0] / panel.spacing_mm[1]
     levels = {"vmin": 0, "vmax": 255} if panel.image.dtype == np.uint8 else {}
-    ax.imshow(panel.image, cmap="gray", aspect=aspect, interpolation="nearest", **levels)
+    image = (panel.image * DIMMED).astype(panel.image.dtype) if panel.errors else panel.image
+    ax.imshow(image, cmap="gray", aspect=aspect, interpolation="nearest", **levels)
     # Wider than the prediction: seen also where both agree. Errors are not covered by it.
     outline(
-        ax, panel.truth, TRUTH, width=(0.5 if panel.errors else 1.9) * scale, rim=0 if panel.errors else 0.4
+        ax, panel.truth, TRUTH, width=(0.5 if panel.errors else 1.7) * scale, rim=0 if panel.errors else 0.4
     )
     if panel.errors:
-        _fill(ax, panel.truth & ~panel.prediction, MISSED, "white", aspect)
-        _fill(ax, panel.prediction & ~panel.truth, EXCESS, "black", aspect)
+        _fill(ax, panel.truth & ~panel.prediction, MISSED, aspect)
+        _fill(ax, panel.prediction & ~panel.truth, EXCESS, aspect)
     else:
-        outline(ax, panel.prediction, PREDICTION, width=0.9 * scale)
-        outline(ax, panel.prediction, "black", DASHES, 0.9 * scale)
+        outline(ax, panel.prediction, PREDICTION, width=0.8 * scale)
+        outline(ax, panel.prediction, "black", DASHES, 0.8 * scale)
     for prompt in _prompts(panel):
         _prompt(ax, prompt, scale)
     if panel.iou is not None:
@@ -327,7 +326,7 @@ def _handles(shown: Sequence[Panel]) -> dict[str, object]:
         rim = [withStroke(linewidth=2.7, foreground="black", alpha=0.7)]
         handles["ground truth"] = Line2D([], [], color=TRUTH, lw=1.9, path_effects=rim)
     if any(panel.errors for panel in shown):
-        handles["missed"] = Patch(fc=MISSED, ec="white", lw=0.4)
+        handles["missed"] = Patch(fc=MISSED, ec="black", lw=0.4)
         handles["excess"] = Patch(fc=EXCESS, ec="black", lw=0.4)
     if any(panel.prediction is not None and not panel.errors for panel in shown):
         lines = [Line2D([], [], color=PREDICTION, lw=1.1), Line2D([], [], color="black", lw=1.1, ls=DASHES)]

@@ -1,9 +1,9 @@
 """The visual language of all figures: sizes, colours, marks, axes, legends; and how a figure is saved.
 
-One visual language throughout: a colour and a shape per prompt, and others per direction; filled for the first
-mask and open for the most confident one. No colour stands alone: shapes, dashes and how light a colour is tell
-the same in grey. Points are means over cases (slices first averaged within their case, data sets with equal
-weight); bars and bands are 95 % intervals.
+One visual language throughout: a colour and a shape per prompt, and others per direction; filled for
+the first mask and open for the most confident one. No colour stands alone: shapes, dashes and how light a
+colour is tell the same in grey. Points are means over cases (slices first averaged within their case, data
+sets with equal weight); bars and bands are 95 % intervals.
 """
 
 import re
@@ -28,7 +28,7 @@ from medsam_nb.files import write_study_file
 
 COLUMN_MM = 88  # one and two columns of most journals
 PAGE_MM = 180
-# After Okabe and Ito's palette, told apart with every common colour vision; and in grey, by steps that are seen.
+# After Okabe and Ito's palette, told apart with every common colour vision; and in grey, by steps one sees.
 PROMPT_COLOURS = Colours(
     {  # with the grey of 0 to 255 that each becomes
         "one_point": "#E69F00",  # 162
@@ -187,6 +187,22 @@ def band(ax: Axes, x: pd.Series, drawn: pd.DataFrame, colour: str, dash: object 
     ax.fill_between(x.astype(float), low, high, color=colour, alpha=0.12, lw=0)
     for edge in (low, high):
         ax.plot(x.astype(float), edge, ls=dash, color=colour, lw=0.4)
+
+
+def bars_in_turn(
+    ax: Axes, x: pd.Series, drawn: pd.DataFrame, colour: str, number: int, many: int
+) -> list[int]:
+    """Draw some intervals of the n-th of many curves upright, each curve's at places of its own.
+
+    Parameters are those of `band`, and which curve of how many it is. Return the places, for its marks.
+    """
+    every = max(many, len(x) // 4, 1)
+    places = list(range(number * every // max(many, 1), len(x), every))
+    here, x = drawn.iloc[places], x.iloc[places].astype(float)
+    counts = here["n_patients"] if "n_patients" in here else here["n_cases"]
+    enough = (counts >= FEWEST) & here["ci_low"].notna()
+    ax.vlines(x[enough], here["ci_low"][enough], here["ci_high"][enough], color=colour, lw=0.7)
+    return places
 
 
 def readable_on(background: tuple[float, ...]) -> str:

@@ -108,7 +108,7 @@ def panels_of_loops(
     for one in loops:
         masks = one.prediction.masks
         mean = np.mean([iou(truth[index], mask) for index, mask in masks.items()])
-        panels += [
+        row = [
             Panel(
                 grey[index],
                 truth[index],
@@ -121,5 +121,5 @@ def panels_of_loops(
             )
             for index in sorted(shown)
         ]
-        panels += [None] * (count - len(shown))
+        panels += [*row, *[None] * (count - len(shown))]
     return panels

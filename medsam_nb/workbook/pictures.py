@@ -61,7 +61,7 @@ def panel_of_truth(case: Case) -> Panel:
     name = next(iter(case.objects))
     index = largest_slice(case, name)
     data_set, case_id = label(case.data_set), label(case.case_id)
-    title = f"{data_set}{'' if case_id == data_set else f', {case_id}'}\n{label(name)}"
+    title = f"{data_set}\n{'' if case_id == data_set else f'{case_id}: '}{label(name)}"
     # Copies: a view would keep the whole volume in memory, and a report shows many cases.
     grey, truth = case.slices_uint8()[index].copy(), case.mask(name)[index].copy()
     return Panel(grey, truth, title=title, spacing_mm=case.image.spacing_mm[1:])

@@ -178,7 +178,7 @@ def panels_of_rows(
 
 
 def _for_print(panels: list[Panel], case: Case, row: pd.Series, heading: str) -> list[Panel]:
-    """Return the panels of a row with short titles, cropped alike to its object; which case it is goes to the table.
+    """Return the panels of a row with short titles, cropped alike; which case it is goes to the table.
 
     What they have in common is written once above them. The modality stands beside its row where a row has
     one, otherwise the data set and the design above. An IoU beside a threshold is printed to a digit more.
