@@ -237,7 +237,11 @@ def critical_difference(ranking: Ranking, ax: Axes, most: int = 20, name: str = 
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set_xlabel(f"mean rank of {len(ranks)} (1 is best{shade})", x=1, ha="right")
     tested = p_text(ranking.p)
-    test = f"Friedman p {tested if tested[0] == '<' else f'= {tested}'}, " if np.isfinite(ranking.p) else ""
+    test = (
+        f"Friedman p {f'< {tested[1:]}' if tested[0] == '<' else f'= {tested}'}, "
+        if np.isfinite(ranking.p)
+        else ""
+    )
     width = f"CD = {ranking.critical_difference:.2f}, " if np.isfinite(ranking.critical_difference) else ""
     ax.set_title(f"{test}{width}{counted(ranking.n_blocks, ranking.block)}", loc="right")
     return ranks.assign(

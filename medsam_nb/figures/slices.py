@@ -27,7 +27,7 @@ DIMMED = 0.4  # of an image's brightness, below errors
 PAGE_HEIGHT_MM = 235  # of A4 with a caption
 # A dark rim keeps thin lines visible on light and on dark tissue.
 RIM = [withStroke(linewidth=1.8, foreground="black", alpha=0.8)]
-HATCH = "//////"  # of a mask that is a prompt
+HATCH = "////"  # of a mask that is a prompt
 SIZE = 6.5  # points, of what is written
 
 
@@ -309,6 +309,7 @@ def grid(panels: Sequence[Panel], columns: int = 4, width_mm: float = 180) -> tu
             ncols=min(len(handles), max(2, int(width_mm / 28))),
             fontsize=SIZE,
             frameon=False,
+            handletextpad=0.8,
             handler_map={tuple: HandlerTuple(ndivide=1)},
         )
     return fig, pd.DataFrame(plotted, columns=["row", "column", "title", "iou", "source"])

@@ -104,7 +104,7 @@ def panels_of_loops(
     for index in sorted(set(prompts) - shown):
         if free := shown - set(prompts):
             shown = (shown - {min(free, key=lambda other: abs(other - index))}) | {index}
-    panels: list[Panel | None] = []
+    rows = []
     for one in loops:
         masks = one.prediction.masks
         mean = np.mean([iou(truth[index], mask) for index, mask in masks.items()])
@@ -121,5 +121,7 @@ def panels_of_loops(
             )
             for index in sorted(shown)
         ]
-        panels += [*row, *[None] * (count - len(shown))]
-    return panels
+        rows.append(row)
+    views = iter(with_one_view([panel for row in rows for panel in row]))
+    gap = [None] * (count - len(shown))
+    return [panel for row in rows for panel in (*[next(views) for _ in row], *gap)]

@@ -11,7 +11,7 @@ import numpy as np
 
 from medsam_nb.evaluation.propagation import sweep
 from medsam_nb.evaluation.single_slices import candidates
-from medsam_nb.figures.slices import Panel
+from medsam_nb.figures.slices import Panel, with_one_view
 from medsam_nb.figures.words import label
 from medsam_nb.models.checkpoints import Model
 from medsam_nb.models.features import one_thread
@@ -204,7 +204,7 @@ def panels_3d(
                 row=f"{label(case.data_set)}\n{label(object_name)}",
             )
         )
-    return pictures
+    return with_one_view(pictures)
 
 
 def steps_away(distance: int) -> str:
