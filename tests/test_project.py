@@ -128,7 +128,9 @@ def test_every_parameter_of_a_notebook_says_what_it_is(name):
         assert entry["help"] and not entry["default"].startswith("("), parameter
 
 
-@pytest.mark.parametrize("name", ["demo", "paper_v1", "samples", "open_questions", "fine_tune_samples"])
+@pytest.mark.parametrize(
+    "name", ["demo", "paper_v1", "samples", "open_questions", "open_questions_samples", "fine_tune_samples"]
+)
 def test_every_study_names_known_parameters_data_sets_and_models(name):
     path = ROOT / "studies" / f"{name}.yaml"
     resolved = resolve.resolve_parameters(study.load_study(path), path)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO
+from typing import IO, TextIO
 
 try:
     import fcntl
@@ -41,7 +41,7 @@ class Locked(Exception):
 
 
 @contextmanager
-def locked(path: Path, doing: str = "", *, wait: bool = False) -> Iterator[dict]:
+def locked(path: Path, doing: str = "", *, wait: bool = False, tell: TextIO | None = None) -> Iterator[dict]:
     """Hold a lock while the block runs: one process at a time, on all machines that share the disk.
 
     The system takes the lock from a process that ends, however it ends, so none is ever left behind. Where a
@@ -55,6 +55,8 @@ def locked(path: Path, doing: str = "", *, wait: bool = False) -> Iterator[dict]
         What the owner does, for those who find the lock taken.
     wait : bool
         Say so and wait until the lock is free; otherwise raise `Locked`.
+    tell : TextIO, optional
+        Where it says that it waits; standard error, unless given.
 
     Yields
     ------
@@ -68,7 +70,7 @@ def locked(path: Path, doing: str = "", *, wait: bool = False) -> Iterator[dict]
             if not wait:
                 raise Locked(_owner(file))
             if not waited:
-                print(f"{path.parent}: waiting for {Locked(_owner(file))}", file=sys.stderr)
+                print(f"{path.parent}: waiting for {Locked(_owner(file))}", file=tell or sys.stderr)
             waited = True
             time.sleep(LOOK_AGAIN_S)
         earlier = _owner(file)

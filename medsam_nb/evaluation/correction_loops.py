@@ -180,7 +180,8 @@ class Tracker:
     def seen(self, sides: Sequence[Side]) -> Prediction:
         """Return the masks of the wanted slices."""
         known = {index: kept for side in sides for index, kept in side.kept.items()}
-        masks = {index: self.steps.at_slice_resolution(known[index].logits) > 0 for index in self.wanted}
+        logits = self.steps.at_slice_resolution([known[index].logits for index in self.wanted])
+        masks = {index: found > 0 for index, found in zip(self.wanted, logits, strict=True)}
         return Prediction(masks, {index: known[index].score for index in self.wanted})
 
 

@@ -96,6 +96,9 @@ class Branch:
         return replace(self, designs=tuple(designs), tracked=past)
 
 
+MASKS_PER_COPY = 16  # 16 MB of logits of 512 x 512 pixels
+
+
 class Steps:
     """Single steps of the official predictor, with what a repeated question shares answered from memory.
 
@@ -188,11 +191,19 @@ class Steps:
         )
         return logits, remembered
 
-    def at_slice_resolution(self, logits: torch.Tensor) -> np.ndarray:
-        """Return logits as float32 (y, x) at the resolution of the slices."""
-        with torch.inference_mode():
-            _, resized = self.network._get_orig_video_res_output(self.state, logits)
-        return resized[0, 0].float().cpu().numpy()
+    def at_slice_resolution(self, predicted: Sequence[torch.Tensor]) -> Iterator[np.ndarray]:
+        """Yield several logits as float32 (y, x) at the resolution of the slices.
+
+        They leave the device in few copies: a GPU waits for each.
+        """
+        for first in range(0, len(predicted), MASKS_PER_COPY):
+            with torch.inference_mode():
+                resized = [
+                    self.network._get_orig_video_res_output(self.state, one)[1][0, 0].float()
+                    for one in predicted[first : first + MASKS_PER_COPY]
+                ]
+                found = torch.stack(resized).cpu().numpy()
+            yield from found
 
 
 Answered = tuple[str, Kept, list[Design]]  # an object, what was kept on a slice, and by which designs
@@ -200,8 +211,8 @@ Answered = tuple[str, Kept, list[Design]]  # an object, what was kept on a slice
 
 def _masks(steps: Steps, index: int, prompted: bool, answered: list[Answered]) -> Iterator[SliceMask]:
     """Yield the predictions of one slice."""
-    for name, kept, designs in answered:
-        logits = steps.at_slice_resolution(kept.logits)
+    found = steps.at_slice_resolution([kept.logits for _, kept, _ in answered])
+    for logits, (name, kept, designs) in zip(found, answered, strict=True):
         yield SliceMask(name, tuple(designs), index, logits, kept.score, prompted)
 
 

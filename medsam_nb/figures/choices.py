@@ -5,7 +5,7 @@ takes up (`take_up`).
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
@@ -141,6 +141,11 @@ def keep(choices: Choices, run_dir: Path, given: Sequence[str] = ()) -> Path:
     path = Path(run_dir) / FILE
     write_study_file(path, json.dumps(choices.model_dump(), indent=1).encode())
     return path
+
+
+def with_names(choices: Choices, names: Mapping[str, str]) -> Choices:
+    """Return choices in which names that they do not give are those of a manifest's rows."""
+    return choices.model_copy(update={"names": {**names, **choices.names}})
 
 
 def kept(run_dir: Path) -> Choices:

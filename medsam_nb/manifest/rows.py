@@ -53,6 +53,7 @@ Colour = Annotated[str, Field(pattern=r"^#[0-9A-Fa-f]{6}$")]
 Labels = Annotated[list[LabelValue], AfterValidator(_told_apart)]
 Url = Annotated[str, Field(pattern=r"^https?://\S+$", max_length=2000), AfterValidator(_with_host)]
 Words = Annotated[str, Field(pattern=r"\S")]  # not empty, not only blanks
+Label = Annotated[str, Field(pattern=r"\S", max_length=40)]  # as figures print it
 Config = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.+-]*(/[A-Za-z0-9_][A-Za-z0-9_.+-]*)*$")]
 
 
@@ -93,6 +94,7 @@ class DataSet(Row):
     Attributes
     ----------
     name : key of the row.
+    label : what figures and tables call it; from its name where it has none.
     group : the study's rows, embedded, further public, real samples, format examples, or your own.
     objects : label values (of the original release) that make up each object.
     ignored_labels : values that may occur and are no object.
@@ -119,6 +121,7 @@ class DataSet(Row):
     """
 
     name: str = ""
+    label: Label | None = None
     group: Literal["study", "embedded", "further", "sample", "example", "own"] = "own"
     title: Words
     paper_name: str | None = None
@@ -220,6 +223,7 @@ class Checkpoint(Row):
 
     Attributes
     ----------
+    label : what figures and tables call it; from its name where it has none.
     config : SAM 2's configuration name, or SAM's type ("vit_h").
     sha256 : None where no source states it; results then say "unverified".
     embedded : whether the file is part of the package.
@@ -229,6 +233,7 @@ class Checkpoint(Row):
     """
 
     name: str = ""
+    label: Label | None = None
     family: Literal["sam2", "sam"]
     config: Config
     file: MadePath
@@ -264,6 +269,12 @@ class Manifest(Row):
         # In tables both are a model.
         require_different((*self.checkpoints, *self.label_maps), "the name of a model")
         return self
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """What data sets and checkpoints are called in figures, where their rows say so."""
+        rows = {**self.data_sets, **self.checkpoints}
+        return {name: row.label for name, row in rows.items() if row.label}
 
     def data_set(self, name: str) -> DataSet:
         """Return a row, or raise ManifestError with the names there are."""

@@ -18,7 +18,7 @@ from medsam_nb.provenance import as_json
 from medsam_nb.statistics import fine_tuning as arms
 from medsam_nb.statistics.inference import ALPHA
 from medsam_nb.workbook import report
-from medsam_nb.workbook.owner import claim
+from medsam_nb.workbook.owner import claim, computing
 from medsam_nb.workbook.progress import say
 from medsam_nb.workbook.resolve import opened_study
 from medsam_nb.workbook.run import Run, open_run
@@ -114,7 +114,8 @@ def train(
     per_step = {job.name: job.settings.slices_per_step for job in jobs}
     done, errors = dict.fromkeys(sizes, 0), dict.fromkeys(sizes, "")
     total = sum(sizes[name] * per_step[name] for name in sizes)
-    with tqdm(total=total, desc="fine-tuning", unit="slice", file=sys.stdout) as bar:
+    turn = computing(run.folder, cluster)
+    with turn, tqdm(total=total, desc="fine-tuning", unit="slice", file=sys.stdout) as bar:
         place = {"workers": workers, "device": device, "cluster": cluster}
         for found in on_disk.train_all(jobs, run.root / weights_dir, **place):
             name = found.job.name

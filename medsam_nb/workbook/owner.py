@@ -1,10 +1,12 @@
 """Whose a run's folder is: one study file's, and one process's at a time."""
 
 import json
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from medsam_nb.data.cluster import LOCAL
 from medsam_nb.data.locks import Locked, locked
 from medsam_nb.errors import StudyError
 from medsam_nb.files import write_atomically
@@ -12,7 +14,7 @@ from medsam_nb.provenance import project_root
 from medsam_nb.workbook.study import below_root
 
 RECORD = "study.json"
-LOCK = ".lock"
+LOCK, COMPUTING = ".lock", ".computing"
 
 
 @contextmanager
@@ -54,6 +56,24 @@ def owned(folder: Path, study_file: Path) -> Iterator[str]:
             yield f"An earlier run was ended by force ({Locked(earlier)}); this one goes on where it was."
         else:
             yield ""
+
+
+@contextmanager
+def computing(folder: Path, cluster: str) -> Iterator[None]:
+    """Let the notebooks of a run take turns at computing in processes of this machine: each fills it.
+
+    Parameters
+    ----------
+    folder : Path
+        The run's.
+    cluster : str
+        Elsewhere than on this machine ("local") nobody has to wait.
+    """
+    if cluster != LOCAL:
+        yield
+        return
+    with locked(folder / COMPUTING, "computing", wait=True, tell=sys.stdout):
+        yield
 
 
 def claim(folder: Path, study_file: Path) -> None:

@@ -203,6 +203,14 @@ def _check_style(path: Path, style: Choices, effective: Collection[Mapping]) -> 
             raise StudyError(where, f"this study evaluates none of these {field}.", "Name some that it does.")
 
 
+def labels_of(parameters: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """Return what the manifests that notebooks read call their data sets and checkpoints in figures."""
+    manifests, found = _Manifests(), {}
+    for values in parameters.values():
+        found |= manifests.of(values).labels
+    return found
+
+
 def require_ready(resolved: Mapping[str, Mapping[str, Any]]) -> None:
     """Raise where this machine lacks what the parameters ask for: a device, weights, label maps.
 

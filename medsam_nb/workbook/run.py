@@ -28,6 +28,7 @@ from medsam_nb.protocol.volume import Case
 from medsam_nb.provenance import project_root
 from medsam_nb.workbook import kept_masks, report
 from medsam_nb.workbook.kept_masks import ALL, BEST, NONE, KeptMasks
+from medsam_nb.workbook.owner import computing
 from medsam_nb.workbook.showing import Showing
 
 if TYPE_CHECKING:
@@ -197,9 +198,10 @@ class Run(Showing):
         of_masks, whole = ([*planned], True) if every else (second, False)
         planned += self._label_map_units(task, data_sets, label_maps, prepared_dir, parameters)
         name = name or task
-        self.outcome = units.run_units(
-            planned, self.store, workers=workers, label=label(task), cluster=cluster
-        )
+        with computing(self.folder, cluster):
+            self.outcome = units.run_units(
+                planned, self.store, workers=workers, label=label(task), cluster=cluster
+            )
         report.save_table(self.outcome, self.folder, f"units_{name}")
         units.require_results(self.outcome)
         keys = units.finished(planned, self.store)
@@ -250,7 +252,8 @@ class Run(Showing):
         if not of_masks:
             return
         if not computed:
-            ended = units.run_units(of_masks, self.store, label=f"masks, {label(task)}", **how)
+            with computing(self.folder, str(how["cluster"])):
+                ended = units.run_units(of_masks, self.store, label=f"masks, {label(task)}", **how)
             report.save_table(ended, self.folder, f"units_masks_{name}")
         names = {one for unit in of_masks for one in unit.masks[1]}
         index = kept_masks.index_of(self.store.read(units.finished(of_masks, self.store)), names)
@@ -306,6 +309,6 @@ def open_run(
     Run
     """
     root = project_root()
-    choices.take_up(choices.kept(root / run_dir))
     rows = load_manifest(root / manifest, *([root / extra_manifest] if extra_manifest else []))
+    choices.take_up(choices.with_names(choices.kept(root / run_dir), rows.labels))
     return Run(notebook, root, root / run_dir, with_fine_tuned(rows, root / weights_dir))

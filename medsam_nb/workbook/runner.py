@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
@@ -20,14 +20,14 @@ import papermill
 from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
-from medsam_nb.errors import StudyError
+from medsam_nb.errors import StudyError, WorkbookError
 from medsam_nb.figures import choices
 from medsam_nb.provenance import project_root
 from medsam_nb.workbook.kernels import Kernel, kernel
 from medsam_nb.workbook.owner import owned
 from medsam_nb.workbook.progress import Progress, say, words
 from medsam_nb.workbook.report import NotebookRun, keep_runs, read_runs, write_report
-from medsam_nb.workbook.resolve import opened_study
+from medsam_nb.workbook.resolve import labels_of, opened_study, resolve_parameters
 from medsam_nb.workbook.schedule import Schedule, at_once, schedule
 from medsam_nb.workbook.study import (
     Study,
@@ -180,6 +180,7 @@ def run_study(path: Path, overrides: Mapping[str, Any] | None = None, only: Sequ
         if remark:
             say(remark)
         say(expected(list(chosen), run_dir, path))
+        study = study.model_copy(update={"style": choices.with_names(study.style, labels_of(chosen))})
         choices.keep(study.style, run_dir, data_sets_of(study, overrides))
         runs = _run_all(plan, chosen, run_dir / "notebooks", stop)
         if stop.signal and all(run.error for run in runs):
@@ -212,6 +213,9 @@ def rewrite_report(path: Path, *, single: bool = False) -> Path:
         raise StudyError(path, "has not been run.", f"Run it: medsam-nb run {path}.")
     runs = {run.name: run for run in read_runs(run_dir)}
     of_study = [runs[name] for name in study.notebooks if name in runs]
+    with suppress(WorkbookError):  # a manifest that is gone costs the page its labels only
+        names = labels_of(resolve_parameters(study, path))
+        study = study.model_copy(update={"style": choices.with_names(study.style, names)})
     return _page(study, of_study, run_dir, single=single)
 
 

@@ -11,9 +11,7 @@ from dataclasses import dataclass, field
 import nbformat
 
 from medsam_nb.errors import StudyError
-from medsam_nb.workbook.study import declared_parameters, notebook_path
-
-WORKERS = "workers"  # a notebook with this parameter computes in processes of its own
+from medsam_nb.workbook.study import notebook_path
 
 
 def at_once() -> int:
@@ -26,18 +24,18 @@ def at_once() -> int:
 class Schedule:
     """Notebooks in their order, and which of them may start.
 
+    Those that compute in processes of their own take turns at that (`owner.computing`): one draws what it has
+    found while the next computes.
+
     Attributes
     ----------
     needs : dict of str to tuple of str
         Every notebook of the study, in order, with those of the study that must have ended before it.
-    heavy : frozenset of str
-        Of these only one runs at a time: each fills the machine with processes of its own.
     most : int
         Notebooks at the same time.
     """
 
     needs: Mapping[str, Sequence[str]]
-    heavy: frozenset[str] = frozenset()
     most: int = 1
     running: set[str] = field(default_factory=set)
     done: set[str] = field(default_factory=set)
@@ -48,12 +46,12 @@ class Schedule:
 
         Examples
         --------
-        >>> schedule = Schedule({"a": (), "b": ("a",), "c": ("a",), "d": ("b", "c")}, frozenset("bc"), most=2)
+        >>> schedule = Schedule({"a": (), "b": ("a",), "c": ("a",), "d": ("b", "c")}, most=2)
         >>> schedule.ready()
         ['a']
         >>> schedule.done.add("a")
         >>> schedule.ready()
-        ['b']
+        ['b', 'c']
         """
         found: list[str] = []
         ended = self.done | self.failed
@@ -62,7 +60,7 @@ class Schedule:
             if len(busy) >= self.most:
                 break
             waits = name in busy | ended or not set(needed) <= ended
-            if not waits and not self._in_vain(name) and not (name in self.heavy and self.heavy & busy):
+            if not waits and not self._in_vain(name):
                 found.append(name)
         return found
 
@@ -97,8 +95,7 @@ def schedule(names: Collection[str], most: int) -> Schedule:
     """
     order = list(names)
     needs = {name: _needs(name, order[:place]) for place, name in enumerate(order)}
-    heavy = frozenset(name for name in order if WORKERS in declared_parameters(name))
-    return Schedule(needs, heavy, most)
+    return Schedule(needs, most)
 
 
 def _needs(name: str, before: Sequence[str]) -> tuple[str, ...]:

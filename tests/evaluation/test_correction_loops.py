@@ -41,10 +41,10 @@ def engine(model, slices, truth, initial, **options):
     """Run the loops; return them by key, and the logits of all masks as they were made."""
     drawn, original = set(), Steps.at_slice_resolution
 
-    def noting(self, logits):
-        full = original(self, logits)
-        drawn.add(full.tobytes())
-        return full
+    def noting(self, predicted):
+        for full in original(self, predicted):
+            drawn.add(full.tobytes())
+            yield full
 
     features = SliceFeatures(model, slices)
     with pytest.MonkeyPatch.context() as patch:

@@ -42,6 +42,12 @@ def test_data_sets_stand_by_modality_or_as_a_study_says(table):
     assert ticks(table) == ["MRI b", "CT a", "CT c", "ultrasound a", "all data sets"]
 
 
+def test_a_row_s_label_is_its_name_unless_the_study_has_another(table):
+    rows = {"ct_c": "Our CTs", "us_a": "sweeps"}
+    with choices.holding(choices.with_names(choices.Choices(names={"us_a": "US"}), rows)):
+        assert ticks(table) == ["MRI b", "CT a", "Our CTs", "US"]
+
+
 def test_as_given_is_the_order_of_the_study(tmp_path, table):
     given = choices.Choices(order={"data_sets": "given"})
     choices.keep(given, tmp_path, SETS)

@@ -7,18 +7,15 @@ import numpy as np
 import pandas as pd
 import pytest
 from helpers.made_up import made_up_table
+from helpers.pages import compared, page_path, written_run
 from helpers.projects import as_project, started, write_notebook, write_study
 
 from medsam_nb.errors import StudyError
-from medsam_nb.figures import style
 from medsam_nb.protocol.designs import ALL_DESIGNS
-from medsam_nb.protocol.table import as_table
-from medsam_nb.statistics.paired import BRIEF_COLUMNS, compare
 from medsam_nb.statistics.scoreboard import scoreboard
 from medsam_nb.workbook import report, runner
 from medsam_nb.workbook.report import boards, executed, failures, words
 
-STUDY = {"title": "A study", "question": "Which prompt?", "caveats": ["Miniature models."]}
 PARAMETERS = 'run_dir = "runs/small"  # where results go\n'
 ONE_UNIT_FAILS = """\
 from pathlib import Path
@@ -27,46 +24,15 @@ from medsam_nb.workbook import report
 units = pd.DataFrame({"data_set": "s", "case_id": ["a", "b"], "task": "2d", "status": ["failed", "stored"]})
 report.save_table(units.assign(error="no memory"), Path(run_dir), "units_2d")
 """
-DECLARED = [
-    {"name": "box against point", "family": "2D", "vary": "prompt", "a": "one_box", "b": "one_point"},
-    {"name": "mask against box, 3D", "family": "3D", "vary": "prompt", "a": "mask", "b": "one_box"},
-]
-
-
-def compared(n):
-    """Return declared comparisons of a table in which a box gains 0.1 over a point, and a mask nothing."""
-    rng = np.random.default_rng(0)
-    cases = pd.DataFrame({"data_set": "s", "case_id": [f"c{k}" for k in range(n)]})
-    means = {"one_point": 0.5, "one_box": 0.6 + rng.normal(0, 0.01, n)}
-    means["mask"] = means["one_box"] + rng.normal(0, 0.05, n)
-    rows = [cases.assign(prompt=prompt, metric="iou", value=value) for prompt, value in means.items()]
-    return compare(as_table(pd.concat(rows)), DECLARED)
 
 
 @pytest.fixture
 def run_dir(tmp_path):
-    result = compared(12)
-    report.save_table(result, tmp_path, "comparisons")
-    report.save_table(result[BRIEF_COLUMNS], tmp_path, "comparisons_brief")
-    with style.style():
-        for name in ("by_prompt", "by_case"):
-            figure, ax = style.canvas(88, 60)
-            ax.plot([0, 1], [0, 1])
-            style.save(figure, tmp_path / "figures", name, pd.DataFrame({"x": [0, 1]}))
-    figures = {"by_case": "By case.", "by_prompt": "By prompt, first mask."}
-    report.add_section(
-        tmp_path, "02_evaluate_2d", "2D", "Text.", figures=figures, in_short="A box wins.", lead="by_prompt"
-    )
-    report.add_section(
-        tmp_path, "04_test_statistics", "Statistics", "Text.", tables={"comparisons_brief": "Comparisons."}
-    )
-    return tmp_path
+    return written_run(tmp_path)
 
 
 def page_of(run_dir, **options):
-    names = ("02_evaluate_2d", "04_test_statistics")
-    runs = [report.NotebookRun(name, None, 3.0, None) for name in names]
-    return report.write_report(STUDY, runs, run_dir, **options).read_text(encoding="utf-8")
+    return page_path(run_dir, **options).read_text(encoding="utf-8")
 
 
 def test_the_figure_that_answers_is_open_and_all_else_is_folded(run_dir):
@@ -134,10 +100,80 @@ def test_what_failed_stands_in_the_summary_with_its_reason(run_dir):
 
 
 def test_terms_lead_to_their_meaning_once_per_text():
-    html = str(words.linked("The first mask, and <first mask> again: IoU"))
+    terms = words.Terms()
+    html = str(terms.linked("The first mask, and <first mask> again: IoU"))
     assert html.count("<a ") == 2 and "&lt;first mask&gt;" in html
     for target in re.findall(r'href="#([^"]+)"', html):
         assert target in {words.anchor(term) for term in words.GLOSSARY}
+    assert str(terms.linked("IoU")) == "IoU"
+    terms.begin_section()
+    again = str(terms.linked("IoU"))
+    assert "<a " in again and " id=" not in again and html.count(" id=") == 2  # of first uses only
+
+
+def test_a_section_links_a_term_once_and_its_meaning_leads_back(run_dir):
+    page = page_of(run_dir)
+    for section in re.findall(r"<section.*?</section>", page, flags=re.S):
+        links = re.findall(r'class="word"[^>]* href="#([^"]+)"', section)
+        assert len(links) == len(set(links))
+    ids = re.findall(r' id="([^"]+)"', page)
+    assert len(ids) == len(set(ids))
+    for use in re.findall(r'id="(word-[a-z-]+-use)"', page):
+        assert f'class="back" href="#{use}"' in page
+
+
+def test_what_the_summary_says_is_not_said_again_below(run_dir):
+    page = page_of(run_dir)
+    assert page.count("A box wins.") == 1 and page.count("mask</a> was kept.") == 1
+    assert "<p>More is said here.</p>" in page and "All of it: text, 1 figure, 1 table" in page
+    assert "<p>Text.</p>" in page  # of statistics, whose boards stand in the summary instead
+
+
+def test_the_page_says_when_it_was_computed_and_that_all_ran(run_dir):
+    page = page_of(run_dir)
+    assert "Computed on 27 November 2026: 3 notebooks" in page
+    assert "Everything ran: no case and no unit of work failed." in page
+    report.add_provenance(run_dir, "02_evaluate_2d", {"created": "<b>"})
+    assert "Computed on 26 November 2026" in page_of(run_dir)
+    (run_dir / "provenance.json").unlink()
+    assert "Computed on" not in page_of(run_dir)
+
+
+def test_parts_are_called_by_what_they_are(run_dir):
+    page = page_of(run_dir)
+    headings = re.findall(r"<h2[^>]*>(.*?)</h2>", page)
+    assert headings[-4:] == ["Data and other parts", "Words", "Executed notebooks", "Provenance"]
+    assert 'alt="Case seed11_5mm of simulated CT"' in page
+
+
+def test_every_figure_leads_to_its_large_one(run_dir):
+    page = page_of(run_dir)
+    for name in ("by_prompt", "by_case"):
+        assert f'<a href="figures/{name}.png"><img src="figures/{name}.png"' in page
+        assert (run_dir / "figures" / f"{name}.png").is_file()
+
+
+def test_tables_have_names_and_headings_of_rows_and_columns(run_dir):
+    page = page_of(run_dir)
+    tables = re.findall(r"<table.*?</table>", page, flags=re.S)
+    assert len(tables) == 5
+    for table in tables:
+        assert "aria-label" in table.split(">")[0] and not re.search(r"<th(?![^>]*scope)[ >]", table)
+        for row in re.findall(r"<tr.*?</tr>", table.split("<tbody")[1], flags=re.S):
+            assert row.count('scope="row"') == 1
+    for board in (table for table in tables if 'class="board"' in table):
+        columns = re.findall(r'columnheader">([^<]+)<', board)[1:]
+        row = board.split("<tbody")[1].split("</tr>")[0]
+        assert re.findall(r'data-label="([^"]+)"', row) == columns
+        assert '<span aria-hidden="true"><svg' in row  # the next cell says the same
+
+
+def test_folded_parts_are_reached_by_headings_of_falling_rank(run_dir):
+    page = page_of(run_dir)
+    assert "<h3>Further figures</h3>" in page and "<summary><h4>A wide table.</h4> (2 rows)" in page
+    levels = [int(level) for level in re.findall(r"<h(\d)", page)]
+    assert all(after <= before + 1 for before, after in zip(levels, levels[1:], strict=False))
+    assert page.index('class="skip" href="#text"') < page.index("<nav") < page.index('<main id="text"')
 
 
 def test_every_link_within_the_page_leads_somewhere(run_dir):
@@ -151,6 +187,9 @@ def test_one_file_needs_no_other(run_dir):
     assert (run_dir / "report.html").is_file() and "data:image/png;base64," in page
     links = re.findall(r'(?:href|src)="([^"]+)"', page)
     assert links and all(link.startswith(("#", "data:")) for link in links)
+    assert "beside this page" not in page and "provenance.json" not in page
+    with_files = page_of(run_dir)
+    assert "--single-file" in with_files and 'href="notebooks/02_evaluate_2d.html"' in with_files
 
 
 def test_no_identifier_stands_in_the_open(run_dir):

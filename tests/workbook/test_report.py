@@ -62,7 +62,7 @@ def test_numbers_are_rounded_for_reading_and_small_p_values_are_bounds(run_dir):
     assert "<td>0.215</td>" in page and "<td>0.000</td>" in page and "7.6e-06" not in page
     assert "<td>&lt;0.001</td>" in page and "nan" not in page.lower().split("provenance")[0]
     assert "<td>1234</td>" in page or "<td>1235</td>" in page
-    assert "<th>median difference</th>" in page and "<th>corrected p</th>" in page
+    assert '<th scope="col">median difference</th>' in page and '<th scope="col">corrected p</th>' in page
     assert '<div class="long">equal &lt;within&gt; a margin' in page
 
 
@@ -71,7 +71,7 @@ def test_long_tables_are_cut_with_a_count_and_figures_have_their_printed_size(ru
     assert f"First {report.ROWS_SHOWN} of {report.ROWS_SHOWN + 5} rows" in page
     width = 88 / 25.4 * report.CSS_PIXELS_PER_INCH
     assert f'width="{width:.0f}"' in page
-    assert page.split("Warnings.")[1].startswith(" None.") and "<th>warning</th>" not in page
+    assert page.split("Warnings.")[1].startswith(" None.") and ">warning</th>" not in page
     assert "not_there" not in page and "Second &lt;b&gt;." in page
 
 
@@ -88,7 +88,7 @@ def test_a_failed_notebook_is_named_first_and_leaves_no_section(run_dir):
 
 def test_pictures_of_cases_are_folded_under_their_heading(run_dir):
     page = written(run_dir)
-    folded = page.split("<summary>liver (1 case)</summary>")[1].split("</details>")[0]
+    folded = page.split("<summary><h5>liver (1 case)</h5></summary>")[1].split("</details>")[0]
     assert '<img src="figures/mosaics/liver/one.png"' in folded
     assert "<figcaption>liver is &lt;tiny&gt;</figcaption>" in folded
 
@@ -253,4 +253,5 @@ def test_tables_print_names_as_figures_do_and_cases_as_they_are(tmp_path):
     rows = {"model": ["miniature_sam2", None], "case_id": ["scan_us_7", "b"], "prompt": ["one_box", "mask"]}
     report.save_table(pd.DataFrame(rows), tmp_path, "shown")
     html = tables.shown(tmp_path / "tables" / "shown.parquet")["html"]
-    assert all(f"<td>{text}</td>" in html for text in ("miniature SAM 2", "", "scan_us_7", "one box"))
+    assert '<th scope="row">miniature SAM 2</th>' in html and '<th scope="row"></th>' in html
+    assert all(f"<td>{text}</td>" in html for text in ("scan_us_7", "b", "one box", "mask"))

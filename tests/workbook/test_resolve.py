@@ -410,3 +410,16 @@ def test_any_comparison_is_accepted_or_refused_in_words(project, changes):
         comparisons.check(entries, "study", {"model": ["a"]})
 
     accepted_or_named(work)
+
+
+def test_names_of_figures_are_those_of_the_manifests_that_notebooks_read(project):
+    text = (project / "studies" / "own_manifest.yaml").read_text(encoding="utf-8")
+    row = yaml.safe_load(text)["checkpoints"]["own_sam2"] | {"label": "Our SAM 2"}
+    path = project / "studies" / "labelled.yaml"
+    path.write_text(yaml.safe_dump({"checkpoints": {"labelled": row}}), encoding="utf-8")
+    given = {"manifest": "data_manifest.yaml", "extra_manifest": "studies/labelled.yaml"}
+    assert resolve.labels_of({"02_evaluate_2d": given}) == {"labelled": "Our SAM 2"}
+    assert resolve.labels_of({"02_evaluate_2d": given | {"extra_manifest": ""}}) == {}
+    path.write_text(yaml.safe_dump({"checkpoints": {"labelled": row | {"label": " "}}}), encoding="utf-8")
+    with pytest.raises(WorkbookError, match="label"):
+        resolve.labels_of({"02_evaluate_2d": given})

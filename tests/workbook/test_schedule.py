@@ -81,25 +81,46 @@ def test_a_notebook_is_left_out_if_all_that_it_needs_failed(project, capsys):
     assert "02_evaluate failed: not run" in capsys.readouterr().out
 
 
-def test_heavy_notebooks_run_one_after_another_and_light_ones_beside():
-    plan = Schedule(dict.fromkeys("abcd", ()), frozenset("ab"), most=2)
-    assert plan.ready() == ["a", "c"]
-    plan.running |= {"a"}
+def test_no_more_run_than_there_is_room_for():
+    plan = Schedule(dict.fromkeys("abcd", ()), most=2)
+    assert plan.ready() == ["a", "b"]
+    plan.running, plan.done = {"b"}, {"a"}
     assert plan.ready() == ["c"]
-    plan.running, plan.done = {"c"}, {"a"}
-    assert plan.ready() == ["b"]
-    plan.running, plan.done = {"b", "c"}, {"a"}
+    plan.running = {"b", "c"}
     assert plan.ready() == []
     assert Schedule(dict.fromkeys("abcd", ()), most=1).ready() == ["a"]
 
 
+COMPUTES = """\
+import time
+from pathlib import Path
+from medsam_nb.workbook.owner import computing
+with computing(Path(run_dir), cluster):
+    begun = time.time()
+    time.sleep({seconds})
+Path(run_dir, "{here}").write_text(f"{{begun}} {{time.time()}}")
+"""
+
+
+@pytest.mark.parametrize("cluster", ["local", "tcp://elsewhere:1"])
+def test_on_this_machine_notebooks_take_turns_at_computing(project, monkeypatch, cluster):
+    monkeypatch.setattr(runner, "at_once", lambda: 2)
+    own = PARAMETERS + f'cluster = "{cluster}"  # where\n'
+    for name in ("00_first", "01_second"):
+        write_notebook(project, name, own, COMPUTES.format(here=name, seconds=2))
+        say_needs(project, name, [])
+    assert runner.run_study(write_study(project)).exit_code == 0
+    times = [(project / "runs" / "small" / name).read_text().split() for name in ("00_first", "01_second")]
+    first, second = sorted([float(begun), float(ended)] for begun, ended in times)
+    assert (second[0] >= first[1] - 0.1) == (cluster == "local")
+
+
 def test_only_notebooks_of_the_study_are_waited_for(project):
     for name in ("00_data", "01_2d", "02_3d", "03_test"):
-        write_notebook(project, name, PARAMETERS + ("workers = 2  # processes\n" if "d" in name[3:] else ""))
+        write_notebook(project, name, PARAMETERS)
     say_needs(project, "03_test", ["02_3d", "01_2d", "11_elsewhere"])
     plan = schedule(["00_data", "01_2d", "03_test"], 2)
     assert plan.needs == {"00_data": (), "01_2d": ("00_data",), "03_test": ("01_2d",)}
-    assert plan.heavy == {"00_data", "01_2d"}
     say_needs(project, "03_test", "02_3d")
     with pytest.raises(StudyError, match="needs` are no list of notebooks"):
         schedule(["03_test"], 2)

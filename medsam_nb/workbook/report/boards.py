@@ -125,7 +125,7 @@ def _conclusive(result: pd.DataFrame) -> pd.Series:
     return np.isfinite(result[["holm_low", "holm_high"]].astype(float)).any(axis=1)
 
 
-def comparisons_board(result: pd.DataFrame, heading: str) -> Board:
+def comparisons_board(result: pd.DataFrame, heading: str, favours: str = "the first side") -> Board:
     """Return the board of declared comparisons (`paired.compare`), those that could be tested first.
 
     Where nothing could be tested for want of units, differences stand without interval and p.
@@ -153,11 +153,11 @@ def comparisons_board(result: pd.DataFrame, heading: str) -> Board:
     remark = f"{counted(left, 'comparison')} had nothing to compare." if left else ""
     if len(tested) and not _conclusive(tested).any():
         remark = f"{remark} There are too few units for any test: the differences are those of these data."
-    return _without_repeats(Board(heading, rows, f"{remark} {_how_drawn(limit)}".strip()))
+    return _without_repeats(Board(heading, rows, f"{remark} {_how_drawn(limit, favours)}".strip()))
 
 
-def _how_drawn(limit: float) -> str:
-    return f"A positive difference favours the first side; drawn from {-limit:.2f} to {limit:.2f}."
+def _how_drawn(limit: float, favours: str = "the first side") -> str:
+    return f"A positive difference favours {favours}; drawn from {-limit:.2f} to {limit:.2f}."
 
 
 def _without_repeats(board: Board) -> Board:

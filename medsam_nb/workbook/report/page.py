@@ -4,8 +4,10 @@ First what was found, in sentences; then what must be known before a number is q
 board for every notebook that answers something. All else is folded below it.
 """
 
+import re
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from datetime import date, datetime
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import jinja2
@@ -21,7 +23,7 @@ from medsam_nb.workbook.report.failures import failures
 from medsam_nb.workbook.report.pictures import printed_width, within
 from medsam_nb.workbook.report.sections import NotebookRun, Section, read_provenance, read_section
 from medsam_nb.workbook.report.tables import read_table, shown
-from medsam_nb.workbook.report.words import GLOSSARY, anchor, linked
+from medsam_nb.workbook.report.words import GLOSSARY, Terms, anchor
 
 # Tables that stand in the open as a board: the one that a notebook shows, and the one with all columns.
 BOARDS = {"comparisons_brief": "comparisons", "claims_tests": "claims"}
@@ -31,6 +33,36 @@ SINGLE = "report.html"  # the page in one file, beside index.html
 def _counted(number: int, noun: str) -> str:
     first, *rest = noun.split(" ")
     return " ".join([counted(number, first), *rest])
+
+
+def _sentences(text: str) -> list[str]:
+    return re.split(r"(?<=[.!?])\s+", text.strip())
+
+
+def _not_said(text: str, said: str) -> list[str]:
+    """Return the paragraphs of a text without the sentences that the summary has word for word."""
+    known = set(_sentences(said))
+    parts = [[line for line in _sentences(part) if line not in known] for part in text.split("\n\n")]
+    return [found for part in parts if (found := " ".join(part))]
+
+
+def _picture(path: str, caption: str) -> dict[str, str]:
+    """Return a picture of a case, which its path names: its caption may be empty."""
+    file = PurePosixPath(path)
+    of = f" of {label(file.parent.name)}" if file.parent.name else ""
+    alt = f"Case {file.stem}{of}" + (f": {caption}" if caption else "")
+    return {"path": path, "caption": caption, "alt": alt}
+
+
+def _computed(provenance: Mapping[str, Mapping]) -> str:
+    """Return the day on which the last of a run's results was computed; "" if no record tells."""
+    days: list[date] = []
+    for record in provenance.values():
+        try:
+            days.append(datetime.fromisoformat(str(record.get("created"))).date())
+        except ValueError:  # a record of another kind
+            continue
+    return f"{max(days).day} {max(days):%B %Y}" if days else ""
 
 
 class _Page:
@@ -62,19 +94,23 @@ class _Page:
         if run.error or left is None:
             return None
         found = left.model_dump() | {
-            "paragraphs": [part for part in left.text.split("\n\n") if part.strip()],
             "figures": self._figures(left),
             "tables": self._tables(left),
-            "galleries": {label(heading): pictures for heading, pictures in left.galleries.items()},
+            "galleries": {
+                label(heading): [_picture(*picture) for picture in pictures]
+                for heading, pictures in left.galleries.items()
+            },
         }
         found["boards"], found["said"] = self._boards(left)
         # A board stands in the open in place of a figure of the same.
         found["lead"] = left.lead if left.lead in found["figures"] and not found["boards"] else ""
         found["short"] = left.in_short
+        found["paragraphs"] = _not_said(left.text, "" if found["said"] else left.in_short)
         number = len(found["figures"]) - bool(found["lead"])
         galleries = 0 if self.single else len(left.galleries)
         held = ((number, "figure"), (len(found["tables"]), "table"), (galleries, "set of pictures"))
-        found["holds"] = ", ".join(["text", *(_counted(n, noun) for n, noun in held if n)])
+        written = [name for name, part in (("text", found["paragraphs"]), ("facts", left.facts)) if part]
+        found["holds"] = ", ".join([*written, *(_counted(n, noun) for n, noun in held if n)])
         return found
 
     def _figures(self, left: Section) -> dict[str, dict]:
@@ -136,7 +172,8 @@ def write_report(
     sections = [section for run in runs if (section := page.section(run))]
     provenance = page.whole(read_provenance, run_dir) or {}
     failed, number = failures(run_dir)
-    text = _template("report.html").render(
+    terms = Terms()
+    text = _template("report.html", terms).render(
         study=study,
         notebooks=notebooks,
         sections=sections,
@@ -145,6 +182,7 @@ def write_report(
         failed=failed,
         failed_count=f"{number} {'case or unit' if number == 1 else 'cases or units'} of work",
         duration=words(sum(run.seconds for run in runs)),
+        computed=_computed(provenance),
         glossary=GLOSSARY,
         single=single,
     )
@@ -153,7 +191,8 @@ def write_report(
     return path
 
 
-def _template(name: str) -> jinja2.Template:
+def _template(name: str, terms: Terms) -> jinja2.Template:
+    """Return a template of one page, on which `terms` keeps what is linked already."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -161,7 +200,8 @@ def _template(name: str) -> jinja2.Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"linked": linked, "anchor": anchor}
+    environment.filters |= {"linked": terms.linked, "anchor": anchor}
+    environment.globals["terms"] = terms
     return environment.get_template(name)
 
 
@@ -170,10 +210,10 @@ def write_comparison_page(
 ) -> Path:
     """Write the page of two runs compared (`comparing`), whose tables and figure lie in `folder`."""
     tables = Path(folder) / "tables"
-    text = _template("comparison.html").render(
+    text = _template("comparison.html", Terms()).render(
         title=f"{names[0]} and {names[1]} compared",
         said=said,
-        board=boards.comparisons_board(differences, "Second less first"),
+        board=boards.comparisons_board(differences, "Second less first", "the second run"),
         record=shown(tables / "record.parquet", most=500),
         counts=shown(tables / "rows.parquet"),
         width=printed_width(Path(folder) / "figures" / "cases.png"),

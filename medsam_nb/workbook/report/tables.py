@@ -1,5 +1,6 @@
 """Tables of a run: saved by notebooks, read by later ones, printed on the page."""
 
+import re
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
@@ -14,6 +15,7 @@ from medsam_nb.workbook.report.words import column_words
 
 ROWS_SHOWN = 40
 LONG_TEXT = 30  # characters of a cell
+_FIRST_CELL = re.compile(r"<tr>(\s*)<td>(.*?)</td>", re.DOTALL)  # text of cells is escaped: the tags are ours
 # Columns with names of this workbook, printed as in figures; names of cases and files stay as they are.
 NAMES = {
     *FACTORS,
@@ -94,7 +96,10 @@ def _name(value: object) -> str:
 
 
 def shown(path: Path, most: int = ROWS_SHOWN) -> dict:
-    """Return a table's first rows as HTML, and how many rows there are."""
+    """Return a table's first rows as HTML (what a `table` element holds), and how many rows there are.
+
+    Headings are those of their columns, and the first cell of a row is its heading, for those who listen.
+    """
     table = read_table(path)
     formats = {
         name: _p_value if name == "p" or name.startswith("p_") else _name if name in NAMES else _text
@@ -111,12 +116,12 @@ def shown(path: Path, most: int = ROWS_SHOWN) -> dict:
         .rename(columns=headings)
         .to_html(
             index=False,
-            border=0,
-            classes="data",
             na_rep="",
             escape=False,
             float_format=_number,
             formatters={headings[name]: format_ for name, format_ in formats.items()},
         )
     )
-    return {"html": styled, "rows": len(table), "shown": min(len(table), most)}
+    inner = styled[styled.index("<thead>") : styled.index("</table>")].replace("<th>", '<th scope="col">')
+    html = _FIRST_CELL.sub(r'<tr>\1<th scope="row">\2</th>', inner)
+    return {"html": html, "rows": len(table), "shown": min(len(table), most)}

@@ -88,18 +88,32 @@ def anchor(term: str) -> str:
     return f"word-{term.lower().replace(' ', '-')}"
 
 
-def linked(text: object) -> Markup:
-    """Return text as HTML in which the first use of every term of the glossary leads to its meaning."""
-    seen: set[str] = set()
+class Terms:
+    """The terms of one page: a section links each once, and the page knows where it is first used."""
 
-    def link(found: re.Match) -> str:
-        term = found[1]
-        if term in seen:
-            return term
-        seen.add(term)
-        return f'<a class="word" href="#{anchor(term)}" title="{escape(GLOSSARY[term])}">{term}</a>'
+    def __init__(self) -> None:
+        self.used: set[str] = set()
+        self._of_section: set[str] = set()
 
-    return Markup(_TERMS.sub(link, escape("" if _missing(text) else str(text))))
+    def begin_section(self) -> str:
+        """Link every term once more from here on; return "", so that a template can say it."""
+        self._of_section.clear()
+        return ""
+
+    def linked(self, text: object) -> Markup:
+        """Return text as HTML in which terms that the section did not have lead to their meanings."""
+
+        def link(found: re.Match) -> str:
+            term = found[1]
+            if term in self._of_section:
+                return term
+            first = "" if term in self.used else f' id="{anchor(term)}-use"'
+            self._of_section.add(term)
+            self.used.add(term)
+            meaning = escape(GLOSSARY[term])
+            return f'<a class="word"{first} href="#{anchor(term)}" title="{meaning}">{term}</a>'
+
+        return Markup(_TERMS.sub(link, escape("" if _missing(text) else str(text))))
 
 
 def _missing(value: object) -> bool:
