@@ -146,7 +146,7 @@ def shown_panels(
     Returns
     -------
     list of Panel or None
-        For `slices.grid` with `count` columns, cut to the object and its surroundings. None where nothing
+        For `grids.grid` with `count` columns, cut to the object and its surroundings. None where nothing
         is shown.
     """
     whole = next(iter(rows.values()))

@@ -3,18 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import matplotlib.pyplot as plt
 import numpy as np
-import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgba
-from matplotlib.figure import Figure
-from matplotlib.legend_handler import HandlerTuple
-from matplotlib.lines import Line2D
-from matplotlib.patches import Patch, Rectangle
+from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 
-from medsam_nb.figures.words import label
 from medsam_nb.protocol.prompts import Prompt
 
 # Told apart in grey too: the truth is a wide light line, the prediction a thin one with dark dashes, which is
@@ -24,7 +18,6 @@ DASHES = (0, (2.0, 2.0))  # of the prediction
 NEGATIVE = "#F2A0D0"  # points outside the object
 MISSED, EXCESS = "#E8703A", "#FFE3F3"  # of the truth, and beyond it: both lighter than the dimmed image
 DIMMED = 0.4  # of an image's brightness, below errors
-PAGE_HEIGHT_MM = 235  # of A4 with a caption
 # A dark rim keeps thin lines visible on light and on dark tissue.
 RIM = [withStroke(linewidth=1.8, foreground="black", alpha=0.8)]
 HATCH = "////"  # of a mask that is a prompt
@@ -157,20 +150,21 @@ def field(panel: Panel, room: float = 0.6, least: float = 0.4) -> tuple[float, f
 def _corners(panel: Panel) -> np.ndarray:
     """Return (y, x) of all that a panel shows beside the image: truth, prediction, prompts."""
     shapes = [np.argwhere(mask) for mask in (panel.truth, panel.prediction) if mask is not None]
-    prompts = _prompts(panel)
+    prompts = prompts_of(panel)
     shapes += [np.array(prompt.points, float).reshape(-1, 2)[:, ::-1] for prompt in prompts]
     shapes += [np.array(p.box, float).reshape(2, 2)[:, ::-1] for p in prompts if p.box is not None]
     return np.concatenate([*shapes, np.empty((0, 2))])
 
 
-def _prompts(panel: Panel) -> Sequence[Prompt]:
+def prompts_of(panel: Panel) -> Sequence[Prompt]:
+    """Return the prompts of a panel."""
     return [panel.prompt] if isinstance(panel.prompt, Prompt) else (panel.prompt or [])
 
 
 def with_one_view(panels: Sequence[Panel]) -> list[Panel]:
     """Return pictures of one case, cropped alike to what any of them shows."""
     masks = [mask for panel in panels for mask in (panel.truth, panel.prediction) if mask is not None]
-    prompts = [prompt for panel in panels for prompt in _prompts(panel)]
+    prompts = [prompt for panel in panels for prompt in prompts_of(panel)]
     whole = replace(panels[0], crop=True, prediction=np.any(masks, axis=0), prompt=prompts)
     return [replace(panel, view=field(whole)) for panel in panels]
 
@@ -186,22 +180,6 @@ def scale_bar(ax: Axes, panel: Panel, scale: float = 1.0) -> None:
     ax.plot([end - length / mm, end], [y, y], color="white", lw=1.6 * scale, path_effects=RIM)
     text = ax.text(end, y - (right - left) * 0.02, f"{length} mm", color="white", fontsize=6)
     text.set(ha="right", va="bottom", path_effects=[withStroke(linewidth=1.5, foreground="black")])
-
-
-def pages(panels: Sequence[Panel | None], columns: int, width_mm: float) -> list[list[Panel | None]]:
-    """Return panels in groups of whole rows that fit a page of `PAGE_HEIGHT_MM`."""
-    columns = min(columns, max(len(panels), 1))
-    most = max(1, int((PAGE_HEIGHT_MM - 8) // _row_mm(panels, columns, width_mm))) * columns
-    return [list(panels[at : at + most]) for at in range(0, len(panels), most)] or [[]]
-
-
-def _row_mm(panels: Sequence[Panel | None], columns: int, width_mm: float) -> float:
-    """Return how high a row of panels is with its titles."""
-    shown, side = [panel for panel in panels if panel is not None], width_mm / columns
-    ratios = [p.image.shape[0] * p.spacing_mm[0] / (p.image.shape[1] * p.spacing_mm[1]) for p in shown]
-    lines = [_wrapped(p.title, max(8, int(side / 1.28))).count("\n") + 1 for p in shown if p.title]
-    lines = [max(lines, default=0) + max((p.group.count("\n") + 1 for p in shown if p.group), default=0)]
-    return side * float(np.clip(np.median(ratios or [0.5]), 0.4, 1.6)) + 3.0 * max(lines, default=0) + 1
 
 
 def draw(ax: Axes, panel: Panel, scale: float = 1.0) -> None:
@@ -220,7 +198,7 @@ def draw(ax: Axes, panel: Panel, scale: float = 1.0) -> None:
     else:
         outline(ax, panel.prediction, PREDICTION, width=0.8 * scale)
         outline(ax, panel.prediction, "black", DASHES, 0.8 * scale)
-    for prompt in _prompts(panel):
+    for prompt in prompts_of(panel):
         _prompt(ax, prompt, scale)
     if panel.iou is not None:
         text = f"IoU {panel.iou:.{panel.decimals}f}" if panel.iou == panel.iou else "no IoU"
@@ -235,115 +213,3 @@ def draw(ax: Axes, panel: Panel, scale: float = 1.0) -> None:
     ax.set_yticks([])
     for spine in ax.spines.values():
         spine.set_visible(False)
-
-
-def _wrapped(text: str, characters: int) -> str:
-    """Break a title where it may break (spaces, underscores, slashes), never wider than its panel."""
-    if "\n" in text:
-        return "\n".join(_wrapped(part, characters) for part in text.split("\n"))
-    lines, line = [], ""
-    for part in label(text).replace("/", "/ ").split(" "):
-        while len(part) > characters:
-            lines, line, part = [*lines, *([line] if line else []), part[:characters]], "", part[characters:]
-        if line and len(line) + len(part) + 1 > characters:
-            lines, line = [*lines, line], part
-        else:
-            line = f"{line} {part}".strip()
-    return "\n".join([*lines, line]) if line else "\n".join(lines)
-
-
-def grid(panels: Sequence[Panel], columns: int = 4, width_mm: float = 180) -> tuple[Figure, pd.DataFrame]:
-    """Return a figure of all panels, and a table of what it shows.
-
-    Parameters
-    ----------
-    panels : sequence of Panel
-        Row by row. None leaves a place empty.
-    columns : int
-    width_mm : float
-        Of the printed figure; its height follows from the images.
-
-    Returns
-    -------
-    figure : Figure
-    plotted : DataFrame
-        Columns `row`, `column`, `title`, `iou`, `source`.
-    """
-    shown = [panel for panel in panels if panel is not None]
-    columns = min(columns, max(len(panels), 1))
-    rows = max(1, -(-len(panels) // columns))
-    side = width_mm / columns
-    height = rows * _row_mm(panels, columns, width_mm) + 8
-    fig, axes = plt.subplots(
-        rows, columns, figsize=(width_mm / 25.4, height / 25.4), squeeze=False, layout="constrained"
-    )
-    fig.get_layout_engine().set(w_pad=0.01, h_pad=0.04, wspace=0.01, hspace=0.01)
-    plotted = []
-    for place, ax in enumerate(axes.flat):
-        panel = panels[place] if place < len(panels) else None
-        if panel is None:
-            ax.set_axis_off()
-            continue
-        draw(ax, panel)
-        row, column = divmod(place, columns)
-        left = panels[place - 1] if column else None
-        wide = max(8, int(side / 1.28))
-        ax.set_title(_wrapped(panel.title, wide), fontsize=SIZE, pad=2)
-        if panel.group and (left is None or left.group != panel.group):
-            ax.set_title(f"{panel.group}\n ", loc="left", fontsize=SIZE, pad=2)
-        before = [other.row for other in panels[place - column : place] if other is not None]
-        if panel.row and before[-1:] != [panel.row]:
-            ax.set_ylabel(_wrapped(panel.row, wide), fontsize=SIZE)
-        plotted.append(
-            {"row": row, "column": column, "title": _said(panel), "iou": panel.iou} | {"source": panel.source}
-        )
-    if not shown:
-        axes.flat[0].text(
-            0.5, 0.5, "no cases to show", ha="center", va="center", transform=axes.flat[0].transAxes
-        )
-    elif handles := _handles(shown):
-        fig.legend(
-            handles=list(handles.values()),
-            labels=list(handles),
-            loc="outside lower center",
-            ncols=min(len(handles), max(2, int(width_mm / 28))),
-            fontsize=SIZE,
-            frameon=False,
-            handletextpad=0.8,
-            handler_map={tuple: HandlerTuple(ndivide=1)},
-        )
-    return fig, pd.DataFrame(plotted, columns=["row", "column", "title", "iou", "source"])
-
-
-def _said(panel: Panel) -> str:
-    """Return all that is written at a panel, in one line."""
-    return ", ".join(" ".join(text.split()) for text in (panel.row, panel.group, panel.title) if text)
-
-
-def _handles(shown: Sequence[Panel]) -> dict[str, object]:
-    """Return the legend's entries by their words: each kind that is drawn, as it is drawn."""
-    handles: dict[str, object] = {}
-    if any(panel.truth is not None for panel in shown):
-        rim = [withStroke(linewidth=2.7, foreground="black", alpha=0.7)]
-        handles["ground truth"] = Line2D([], [], color=TRUTH, lw=1.9, path_effects=rim)
-    if any(panel.errors for panel in shown):
-        handles["missed"] = Patch(fc=MISSED, ec="black", lw=0.4)
-        handles["excess"] = Patch(fc=EXCESS, ec="black", lw=0.4)
-    if any(panel.prediction is not None and not panel.errors for panel in shown):
-        lines = [Line2D([], [], color=PREDICTION, lw=1.1), Line2D([], [], color="black", lw=1.1, ls=DASHES)]
-        handles["prediction"] = tuple(lines)
-    prompts = [prompt for panel in shown for prompt in _prompts(panel)]
-    signs = {bool(sign) for prompt in prompts for sign in prompt.point_labels}
-    look = {"ls": "", "mec": "black", "mew": 0.5, "ms": 5}
-    if True in signs:
-        handles["point inside" if False in signs else "point"] = Line2D(
-            [], [], marker="P", color=PROMPT, **look
-        )
-    if False in signs:
-        handles["point outside"] = Line2D([], [], marker="X", color=NEGATIVE, **look)
-    if any(prompt.box is not None for prompt in prompts):
-        look = {"ls": "", "mfc": "none", "mec": PROMPT, "mew": 0.9, "ms": 6, "path_effects": RIM}
-        handles["box"] = Line2D([], [], marker="s", **look)
-    if any(prompt.mask is not None for prompt in prompts):
-        handles["mask as prompt"] = Patch(fc="#555555", ec=PROMPT, hatch=HATCH, lw=0)
-    return handles

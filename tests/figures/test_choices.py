@@ -45,7 +45,7 @@ def test_data_sets_stand_by_modality_or_as_a_study_says(table):
 def test_a_row_s_label_is_its_name_unless_the_study_has_another(table):
     rows = {"ct_c": "Our CTs", "us_a": "sweeps"}
     with choices.holding(choices.with_names(choices.Choices(names={"us_a": "US"}), rows)):
-        assert ticks(table) == ["MRI b", "CT a", "Our CTs", "US"]
+        assert ticks(table) == ["MRI b", "CT a", "Our CTs", "US", "all data sets"]
 
 
 def test_as_given_is_the_order_of_the_study(tmp_path, table):
