@@ -17,7 +17,7 @@ from tqdm import tqdm
 from medsam_nb.errors import InputError
 from medsam_nb.evaluation.rows import evaluate_2d
 from medsam_nb.evaluation.single_slices import candidates
-from medsam_nb.figures import slices, style
+from medsam_nb.figures import grids, slices, style
 from medsam_nb.manifest.reading import load_manifest
 from medsam_nb.models.checkpoints import Model, load_model, read_weights
 from medsam_nb.protocol.designs import Design, prompted_slices
@@ -157,7 +157,7 @@ def _pictures(model: Model, groups: dict[str, Sequence[Case]]) -> list[slices.Pa
 
 def _save_pictures(pictures: Sequence[slices.Panel], out: Path, name: str) -> None:
     with style.style():
-        figure, plotted = slices.grid(pictures, columns=5)
+        figure, plotted = grids.grid(pictures, columns=5)
         style.save(figure, out, name, plotted)
 
 

@@ -12,6 +12,7 @@ __getattr__, __dir__, __all__ = lazy.attach(
         "designs",
         "distance",
         "fine_tuning",
+        "grids",
         "memory",
         "models",
         "order",

@@ -12,14 +12,17 @@ from matplotlib.ticker import MaxNLocator
 
 from medsam_nb.figures.style import (
     CLEAR,
+    FEWEST,
     GREY,
     OTHER_COLOURS,
-    band,
+    bars_in_turn,
     difference,
     difference_rows,
     iou_axis,
     legend,
+    look_of,
     nothing,
+    size_of,
 )
 from medsam_nb.figures.words import label, metric_label
 from medsam_nb.statistics.depth import cell_means, losses, slices_of
@@ -28,6 +31,17 @@ from medsam_nb.statistics.paired import summarise
 
 def _colours(values: Sequence) -> dict:
     return {value: OTHER_COLOURS[number % len(OTHER_COLOURS)] for number, value in enumerate(values)}
+
+
+def _line(ax: Axes, x: pd.Series, y: pd.Series, number: int, words: str, at: list[int] | None) -> None:
+    """Draw the n-th line in its colour and dash, with its marks at some places (None: at all)."""
+    colour, marker, dash = look_of(number)
+    ax.plot(x, y, ls=dash, color=colour, marker=marker, ms=size_of(marker, 3), markevery=at, label=words)
+
+
+def _bars_of_all(ax: Axes, x: pd.Series, line: pd.DataFrame, colour: str) -> None:
+    enough = (line["n_patients"] >= FEWEST) & line["ci_low"].notna()
+    ax.vlines(x[enough], line["ci_low"][enough], line["ci_high"][enough], color=colour, lw=0.7)
 
 
 def depth_scheme(cells: Sequence[tuple[int, float]], ax: Axes) -> pd.DataFrame:
@@ -89,15 +103,21 @@ def iou_by_depth(table: pd.DataFrame, axes: np.ndarray, metric: str = "iou") -> 
         cases = rows.groupby(place)["value"].mean().groupby(place[:3] + place[4:]).mean().reset_index()
         drawn.append(summarise(cases, ["spacing_z_mm", panel]).assign(panel=panel, x=lambda t, p=panel: t[p]))
     names = ("number of slices", "distance from the prompt, slices", "distance from the prompt, mm")
-    colours = _colours(sorted(found["spacing_z_mm"].unique()))
+    spacings, depths = (sorted(found[of].unique()) for of in ("spacing_z_mm", "n_slices"))
     for ax, part, name in zip(axes, drawn, names, strict=True):
-        for mm, line in part.groupby("spacing_z_mm"):
-            line = line.sort_values("x")
-            mark = "o-" if ax is axes[0] else "-"
-            ax.plot(line["x"], line["mean"], mark, color=colours[mm], label=f"slices {mm:g} mm apart")
-            band(ax, line["x"], line, colours[mm])
+        for number, mm in enumerate(spacings):
+            line = part[part["spacing_z_mm"] == mm].sort_values("x")
+            x, many = line["x"], len(spacings)
+            if ax is axes[0]:  # depths are few: curves stand side by side at each
+                x = x.map({depth: place for place, depth in enumerate(depths)}) + 0.08 * (number - many / 2)
+                _bars_of_all(ax, x, line, look_of(number)[0])
+                at = None
+            else:
+                at = bars_in_turn(ax, x, line, look_of(number)[0], number, many)
+            _line(ax, x, line["mean"], number, f"slices {mm:g} mm apart", at)
         ax.set_xlabel(name)
         iou_axis(ax, f"mean {metric_label(metric)}" if ax is axes[0] else "", "y")
+    axes[0].set_xticks(range(len(depths)), [f"{depth:g}" for depth in depths])
     axes[1].set_xlim(left=0)
     axes[0].set_ylabel(f"mean {metric_label(metric)} of propagated slices")
     reach = rows.groupby("spacing_z_mm")["mm"].max().min()
@@ -158,9 +178,11 @@ def iou_by_modality(table: pd.DataFrame, ax: Axes, metric: str = "iou") -> pd.Da
     every = patients.groupby(place[:-1])["size"].transform("max")
     drawn = summarise(patients[patients["size"] == every], ["modality", "steps"])
     drawn = drawn[drawn["n_patients"] >= drawn["n_patients"].max() / 2].sort_values(["modality", "steps"])
-    for name, colour in _colours(sorted(drawn["modality"].unique())).items():
+    names = sorted(drawn["modality"].unique())
+    for number, name in enumerate(names):
         line = drawn[drawn["modality"] == name]
-        ax.plot(line["steps"], line["mean"], "-", color=colour, label=label(name.removeprefix("simulated ")))
+        at = bars_in_turn(ax, line["steps"], line, look_of(number)[0], number, len(names))
+        _line(ax, line["steps"], line["mean"], number, label(name.removeprefix("simulated ")), at)
     ax.set_xlabel("slices from the prompted slice")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     iou_axis(ax, f"mean {metric_label(metric)}", "y")

@@ -15,7 +15,8 @@ from medsam_nb.figures.style import GREY, difference, difference_rows, legend, n
 from medsam_nb.figures.words import label, metric_label
 from medsam_nb.statistics.fine_tuning import WORDS
 
-COLOURS = {"mask_decoder": "#0072B2", "memory": "#D55E00", "lora": "#009E73"}
+COLOURS = {"mask_decoder": "#005B8F", "memory": "#D55E00", "lora": "#56B4E9"}  # ever lighter
+DASHES = {"mask_decoder": "-", "memory": (0, (4, 1.5)), "lora": (0, (1, 1))}
 MARKERS = {"mask_decoder": "o", "memory": "s", "lora": "^"}
 APART = 0.13  # between the arms at one place
 
@@ -46,7 +47,7 @@ def learning_curve(curves: pd.DataFrame, ax: Axes, title: str = "", metric: str 
         some = some.assign(x=some["patients"].map(places) + shift * some["patients"].ne("0"))
         mean, seeds = some[some["repeat"].isna()], some[some["repeat"].notna()]
         colour, marker = COLOURS[learns], MARKERS[learns]
-        ax.plot(mean["x"], mean["mean"], "-", color=colour, lw=0.9)
+        ax.plot(mean["x"], mean["mean"], ls=DASHES[learns], color=colour, lw=0.9)
         trained = mean[mean["patients"] != "0"]
         ax.vlines(trained["x"], trained["ci_low"], trained["ci_high"], color=colour, lw=0.9)
         ax.plot(trained["x"], trained["mean"], marker, color=colour, ms=3.5)
@@ -83,7 +84,7 @@ def _patients(curves: pd.DataFrame, size: str) -> str:
 def _handles(arms: Sequence[str]) -> list[Line2D]:
     handles = [Line2D([], [], ls="", marker="D", color=GREY, label="direct application")]
     return handles + [
-        Line2D([], [], ls="-", lw=0.9, marker=MARKERS[arm], color=COLOURS[arm], label=WORDS[arm])
+        Line2D([], [], ls=DASHES[arm], lw=0.9, marker=MARKERS[arm], color=COLOURS[arm], label=WORDS[arm])
         for arm in arms
     ]
 

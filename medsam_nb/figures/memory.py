@@ -18,9 +18,9 @@ from medsam_nb.statistics.paired import summarise
 from medsam_nb.statistics.pooling import case_means
 
 READ = {  # what a tracked slice reads of another: marker, colour, size, words
-    "pointer": ("s", "#bbbbbb", 2.2, "object pointer"),
+    "pointer": ("o", "#8a8a8a", 2.0, "object pointer"),
     "memory": ("s", "#0072B2", 5.0, "predicted mask in memory"),
-    "true mask": ("s", "#009E73", 5.0, "true mask in memory"),
+    "true mask": ("*", "#00543C", 7.0, "true mask in memory"),
     "prompt": ("D", "#E69F00", 4.5, "prompt"),
 }
 

@@ -7,10 +7,22 @@ from textwrap import fill
 
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from medsam_nb.figures.order import data_sets_in_order
-from medsam_nb.figures.style import GREY, PROMPT_COLOURS, colour_of, iou_axis, legend, mark, nothing
+from medsam_nb.figures.style import (
+    GREY,
+    PROMPT_COLOURS,
+    PROMPT_MARKERS,
+    iou_axis,
+    legend,
+    mark,
+    nothing,
+    prompt_mark,
+    size_of,
+)
 from medsam_nb.figures.words import label
 from medsam_nb.protocol.prompt_sources import GIVEN
 from medsam_nb.protocol.prompts import PROMPTS_2D
@@ -35,9 +47,10 @@ def _pairs(rows: pd.DataFrame, sam2: str, sam: str) -> pd.DataFrame:
 def sam2_against_sam(
     table: pd.DataFrame, ax: Axes, sam2: str, sam: str, margin: float = MARGIN
 ) -> pd.DataFrame:
-    """Draw each object's 2D IoU with SAM 2 against that with SAM (first mask), a colour per prompt.
+    """Draw each object's 2D IoU with SAM 2 against that with SAM (first mask), colour and shape by prompt.
 
     Crosses are means over patients with 95 % intervals of either; the band is the equivalence margin.
+    Marks are open: of an object of one component a prompt per component is that of the whole; both are seen.
 
     Returns
     -------
@@ -59,22 +72,22 @@ def sam2_against_sam(
     drawn = drawn[drawn["n"] > 0].reset_index(drop=True)
     if drawn.empty:
         return nothing(ax, f"no slice that both {label(sam2)} and {label(sam)} were given")
-    ax.fill_between([0, 1], [-margin, 1 - margin], [margin, 1 + margin], color="#eeeeee", lw=0, zorder=0)
+    ax.fill_between([0, 1], [-margin, 1 - margin], [margin, 1 + margin], color="#e3e3e3", lw=0, zorder=0)
     ax.plot([0, 1], [0, 1], color=GREY, lw=0.6, ls="--")
     for row in drawn.itertuples():
         colour = PROMPT_COLOURS.get(row.prompt, GREY)
         ax.plot([row.sam_low, row.sam_high], [row.sam2_mean] * 2, color=colour, lw=0.6, alpha=0.7)
         ax.plot([row.sam_mean] * 2, [row.sam2_low, row.sam2_high], color=colour, lw=0.6, alpha=0.7)
-        # A ring for prompts per component: of an object of one component they are those of the whole.
-        ring = "per_component" in row.prompt
-        shape = {"ms": 4.6, "mew": 0.8, "mfc": "none"} if ring else {"ms": 2.4, "mew": 0}
-        ax.plot(row.sam_mean, row.sam2_mean, "o", color=colour, **shape)
+        marker = PROMPT_MARKERS.get(row.prompt, "o")
+        size = 4.6 if "per_component" in row.prompt else 2.6
+        ax.plot(
+            row.sam_mean, row.sam2_mean, marker, color=colour, mfc="none", mew=0.7, ms=size_of(marker, size)
+        )
     iou_axis(ax, f"IoU, {label(sam)}")
     iou_axis(ax, f"IoU, {label(sam2)}", "y")
     ax.set_aspect("equal")
     present = [mode for mode in (*PROMPTS_2D, GIVEN) if mode in set(drawn["prompt"])]
-    marks = [mark(PROMPT_COLOURS[m], label(m), filled="per_component" not in m) for m in present]
-    legend(ax, marks, columns=4)
+    legend(ax, [prompt_mark(mode, filled=False) for mode in present], columns=4)
     return drawn
 
 
@@ -129,14 +142,13 @@ def sam2_minus_sam(
     if drawn.empty:
         return nothing(ax, f"no slice that both {label(sam2)} and {label(sam)} were given")
     last = len(drawn) - 1
-    ax.axvspan(-margin, margin, color="#eeeeee", zorder=0)
+    ax.axvspan(-margin, margin, color="#e3e3e3", zorder=0)
     ax.axvline(0, color=GREY, lw=0.6)
     ax.axhline(last - 0.5, color=GREY, lw=0.4)
     for y, (row, cases) in enumerate(zip(drawn.itertuples(), dots, strict=True)):
-        colour = "black" if y == last else colour_of(sam2, 1)
-        ax.plot(cases["difference"], [y] * len(cases), "|", color=GREY, ms=3.5, mew=0.5, zorder=1)
-        ax.plot([row.ci_low, row.ci_high], [y, y], color=colour, lw=1.0)
-        ax.plot(row.difference, y, "D" if y == last else "o", color=colour, ms=3.2)
+        ax.plot(cases["difference"], [y] * len(cases), "|", color=GREY, ms=4.5, mew=0.6, zorder=1)
+        ax.plot([row.ci_low, row.ci_high], [y, y], color="black", lw=1.0)
+        ax.plot(row.difference, y, "D" if y == last else "o", color="black", ms=3.2)
     names = [f"{r.data_set}: {r.object}" if r.data_set else r.object for r in drawn.itertuples()]
     counts = [f"{label(n)} ({k})" for n, k in zip(names, drawn["n"], strict=True)]
     ax.set_yticks(range(len(drawn)), [fill(name, 40) for name in counts], size=6)
@@ -147,10 +159,11 @@ def sam2_minus_sam(
     ax.set_xlim(-reach, reach)
     ax.xaxis.set_major_locator(MaxNLocator(5))
     ax.set_xlabel(fill(f"IoU of {label(sam2)} minus {label(sam)}", 50))
-    reach = drawn["generalises_to"].iloc[-1]
-    ax.set_title(
-        fill(f"shaded: alike within {margin:g}; bars: 90 % intervals, uncorrected; {reach}", 50), loc="right"
-    )
+    look = {"ls": "", "color": GREY, "marker": "|", "ms": 4.5, "mew": 0.6}
+    handles = [Line2D([], [], **look, label=f"one {noun}"), mark("black", "mean of an object")]
+    shade = Patch(color="#e3e3e3", label=f"alike within {margin:g}")
+    handles += [mark("black", f"mean of all {noun}s", "D"), shade]
+    ax.legend(handles=handles, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
     return pd.concat([drawn, ticks], ignore_index=True)
 
 
@@ -163,12 +176,12 @@ def measured_and_published(joined: pd.DataFrame, ax: Axes, mask_choice: str = "f
     modes = [mode for mode in PROMPTS_2D if mode in set(shown["prompt"])]
     for row in shown.itertuples():
         y = names.index(row.published_object) + (modes.index(row.prompt) - (len(modes) - 1) / 2) * 0.18
-        colour = PROMPT_COLOURS[row.prompt]
+        colour, marker = PROMPT_COLOURS[row.prompt], PROMPT_MARKERS[row.prompt]
         ax.plot([row.published, row.measured], [y, y], color=colour, lw=0.6)
-        ax.plot(row.published, y, "D", color=colour, mfc="white", mew=0.8, ms=3)
-        ax.plot(row.measured, y, "o", color=colour)
+        ax.plot(row.published, y, marker, color=colour, mfc="white", mew=0.8, ms=size_of(marker))
+        ax.plot(row.measured, y, marker, color=colour, mew=0.8, ms=size_of(marker))
     ax.set_yticks(range(len(names)), [label(name, 26) for name in names])
     ax.set_ylim(len(names) - 0.5, -0.5)
-    iou_axis(ax, "IoU: dots measured here, diamonds SAM as published")
-    legend(ax, [mark(PROMPT_COLOURS[mode], label(mode)) for mode in modes])
+    iou_axis(ax, "IoU: filled measured here, open SAM as published")
+    legend(ax, [prompt_mark(mode) for mode in modes])
     return shown

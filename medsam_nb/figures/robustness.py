@@ -4,7 +4,17 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter
 
-from medsam_nb.figures.style import PROMPT_COLOURS, band, iou_axis, legend, mark, nothing
+from medsam_nb.figures.style import (
+    MOST_BANDS,
+    PROMPT_COLOURS,
+    PROMPT_MARKERS,
+    band,
+    iou_axis,
+    legend,
+    nothing,
+    prompt_mark,
+    size_of,
+)
 from medsam_nb.figures.words import label
 from medsam_nb.statistics.paired import summarise
 from medsam_nb.statistics.pooling import case_means
@@ -49,11 +59,12 @@ def iou_by_share(table: pd.DataFrame, ax: Axes, mask_choice: str = "first_mask")
     cases = cases.groupby(["data_set", "case_id", "prompt", "share"])["value"].mean().reset_index()
     drawn = summarise(cases, ["prompt", "share"]).sort_values(["prompt", "share"], ignore_index=True)
     for prompt, curve in drawn.groupby("prompt", sort=False):
-        colour = PROMPT_COLOURS[prompt]
-        ax.plot(curve["share"], curve["mean"], marker="o", ms=3, color=colour)
-        band(ax, curve["share"], curve, colour)
+        colour, marker = PROMPT_COLOURS[prompt], PROMPT_MARKERS[prompt]
+        ax.plot(curve["share"], curve["mean"], marker=marker, ms=size_of(marker, 3), color=colour)
+        if drawn["prompt"].nunique() <= MOST_BANDS:
+            band(ax, curve["share"], curve, colour)
     ax.xaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:g}"))
     ax.set_xlabel("displacement, % of side or radius")
     iou_axis(ax, "mean IoU", "y")
-    legend(ax, [mark(PROMPT_COLOURS[prompt], label(prompt)) for prompt in drawn["prompt"].unique()])
+    legend(ax, [prompt_mark(prompt) for prompt in drawn["prompt"].unique()])
     return drawn

@@ -146,7 +146,7 @@ def shown_panels(
     Returns
     -------
     list of Panel or None
-        For `slices.grid` with `count` columns, cut to the object and its surroundings. None where nothing
+        For `grids.grid` with `count` columns, cut to the object and its surroundings. None where nothing
         is shown.
     """
     whole = next(iter(rows.values()))
@@ -160,13 +160,14 @@ def shown_panels(
         at = np.interp(np.arange(len(shown.slices)), scored, known)
         for z in range(first, first + count):
             here = np.flatnonzero(np.isclose(at, z))
-            title = name if z == first else f"slice {z}" if number == 0 else ""
+            title = f"slice {z}" if number == 0 else ""
             panels.append(
                 Panel(
                     shown.slices[here[-1]][cut],
                     shown.truth[here].any(axis=0)[cut],
                     title=title,
                     spacing_mm=spacing_mm,
+                    row=name,
                 )
                 if len(here)
                 else None

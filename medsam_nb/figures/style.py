@@ -1,8 +1,9 @@
 """The visual language of all figures: sizes, colours, marks, axes, legends; and how a figure is saved.
 
-One visual language throughout: a colour per prompt, blue for bidirectional and orange for
-front to end, filled for the first mask and open for the most confident one. Points are means over cases
-(slices first averaged within their case, data sets with equal weight); bars and bands are 95 % intervals.
+One visual language throughout: a colour and a shape per prompt, and others per direction; filled for
+the first mask and open for the most confident one. No colour stands alone: shapes, dashes and how light a
+colour is tell the same in grey. Points are means over cases (slices first averaged within their case, data
+sets with equal weight); bars and bands are 95 % intervals.
 """
 
 import re
@@ -22,29 +23,49 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedFormatter, FixedLocator
 
 from medsam_nb.figures.choices import Colours, chosen
-from medsam_nb.figures.words import as_csv
+from medsam_nb.figures.words import as_csv, label
 from medsam_nb.files import write_study_file
 
 COLUMN_MM = 88  # one and two columns of most journals
 PAGE_MM = 180
-# Okabe and Ito's palette: told apart with every common colour vision, and in print.
+# After Okabe and Ito's palette, told apart with every common colour vision; and in grey, by steps one sees.
 PROMPT_COLOURS = Colours(
-    {
-        "one_point": "#E69F00",
-        "point_per_component": "#CC79A7",
-        "one_box": "#0072B2",
-        "box_per_component": "#56B4E9",
-        "mask": "#009E73",
+    {  # with the grey of 0 to 255 that each becomes
+        "one_point": "#E69F00",  # 162
+        "point_per_component": "#A8488C",  # 108
+        "one_box": "#0072B2",  # 87
+        "box_per_component": "#3FA2DB",  # 139
+        "mask": "#00543C",  # 56
         "given": "#000000",  # by a file of prompts
     }
 )
-DIRECTION_COLOURS = Colours({"bidirectional": "#0072B2", "front_to_end": "#D55E00"})
-DIRECTION_MARKERS = {"bidirectional": "o", "front_to_end": "s"}
-OTHER_COLOURS = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+PROMPT_MARKERS = {
+    "one_point": "o",
+    "point_per_component": "^",
+    "one_box": "s",
+    "box_per_component": "P",
+    "mask": "*",
+    "given": "X",
+}
+DIRECTION_COLOURS = Colours({"bidirectional": "#005B8F", "front_to_end": "#D55E00"})
+DIRECTION_MARKERS = {"bidirectional": "d", "front_to_end": ">"}  # both ways, and forwards
+OTHER_COLOURS = ("#000000", "#56B4E9", "#D55E00", "#005B8F", "#CC79A7", "#009E73", "#E69F00")
+OTHER_MARKERS = ("o", "s", "^", "D", "P", "v", "X")
+OTHER_DASHES = (
+    "-",
+    (0, (4, 1.5)),
+    (0, (1, 1)),
+    (0, (5, 1, 1, 1)),
+    (0, (8, 2)),
+    (0, (2, 2)),
+    (0, (6, 1, 1, 1, 1, 1)),
+)
+SIZES = {"*": 1.6, "P": 1.2, "X": 1.2, "^": 1.15, "v": 1.15, ">": 1.15, "d": 1.2, "D": 0.85, "s": 0.9}
 GREY = "#7a7a7a"
 CLEAR = "#0072B2"  # of a difference whose interval leaves 0; one that holds it is grey
 CSV_NUMBERS = "%.8g"  # as exact as anything that can be seen when the figure is drawn again
-FEWEST = 5  # patients from which on an interval is drawn
+MOST_BANDS = 2  # of curves with intervals as bands; of more none could be followed
+FEWEST = 6  # patients from which on an interval is drawn
 
 
 def style() -> AbstractContextManager:
@@ -73,6 +94,7 @@ def style() -> AbstractContextManager:
             "ytick.major.size": 2.5,
             "lines.linewidth": 1.0,
             "lines.markersize": 3.5,
+            "hatch.linewidth": 0.5,
             "grid.linewidth": 0.4,
             "grid.color": "#dddddd",
             "axes.axisbelow": True,
@@ -132,8 +154,21 @@ def colour_of(name: str, number: int = 0) -> str:
     return chosen().colours.get(name, OTHER_COLOURS[number % len(OTHER_COLOURS)])
 
 
-def band(ax: Axes, x: pd.Series, drawn: pd.DataFrame, colour: str) -> None:
+def size_of(marker: str, size: float = 0) -> float:
+    """Return the size of a marker at which it looks as large as a circle of `size` (by default the usual)."""
+    return (size or mpl.rcParams["lines.markersize"]) * SIZES.get(marker, 1.0)
+
+
+def look_of(number: int) -> tuple[str, str, object]:
+    """Return colour, marker and dash of the n-th of several lines; no two of the first seven look alike."""
+    number %= len(OTHER_COLOURS)
+    return OTHER_COLOURS[number], OTHER_MARKERS[number], OTHER_DASHES[number]
+
+
+def band(ax: Axes, x: pd.Series, drawn: pd.DataFrame, colour: str, dash: object = "-") -> None:
     """Draw the intervals of a curve as a band, where at least `FEWEST` patients stand behind them.
+
+    For two curves at most: of more bands none can be followed.
 
     Parameters
     ----------
@@ -143,11 +178,31 @@ def band(ax: Axes, x: pd.Series, drawn: pd.DataFrame, colour: str) -> None:
     drawn : DataFrame
         `ci_low`, `ci_high` and `n_patients` (or `n_cases`), as `paired.summarise` gives them.
     colour : str
+    dash : str or tuple
+        Of the curve; its band has edges of the same.
     """
     counts = drawn["n_patients"] if "n_patients" in drawn else drawn["n_cases"]
     enough = (counts >= FEWEST).to_numpy(bool)
     low, high = (drawn[name].astype(float).where(enough) for name in ("ci_low", "ci_high"))
-    ax.fill_between(x.astype(float), low, high, color=colour, alpha=0.16, lw=0)
+    ax.fill_between(x.astype(float), low, high, color=colour, alpha=0.12, lw=0)
+    for edge in (low, high):
+        ax.plot(x.astype(float), edge, ls=dash, color=colour, lw=0.4)
+
+
+def bars_in_turn(
+    ax: Axes, x: pd.Series, drawn: pd.DataFrame, colour: str, number: int, many: int
+) -> list[int]:
+    """Draw some intervals of the n-th of many curves upright, each curve's at places of its own.
+
+    Parameters are those of `band`, and which curve of how many it is. Return the places, for its marks.
+    """
+    every = max(many, len(x) // 4, 1)
+    places = list(range(number * every // max(many, 1), len(x), every))
+    here, x = drawn.iloc[places], x.iloc[places].astype(float)
+    counts = here["n_patients"] if "n_patients" in here else here["n_cases"]
+    enough = (counts >= FEWEST) & here["ci_low"].notna()
+    ax.vlines(x[enough], here["ci_low"][enough], here["ci_high"][enough], color=colour, lw=0.7)
+    return places
 
 
 def readable_on(background: tuple[float, ...]) -> str:
@@ -176,7 +231,8 @@ def point(ax: Axes, row: pd.Series, y: float, colour: str, marker: str = "o", fi
     count = row.get("n_patients", row.get("n_cases", FEWEST))
     if row["ci_low"] == row["ci_low"] and count >= FEWEST:  # NaN for too few cases
         ax.plot([row["ci_low"], row["ci_high"]], [y, y], color=colour, lw=0.9, solid_capstyle="butt")
-    ax.plot(row["mean"], y, marker, color=colour, mfc=colour if filled else "white", mew=0.8)
+    look = {"color": colour, "mfc": colour if filled else "white", "mew": 0.8, "ms": size_of(marker)}
+    ax.plot(row["mean"], y, marker, **look)
 
 
 def difference(ax: Axes, row: pd.Series, y: float, colour: str = "", marker: str = "o") -> None:
@@ -210,10 +266,10 @@ def difference_rows(ax: Axes, names: Sequence[str], what: str) -> None:
     ax.set_xlabel(f"{what},\ncorrected interval (filled: leaves 0)")
 
 
-def iou_axis(ax: Axes, name: str = "IoU", which: str = "x") -> None:
-    """Give the axis of IoUs its range, ticks, grid and label."""
-    getattr(ax, f"set_{which}lim")(0, 1)
-    getattr(ax, f"set_{which}ticks")(np.arange(0, 1.01, 0.2))
+def iou_axis(ax: Axes, name: str = "IoU", which: str = "x", low: float = 0.0) -> None:
+    """Give the axis of IoUs its range (from `low`, of curves that stay above it), ticks, grid and label."""
+    getattr(ax, f"set_{which}lim")(low, 1)
+    getattr(ax, f"set_{which}ticks")(np.arange(low, 1.01, 0.2 if low < 0.4 else 0.1))
     getattr(ax, f"set_{which}label")(name)
     ax.grid(axis=which)
 
@@ -229,4 +285,10 @@ def legend(ax: Axes, handles: list[Line2D], columns: int = 2) -> None:
 
 def mark(colour: str, text: str, marker: str = "o", filled: bool = True) -> Line2D:
     """Return a legend entry."""
-    return Line2D([], [], ls="", marker=marker, color=colour, mfc=colour if filled else "white", label=text)
+    look = {"color": colour, "mfc": colour if filled else "white", "mew": 0.8, "ms": size_of(marker)}
+    return Line2D([], [], ls="", marker=marker, label=text, **look)
+
+
+def prompt_mark(name: str, text: str = "", filled: bool = True) -> Line2D:
+    """Return the legend entry of a prompt, in its colour and shape."""
+    return mark(PROMPT_COLOURS[name], text or label(name), PROMPT_MARKERS[name], filled)

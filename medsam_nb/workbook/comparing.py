@@ -9,7 +9,19 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from medsam_nb.errors import StudyError
-from medsam_nb.figures.style import PROMPT_COLOURS, canvas, iou_axis, legend, mark, nothing, save, style
+from medsam_nb.figures.style import (
+    PROMPT_COLOURS,
+    PROMPT_MARKERS,
+    canvas,
+    iou_axis,
+    legend,
+    mark,
+    nothing,
+    prompt_mark,
+    save,
+    size_of,
+    style,
+)
 from medsam_nb.figures.words import label
 from medsam_nb.protocol.table import FACTORS
 from medsam_nb.statistics.declarations import Comparison
@@ -151,7 +163,10 @@ def _differences(pairs: pd.DataFrame, noun: str) -> pd.DataFrame:
 
 
 def draw(sides: Sides, ax: Axes) -> pd.DataFrame:
-    """Draw every case's mean IoU in the second run against that in the first, a colour per prompt."""
+    """Draw every case's mean IoU in the second run against that in the first, a colour and shape per prompt.
+
+    Marks of 2D are filled, those of 3D open.
+    """
     pairs = sides.pairs
     values = pairs[pairs["metric"] == "iou"] if len(pairs) else pairs
     if not len(values):
@@ -161,14 +176,17 @@ def draw(sides: Sides, ax: Axes) -> pd.DataFrame:
     drawn = values.groupby(cells)[["value_a", "value_b"]].mean().reset_index()
     ax.plot([0, 1], [0, 1], color="#7a7a7a", lw=0.6, ls="--")
     for row in drawn.itertuples():
-        marker = "o" if row.task == "2d" else "s"
-        colour = PROMPT_COLOURS.get(row.prompt, "black")
-        ax.plot(row.value_a, row.value_b, marker, color=colour, ms=2.8, mew=0, alpha=0.8)
+        marker, colour = PROMPT_MARKERS.get(row.prompt, "o"), PROMPT_COLOURS.get(row.prompt, "black")
+        look = {"color": colour, "mfc": colour if row.task == "2d" else "none", "mew": 0.6}
+        ax.plot(row.value_a, row.value_b, marker, ms=size_of(marker, 2.8), **look)
     iou_axis(ax, f"mean IoU of a case, {sides.names[0]}")
     iou_axis(ax, f"mean IoU of a case, {sides.names[1]}", "y")
     ax.set_aspect("equal")
     present = [name for name in PROMPT_COLOURS if name in set(drawn["prompt"])]
-    legend(ax, [mark(PROMPT_COLOURS[name], label(name)) for name in present], columns=3)
+    handles = [prompt_mark(name) for name in present]
+    if drawn["task"].nunique() > 1:
+        handles += [mark("black", "2D"), mark("black", "3D", filled=False)]
+    legend(ax, handles, columns=4)
     return drawn
 
 

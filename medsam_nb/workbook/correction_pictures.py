@@ -6,7 +6,7 @@ import numpy as np
 
 from medsam_nb.evaluation.clicks import click_loops
 from medsam_nb.evaluation.correction_loops import Corrected, correction_loops
-from medsam_nb.figures.slices import Panel
+from medsam_nb.figures.slices import Panel, with_one_view
 from medsam_nb.figures.words import label
 from medsam_nb.models.checkpoints import Model
 from medsam_nb.models.features import SliceFeatures, one_thread
@@ -39,26 +39,22 @@ def panels_of_click(
             asked, first = {"": (index, truth, prompt, parts)}, mask_choice == "first_mask"
             ((_, steps),) = click_loops(features, asked, 1, first=first)
         before = steps[0]
-        what = {"truth": truth, "spacing_mm": spacing}
-        head = f"{case.data_set}: {name}, {label(initial)}"
+        what = {"truth": truth, "spacing_mm": spacing, "row": f"{label(case.data_set)}\n{label(name)}"}
+        head, row = label(initial), []
         worth = iou(truth, before.mask)
-        panels.append(
-            Panel(grey[index], **what, prediction=before.mask, prompt=prompt, iou=worth, title=head)
-        )
+        row.append(Panel(grey[index], **what, prediction=before.mask, prompt=prompt, iou=worth, title=head))
         wrong = {"prediction": before.mask, "errors": True} | what
-        panels.append(Panel(grey[index], **wrong, title="error"))
-        if len(steps) == 1:
-            panels += [None, None]
-            continue
-        after = steps[1]
-        place, positive = after.prompt.points[-1], after.prompt.point_labels[-1]
-        click = Prompt((place,), labels=(positive,))
-        said = "click: a miss" if positive else "click: an excess"
-        panels.append(Panel(grey[index], **wrong, prompt=click, title=said))
-        worth = iou(truth, after.mask)
-        panels.append(
-            Panel(grey[index], **what, prediction=after.mask, prompt=click, iou=worth, title="new mask")
-        )
+        row.append(Panel(grey[index], **wrong, title="error"))
+        if len(steps) > 1:
+            after = steps[1]
+            place, positive = after.prompt.points[-1], after.prompt.point_labels[-1]
+            click = Prompt((place,), labels=(positive,))
+            said = "click: a miss" if positive else "click: an excess"
+            row.append(Panel(grey[index], **wrong, prompt=click, title=said))
+            worth, both = iou(truth, after.mask), (prompt, click)
+            shown = {"prediction": after.mask, "prompt": both, "iou": worth, "title": "new mask"}
+            row.append(Panel(grey[index], **what, **shown))
+        panels += [*with_one_view(row), *[None] * (4 - len(row))]
     return panels
 
 
@@ -108,22 +104,24 @@ def panels_of_loops(
     for index in sorted(set(prompts) - shown):
         if free := shown - set(prompts):
             shown = (shown - {min(free, key=lambda other: abs(other - index))}) | {index}
-    panels: list[Panel | None] = []
+    rows = []
     for one in loops:
         masks = one.prediction.masks
         mean = np.mean([iou(truth[index], mask) for index, mask in masks.items()])
-        for place, index in enumerate(sorted(shown)):
-            head = f"loop {one.loop}, mean {mean:.2f}: slice {index}" if place == 0 else f"slice {index}"
-            panels.append(
-                Panel(
-                    grey[index],
-                    truth[index],
-                    masks[index],
-                    one.prompts.get(index),
-                    iou(truth[index], masks[index]),
-                    head,
-                    case.image.spacing_mm[1:],
-                )
+        row = [
+            Panel(
+                grey[index],
+                truth[index],
+                masks[index],
+                one.prompts.get(index),
+                iou(truth[index], masks[index]),
+                f"slice {index}",
+                case.image.spacing_mm[1:],
+                row=f"loop {one.loop}\nmean IoU {mean:.2f}",
             )
-        panels += [None] * (count - len(shown))
-    return panels
+            for index in sorted(shown)
+        ]
+        rows.append(row)
+    views = iter(with_one_view([panel for row in rows for panel in row]))
+    gap = [None] * (count - len(shown))
+    return [panel for row in rows for panel in (*[next(views) for _ in row], *gap)]

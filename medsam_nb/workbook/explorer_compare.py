@@ -14,7 +14,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from medsam_nb.errors import StudyError, WorkbookError
-from medsam_nb.figures.slices import Panel, grid
+from medsam_nb.figures.grids import grid
+from medsam_nb.figures.slices import Panel
 from medsam_nb.figures.words import label
 from medsam_nb.models.checkpoints import Model
 from medsam_nb.protocol.metrics import dice, iou

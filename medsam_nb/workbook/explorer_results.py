@@ -16,7 +16,8 @@ import pandas as pd
 
 from medsam_nb.data.prepare import load_case
 from medsam_nb.errors import InputError, WorkbookError
-from medsam_nb.figures.slices import Panel, grid
+from medsam_nb.figures.grids import grid
+from medsam_nb.figures.slices import Panel
 from medsam_nb.figures.words import label
 from medsam_nb.models.checkpoints import Model
 from medsam_nb.workbook.kept_masks import KeptMasks

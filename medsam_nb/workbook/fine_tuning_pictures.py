@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from medsam_nb.data.prepare import load_case
-from medsam_nb.figures.slices import Panel
+from medsam_nb.figures.slices import Panel, with_one_view
 from medsam_nb.figures.words import label
 from medsam_nb.models.checkpoints import Model
 from medsam_nb.protocol.designs import Design
@@ -93,12 +93,8 @@ def before_and_after(
     for case in cases:
         name = next(name for name in case.objects if not objects or name in objects)
         index, masks = _masks(list(models.values()), case, name, how, seed)
-        columns.append([_panel(case, name, index, mask) for mask in masks])
-    return [
-        replace(column[row], title=f"{words}: {column[row].title}")
-        for row, words in enumerate(models)
-        for column in columns
-    ]
+        columns.append(with_one_view([_panel(case, name, index, mask) for mask in masks]))
+    return [replace(column[row], row=words) for row, words in enumerate(models) for column in columns]
 
 
 def _masks(

@@ -11,7 +11,7 @@ import numpy as np
 
 from medsam_nb.evaluation.propagation import sweep
 from medsam_nb.evaluation.single_slices import candidates
-from medsam_nb.figures.slices import Panel
+from medsam_nb.figures.slices import Panel, with_one_view
 from medsam_nb.figures.words import label
 from medsam_nb.models.checkpoints import Model
 from medsam_nb.models.features import one_thread
@@ -60,7 +60,8 @@ def panel_of_truth(case: Case) -> Panel:
     """Return the picture of a case before any model has seen it: its first object at its largest."""
     name = next(iter(case.objects))
     index = largest_slice(case, name)
-    title = f"{case.data_set}/ {case.case_id}: {name}"
+    data_set, case_id = label(case.data_set), label(case.case_id)
+    title = f"{data_set}\n{'' if case_id == data_set else f'{case_id}: '}{label(name)}"
     # Copies: a view would keep the whole volume in memory, and a report shows many cases.
     grey, truth = case.slices_uint8()[index].copy(), case.mask(name)[index].copy()
     return Panel(grey, truth, title=title, spacing_mm=case.image.spacing_mm[1:])
@@ -120,10 +121,11 @@ def panels_of_candidates(
         for number in range(3):
             mask = np.any([masks[number] for masks, _ in found], axis=0)
             score = np.mean([scores[number] for _, scores in found])
-            title = f"{label(mode)}: mask {number + 1}, score {score:.2f}"
+            title = f"mask {number + 1}, score {score:.2f}"
             spacing = case.image.spacing_mm[1:]
             grey = case.slices_uint8()[index]
-            panels.append(Panel(grey, truth, mask, drawn, iou(truth, mask), title, spacing))
+            worth, row = iou(truth, mask), label(mode, 20)
+            panels.append(Panel(grey, truth, mask, drawn, worth, title, spacing, row=row))
     return panels
 
 
@@ -147,8 +149,9 @@ def panel_2d(
         mask,
         prompts,
         iou(truth, mask),
-        f"{case.data_set}: {name}, {mode}",
+        label(mode),
         case.image.spacing_mm[1:],
+        group=f"{label(case.data_set)}: {label(name)}",
     )
 
 
@@ -188,7 +191,7 @@ def panels_3d(
             if index in prompted
             else None
         )
-        where = "prompted" if index in prompted else f"{distance:+d} slices"
+        where = "prompted slice" if index in prompted else steps_away(distance)
         pictures.append(
             Panel(
                 case.slices_uint8()[index],
@@ -196,11 +199,23 @@ def panels_3d(
                 prediction[index],
                 prompt,
                 iou(truth[index], prediction[index]),
-                f"{case.data_set}: {object_name}, {where}",
+                where,
                 case.image.spacing_mm[1:],
+                row=f"{label(case.data_set)}\n{label(object_name)}",
             )
         )
-    return pictures
+    return with_one_view(pictures)
+
+
+def steps_away(distance: int) -> str:
+    """Return how far a slice lies from its prompted one.
+
+    Examples
+    --------
+    >>> steps_away(3), steps_away(1)
+    ('+3 slices', '+1 slice')
+    """
+    return f"{distance:+d} slice{'' if abs(distance) == 1 else 's'}".replace("-", "\u2212")
 
 
 def rows_of_panels_3d(
@@ -222,6 +237,6 @@ def panels_of_prompts_3d(
     for kind in PROMPTS_3D:
         design = Design("centre_slice", kind, "bidirectional", "most_confident_mask")
         row = panels_3d(model, case, object_name, design, seed=seed, count=count)
-        panels += [replace(panel, title=f"{label(kind)}: {panel.title.split(', ')[-1]}") for panel in row]
+        panels += [replace(panel, row=label(kind)) for panel in row]
         panels += [None] * (count - len(row))
     return panels

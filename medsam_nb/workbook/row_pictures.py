@@ -12,7 +12,7 @@ import pandas as pd
 from medsam_nb.data.prepare import load_case
 from medsam_nb.errors import InputError, StudyError
 from medsam_nb.evaluation.propagation import sweep
-from medsam_nb.figures.slices import Panel
+from medsam_nb.figures.slices import Panel, with_one_view
 from medsam_nb.figures.words import label
 from medsam_nb.models.checkpoints import Model
 from medsam_nb.models.features import one_thread
@@ -23,7 +23,7 @@ from medsam_nb.protocol.prompt_sources import PromptSource, parse_source
 from medsam_nb.protocol.prompts import Prompt, prompt_3d, prompt_seed
 from medsam_nb.protocol.volume import Case
 from medsam_nb.workbook.kept_masks import KeptMasks
-from medsam_nb.workbook.pictures import predict_2d, prompts_of_2d
+from medsam_nb.workbook.pictures import predict_2d, prompts_of_2d, steps_away
 
 
 def _source_of(row: pd.Series) -> PromptSource:
@@ -169,7 +169,7 @@ def panels_of_rows(
                 case = load_case(folder)
                 words = {"heading": heading, "remark": remark}
                 found = panels_of_row(model, case, row, seed=seed, kept=kept, **words)
-                pictures += [_for_print(panel, case, row, heading) for panel in found]
+                pictures += _for_print(found, case, row, heading)
             else:
                 pictures += [None] * width
         if spread:
@@ -177,19 +177,30 @@ def panels_of_rows(
     return pictures
 
 
-def _for_print(panel: Panel, case: Case, row: pd.Series, heading: str) -> Panel:
-    """Return a panel with a title of two lines, cropped to its object; which case it is goes to the table.
+def _for_print(panels: list[Panel], case: Case, row: pd.Series, heading: str) -> list[Panel]:
+    """Return the panels of a row with short titles, cropped alike; which case it is goes to the table.
 
-    The modality stands beside its row where a row has one, otherwise the data set in the title.
+    What they have in common is written once above them. The modality stands beside its row where a row has
+    one, otherwise the data set and the design above. An IoU beside a threshold is printed to a digit more.
     """
-    where = panel.title.rsplit(f": {row['object']}", 1)[-1].removeprefix(", ")
-    where = "" if row["task"] == "2d" else f", {where}"
-    first = heading.removesuffix(": ") or label(row["data_set"])
-    return replace(
-        panel,
-        title=f"{first}\n{label(row['object'])}{where}",
-        source=panel.title,
-        row=label(row["modality"]) if heading else "",
-        crop=True,
-        bar=case.image.array.shape[0] > 1,  # a picture's pixels have no known size
-    )
+    lines = [f"{heading.removesuffix(': ')}, {label(row['object'])}"]
+    if not heading:
+        lines = [f"{label(row['data_set'])}, {label(row['object'])}: {row['reason']}"]
+        lines += [", ".join(dict.fromkeys([label(row["prompt"]), label(row["frame_choice"])]))]
+        lines += [f"{label(row['direction'])}, {label(row['mask_choice'])}"]
+    in_3d = row["task"] == "3d"
+    titles = ["prompted slice", steps_away(int(row["distance_slices"]))] if in_3d else [""]
+    if not in_3d:  # one panel's width has no place for one line
+        lines = [heading.removesuffix(": "), label(row["object"])]
+    return [
+        replace(
+            panel,
+            title=title or "\n".join(lines),
+            group="\n".join(lines) if in_3d else "",
+            source=panel.title,
+            row=label(row["modality"]) if heading else "",
+            bar=case.image.array.shape[0] > 1,  # a picture's pixels have no known size
+            decimals=2 if heading else 3,
+        )
+        for panel, title in zip(with_one_view(panels), titles, strict=True)
+    ]

@@ -15,7 +15,7 @@ from IPython.display import display
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from medsam_nb.figures import slices, style
+from medsam_nb.figures import grids, slices, style
 from medsam_nb.figures.words import label
 from medsam_nb.workbook import report
 
@@ -116,12 +116,12 @@ class Showing:
         width_mm: float = style.PAGE_MM,
     ) -> None:
         """Draw panels in a grid, save and show it; one that does not fit a page becomes several figures."""
-        parts = slices.pages(panels, columns, width_mm)
+        parts = grids.pages(panels, columns, width_mm)
         for number, part in enumerate(parts, 1):
             own = name if number == 1 else f"{name}_{number}"
             said = f"{caption} ({number} of {len(parts)})" if len(parts) > 1 else caption
             with style.style():
-                figure, plotted = slices.grid(part, columns=columns, width_mm=width_mm)
+                figure, plotted = grids.grid(part, columns=columns, width_mm=width_mm)
                 self._keep_figure(own, figure, plotted, said)
 
     def _keep_figure(self, name: str, figure: Figure, plotted: pd.DataFrame, caption: str) -> None:

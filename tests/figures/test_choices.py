@@ -35,17 +35,17 @@ def ticks(table):
 
 
 def test_data_sets_stand_by_modality_or_as_a_study_says(table):
-    assert ticks(table) == ["MRI b", "CT a", "CT c", "ultrasound a"]
+    assert ticks(table) == ["MRI b", "CT a", "CT c", "ultrasound a", "all data sets"]
     listed = choices.Choices(order={"data_sets": ["ct_c", "us_a"]}, names={"ct_c": "Our CTs"})
     with choices.holding(listed):
-        assert ticks(table) == ["Our CTs", "ultrasound a", "MRI b", "CT a"]
-    assert ticks(table) == ["MRI b", "CT a", "CT c", "ultrasound a"]
+        assert ticks(table) == ["Our CTs", "ultrasound a", "MRI b", "CT a", "all data sets"]
+    assert ticks(table) == ["MRI b", "CT a", "CT c", "ultrasound a", "all data sets"]
 
 
 def test_a_row_s_label_is_its_name_unless_the_study_has_another(table):
     rows = {"ct_c": "Our CTs", "us_a": "sweeps"}
     with choices.holding(choices.with_names(choices.Choices(names={"us_a": "US"}), rows)):
-        assert ticks(table) == ["MRI b", "CT a", "Our CTs", "US"]
+        assert ticks(table) == ["MRI b", "CT a", "Our CTs", "US", "all data sets"]
 
 
 def test_as_given_is_the_order_of_the_study(tmp_path, table):

@@ -9,7 +9,18 @@ import pandas as pd
 import pytest
 from helpers.made_up import made_up_table, rows_of_clicks, rows_of_loops
 
-from medsam_nb.figures import claims, corrections, designs, distance, models, prompts, slices, style, words
+from medsam_nb.figures import (
+    claims,
+    corrections,
+    designs,
+    distance,
+    grids,
+    models,
+    prompts,
+    slices,
+    style,
+    words,
+)
 from medsam_nb.protocol.designs import ALL_DESIGNS
 from medsam_nb.protocol.prompts import Prompt
 from medsam_nb.protocol.table import as_table
@@ -278,7 +289,7 @@ def test_image_panels_of_no_one_and_several_cases():
     boxed = slices.Panel(image, truth, truth, Prompt(box=(0, 0, 14, 19)), float("nan"))
     for some in ([], [shown], [shown, None, boxed, shown, boxed]):
         with style.style():
-            fig, plotted = slices.grid(some, columns=3)
+            fig, plotted = grids.grid(some, columns=3)
             assert len(plotted) == len([panel for panel in some if panel is not None])
             assert not is_cut(fig)
             plt.close(fig)
@@ -386,7 +397,8 @@ def test_figures_and_tables_show_the_dice_of_the_same_masks():
         fig, axes = plt.subplots(2)
         shown, expected = draw(table, axes[0], metric="dice"), draw(dice, axes[1])
         pd.testing.assert_frame_equal(shown, expected)
-        text = axes[0].get_xlabel() + axes[0].get_ylabel() + axes[0].get_title()
+        bars = [ax.get_ylabel() for ax in fig.axes[2:3]]  # of the colours of the first
+        text = "".join([axes[0].get_xlabel(), axes[0].get_ylabel(), axes[0].get_title(), *bars])
         assert "mean Dice" in text and "IoU" not in text
         plt.close(fig)
     by = ["prompt", "mask_choice"]

@@ -270,7 +270,7 @@ def test_prompts_of_a_file_are_drawn_and_not_only_in_the_csv(given):
     flat = given.of_model.query("task == '2d' and prompt == 'one_box'").assign(prompt="given")
     deep = given.volumes.query("prompt == 'one_point' and frame_choice == 'first_slice'").assign(**hand)
     for draw, rows, many in (
-        (prompts.iou_by_prompt_2d, flat, 2),
+        (prompts.iou_by_prompt_2d, flat, 3),  # two data sets, and both of them
         (designs.iou_by_design, deep, 4),
         (designs.design_heat_map, deep, 4),
         (designs.design_ranking, deep, 4),

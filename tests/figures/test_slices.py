@@ -10,7 +10,8 @@ from matplotlib.figure import Figure
 
 from medsam_nb.data.mosaics import mosaic
 from medsam_nb.evaluation.rows import evaluate_2d, evaluate_3d
-from medsam_nb.figures.slices import PAGE_HEIGHT_MM, Panel, draw, field, grid, pages
+from medsam_nb.figures.grids import PAGE_HEIGHT_MM, grid, pages
+from medsam_nb.figures.slices import Panel, draw, field
 from medsam_nb.protocol.designs import Design
 from medsam_nb.protocol.intensity import Intensity
 from medsam_nb.protocol.prompts import Prompt

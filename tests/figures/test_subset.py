@@ -64,7 +64,7 @@ def test_a_figure_of_prompts_shows_those_of_the_style_in_their_usual_order_and_c
     kept = whole[whole["prompt"].isin(["one_point", "one_box"])].reset_index(drop=True)
     pd.testing.assert_frame_equal(some, kept)
     point, box = (style.PROMPT_COLOURS[name] for name in ("one_point", "one_box"))
-    assert [colour for _, colour in marks] == [point, box] * 2 and set(marks) < set(all_marks)
+    assert [colour for _, colour in marks] == [point, box] * 3 and set(marks) < set(all_marks)
     assert set(crosses["prompt"]) == {"one_point", "one_box"}
 
 
