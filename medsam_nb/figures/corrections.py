@@ -176,7 +176,7 @@ def _bars(ax: Axes, x: pd.Series, curve: pd.DataFrame, prompt: str) -> None:
 
 def _handles(rows: pd.DataFrame) -> list[Line2D]:
     told = [name for name in PROMPT_COLOURS if name in set(rows["new_information"])]
-    handles = [prompt_mark(name, f"new {label(name)}") for name in told]
+    handles = [prompt_mark(name, f"corrected by {label(name)}") for name in told]
     shown = [name for name in DASHES if name in set(rows["strategy"])]
     return handles + [
         Line2D([], [], ls=DASHES[name], color="black", label=STRATEGY_WORDS[name]) for name in shown
