@@ -71,12 +71,14 @@ def interval_text(estimate: float, low: float, high: float) -> str:
 
     Examples
     --------
-    >>> interval_text(0.1378, 0.1129, 0.1717)
-    '0.138 (0.113 to 0.172)'
+    >>> interval_text(0.1378, 0.1129, 0.1717), interval_text(-0.0001, -0.002, 0.0004)
+    ('0.138 (0.113 to 0.172)', '0.000 (-0.002 to 0.000)')
     """
     if not np.isfinite(estimate):
         return "-"
-    return f"{estimate:.3f} ({low:.3f} to {high:.3f})" if np.isfinite(low) else f"{estimate:.3f}"
+    # a zero has no sign
+    mean, low_text, high_text = (re.sub(r"^-(0\.0+)$", r"\1", f"{x:.3f}") for x in (estimate, low, high))
+    return f"{mean} ({low_text} to {high_text})" if np.isfinite(low) else mean
 
 
 def _as_text(value: object) -> object:

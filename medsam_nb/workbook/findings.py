@@ -14,7 +14,7 @@ from medsam_nb.statistics.findings import OPEN, TINY
 from medsam_nb.statistics.inference import ALPHA, GENERAL, WITHIN
 from medsam_nb.statistics.paired import summarise
 
-SHOWN_OBJECTS = 6  # by name in a sentence
+SHOWN_OBJECTS, SHOWN_SETS = 6, 8  # by name in a sentence
 
 
 def usable_cases(cases: pd.DataFrame) -> str:
@@ -26,11 +26,14 @@ def usable_cases(cases: pd.DataFrame) -> str:
     text += f"; {failed} could not be read or do not fit their row" if failed else ""
     text += f"; {healthy} hold no object" if healthy else ""
     text += f"; {formats} only show a format and are not measured" if formats else ""
-    return text + "."
+    sets = cases[cases["status"] == "ok"].groupby("data_set", sort=False).size()
+    named = ", ".join(f"{label(name)} {number}" for name, number in sets.iloc[:SHOWN_SETS].items())
+    further = f" and {len(sets) - SHOWN_SETS} more" if len(sets) > SHOWN_SETS else ""
+    return f"{text}: {named}{further}." if len(sets) else f"{text}."
 
 
 def best_prompts(means: pd.DataFrame) -> str:
-    """Return, for every model, the 2D prompt with the highest mean IoU and its interval, and the last one.
+    """Return, for every model, the 2D prompts with the highest and the lowest mean IoU, with intervals.
 
     Parameters
     ----------
@@ -42,8 +45,8 @@ def best_prompts(means: pd.DataFrame) -> str:
         group = means[means["model"] == model]
         ranked = summarise(group, ["prompt"]).sort_values("mean", ascending=False)
         best, last = ranked.iloc[0], ranked.iloc[-1]
-        text = f"{label(best['prompt'])} is best with {label(model)}, mean IoU {_mean(best)}"
-        text += f"; {label(last['prompt'])} is last, {_mean(last)}" if len(ranked) > 1 else ""
+        text = f"{label(model)} has its highest mean IoU with {label(best['prompt'])}, {_mean(best)}"
+        text += f"; its lowest with {label(last['prompt'])}, {_mean(last)}" if len(ranked) > 1 else ""
         parts.append(text)
     return f"{'. '.join(part[0].upper() + part[1:] for part in parts)} ({_cases(means)})."
 
@@ -87,19 +90,21 @@ def best_designs(ranked: pd.DataFrame, model: str) -> str:
     """
     of_model = ranked[ranked["model"] == model].rename(columns={"mean IoU": "mean"})
     best, worst = of_model.iloc[0], of_model.iloc[-1]
-    text = f"Of {counted(len(of_model), 'design')} the best with {label(model)} is {design_words(best)}, "
-    text += f"mean IoU {_mean(best)}"
+    text = f"Of {counted(len(of_model), 'design')} the highest mean IoU with {label(model)} is that of "
+    text += f"{design_words(best)}: {_mean(best)}"
     drawn = of_model[of_model["prompt"] != "mask"]
     if best["prompt"] == "mask" and len(drawn):
         other = drawn.iloc[0]
-        text += f"; without true masks as prompts, {design_words(other)}, {_mean(other)}"
+        text += f"; without true masks as prompts, of {design_words(other)}: {_mean(other)}"
     return (
-        f"{text}; last is {design_words(worst)}, {_mean(worst)} ({counted(int(best['patients']), 'case')})."
+        f"{text}; the lowest of {design_words(worst)}: {_mean(worst)} "
+        f"({counted(int(best['patients']), 'case')}). "
+        "Which of these choices matter is tested under Statistics."
     )
 
 
 def best_slices(ranked: pd.DataFrame, model: str) -> str:
-    """Return for every prompt in 3D on which slice it is best, over directions and masks, and on which worst.
+    """Return for every prompt in 3D on which single slice it has the highest and the lowest mean.
 
     Parameters
     ----------
@@ -107,16 +112,16 @@ def best_slices(ranked: pd.DataFrame, model: str) -> str:
         Of `rankings.designs_by_mean`.
     model : str
     """
-    of_model = ranked[ranked["model"] == model]
+    of_model = ranked[(ranked["model"] == model) & (ranked["frame_choice"] != "three_slices")]
     parts = []
     for prompt, group in of_model.groupby("prompt", sort=False):
         means = group.groupby("frame_choice")["mean IoU"].mean().sort_values()
         if len(means) > 1:
-            names = [label(name) for name in (means.index[-1], means.index[0])]
-            parts.append(f"{label(prompt)} {names[0]} {means.iloc[-1]:.2f}, {names[1]} {means.iloc[0]:.2f}")
+            best, worst = (f"{label(means.index[at])} {means.iloc[at]:.2f}" for at in (-1, 0))
+            parts.append(f"{label(prompt)}: {best} ({worst})")
     if not parts:
         return ""
-    return f"Best and worst slice to prompt, over directions and masks: {'; '.join(parts)}."
+    return f"If one slice is prompted, the best (worst), over directions and masks: {'; '.join(parts)}."
 
 
 def objects_and_parts(rows: pd.DataFrame) -> str:
@@ -191,8 +196,8 @@ def clicks_help(drawn: pd.DataFrame, reached: pd.DataFrame, model: str) -> str:
         for row in rows[rows["target"] == rows["target"].max()].itertuples():
             text += f" ({row.target:g} is reached on {row.reached} of {row.n} objects on slices"
             text += (
-                f", with {row.noc_reached:.1f} prompts on average; {row.noc:.1f} where the others count with "
-                f"the limit of {row.limit})"
+                f", there with {row.noc_reached:.1f} prompts on average; {row.noc:.1f} over all, if those "
+                f"that never reach it count {row.limit})"
                 if row.reached
                 else ")"
             )

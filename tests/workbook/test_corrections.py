@@ -110,8 +110,8 @@ def test_what_was_found_is_said_from_the_table():
         curves, reached.assign(reached=30, noc_reached=1.5, noc=2.1), "miniature_sam2"
     )
     assert (
-        "(0.9 is reached on 30 of 40 objects on slices, with 1.5 prompts on average; 2.1 where the others "
-        "count with the limit of 5)"
+        "(0.9 is reached on 30 of 40 objects on slices, there with 1.5 prompts on average; 2.1 over all, if "
+        "those that never reach it count 5)"
     ) in some
     gains = {"one_point": 0.0, "one_box": -0.01, "mask": 0.1}
     only = effort.gains(as_table(list(rows_of_loops(cases, draw, gains))), SECONDS)

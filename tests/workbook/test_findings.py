@@ -5,7 +5,15 @@ import pandas as pd
 
 from medsam_nb.protocol.table import as_table
 from medsam_nb.statistics.paired import compare
-from medsam_nb.workbook.findings import best_slices, comparisons_made, decay, objects_and_parts, reach_of
+from medsam_nb.workbook.findings import (
+    best_prompts,
+    best_slices,
+    comparisons_made,
+    decay,
+    objects_and_parts,
+    reach_of,
+    usable_cases,
+)
 
 BOX = {"name": "box", "vary": "prompt", "a": "one_box", "b": "one_point"}
 
@@ -57,9 +65,10 @@ def test_the_slice_to_prompt_is_said_by_prompt():
     cells = [("one_point", "first_slice", 0.7), ("one_point", "centre_slice", 0.5)]
     cells += [("mask", "first_slice", 0.6), ("mask", "centre_slice", 0.9)]
     ranked = pd.DataFrame(cells, columns=["prompt", "frame_choice", "mean IoU"]).assign(model="m")
+    ranked = pd.concat([ranked, ranked.assign(frame_choice="three_slices", **{"mean IoU": 0.95})])
     assert best_slices(ranked, "m") == (
-        "Best and worst slice to prompt, over directions and masks: one point first slice 0.70, centre slice "
-        "0.50; mask centre slice 0.90, first slice 0.60."
+        "If one slice is prompted, the best (worst), over directions and masks: one point: first slice 0.70 "
+        "(centre slice 0.50); mask: centre slice 0.90 (first slice 0.60)."
     )
     assert best_slices(ranked[ranked.frame_choice == "first_slice"], "m") == ""
 
@@ -72,4 +81,25 @@ def test_objects_of_several_parts_are_counted_on_prompted_slices():
     assert objects_and_parts(pd.concat([one, two, two])) == (
         "Objects: organ, paired organ. On 1 of 2 prompted slices the object has several components: there a "
         "point or a box tells of the largest only, a mask of all."
+    )
+
+
+def test_data_are_named_with_their_numbers_of_usable_cases():
+    cases = pd.DataFrame({"data_set": ["b_ct", "b_ct", "a", "a"], "status": ["ok", "ok", "ok", "failed"]})
+    said = usable_cases(cases.assign(accuracy=True))
+    assert said == "3 of 4 cases can be used; 1 could not be read or do not fit their row: b CT 2, a 1."
+    none = usable_cases(cases.assign(accuracy=True, status="failed"))
+    assert none == "0 of 4 cases can be used; 4 could not be read or do not fit their row."
+
+
+def test_prompts_are_said_with_their_means_not_as_better_or_worse():
+    rows = [
+        ("m", "s", f"c{n}", prompt, value)
+        for n in range(2)
+        for prompt, value in (("one_box", 0.8), ("x", 0.5))
+    ]
+    means = pd.DataFrame(rows, columns=["model", "data_set", "case_id", "prompt", "value"])
+    assert (
+        best_prompts(means)
+        == "M has its highest mean IoU with one box, 0.80; its lowest with x, 0.50 (2 cases)."
     )

@@ -157,7 +157,10 @@ def comparisons_board(result: pd.DataFrame, heading: str, favours: str = "the fi
 
 
 def _how_drawn(limit: float, favours: str = "the first side") -> str:
-    return f"A positive difference favours {favours}; drawn from {-limit:.2f} to {limit:.2f}."
+    return (
+        f"A positive difference favours {favours}; drawn from {-limit:.2f} to {limit:.2f}. A difference is a "
+        "finding if its corrected p is below 0.05 and its size certain to matter; the mark opens the reason."
+    )
 
 
 def _without_repeats(board: Board) -> Board:
@@ -169,12 +172,27 @@ def _without_repeats(board: Board) -> Board:
     return replace(board, rows=rows, remark=f"{board.remark} Every line is over {numbers.pop()}.".strip())
 
 
+def _sides(name: str) -> tuple[str, str]:
+    """Return the two sides of a comparison as they are printed; two empty ones where its name says none.
+
+    Examples
+    --------
+    >>> _sides("box against point, 3D"), _sides("SAM 2 against SAM (miniature_sam2, miniature_sam)")
+    (('box', 'point'), ('miniature SAM 2', 'miniature SAM'))
+    """
+    first, against, second = name.partition(" against ")
+    if not against:
+        return "", ""
+    models = re.search(r"\((\S+), (\S+)\)$", second)
+    pair = models.groups() if models else (first, re.split(r", | \(", second)[0])
+    return label(pair[0]), label(pair[1])
+
+
 def _words(row: pd.Series) -> str:
     """Return a comparison's finding with the names of its sides in place of a and b."""
-    finding, name = str(row["finding"]), str(row["comparison"])
-    first, against, second = name.partition(" against ")
-    if against and finding in ("a is higher", "b is higher"):
-        return f"{label(first if finding[0] == 'a' else second.split(',')[0].split(' (')[0])} is higher"
+    finding, sides = str(row["finding"]), _sides(str(row["comparison"]))
+    if all(sides) and finding in ("a is higher", "b is higher"):
+        return f"{sides[finding[0] == 'b']} is higher"
     return finding
 
 
@@ -242,15 +260,20 @@ def sentences(result: pd.DataFrame) -> list[str]:
 
 
 def _plain(name: str) -> str:
-    """Return a comparison's name as it is said, without the models in brackets and its task.
+    """Return a comparison's name as it is said, without its task, and with the models that it compares.
 
     Examples
     --------
     >>> _plain("box against point, 3D"), _plain("SAM 2 against SAM (miniature_sam2, miniature_sam)")
-    ('box instead of point', 'SAM 2 instead of SAM')
+    ('box instead of point', 'miniature SAM 2 instead of miniature SAM')
+    >>> _plain("SAM 2 equals SAM within 0.05 (miniature_sam2, miniature_sam)")
+    'miniature SAM 2 equals miniature SAM within 0.05'
     """
-    short = label(re.sub(r" \([^)]*\)$|, 3D$", "", name))
-    return short.replace(" against ", " instead of ", 1)
+    models = re.search(r" \((\S+), (\S+)\)$", name)
+    short = re.sub(r" \([^)]*\)$|, 3D$", "", name)
+    if models and (said := re.fullmatch(r"SAM 2 (against|equals) SAM(.*)", short)):
+        short = f"{models[1]} {said[1]} {models[2]}{said[2]}"
+    return label(short).replace(" against ", " instead of ", 1)
 
 
 def _signed(value: float) -> str:
