@@ -62,7 +62,7 @@ class VolumeRepair:
         >>> [VolumeRepair(kind, 2).name for kind in REPAIRS[:4]]
         ['none', '2 mixed slices between', '2 registered slices between', 'every slice 3 times']
         >>> [VolumeRepair(kind).name for kind in REPAIRS[4:]]
-        ['smoothed along z', 'most similar slices first']
+        ['smoothed along z', 'most similar slices first', 'vote of three directions']
         """
         if self.is_identity:
             return "none"

@@ -184,6 +184,6 @@ def test_panels_stand_at_the_place_of_their_slice():
     panels = drawing.shown_panels(rows, 0, 5, (1.0, 1.0))
     seen = [None if panel is None else (int(panel.image[0, 0]), bool(panel.truth.any())) for panel in panels]
     assert seen[:5] == [(z, True) for z in range(5)] and panels[1].title == "slice 1"
-    assert seen[5:10] == [(0, True), None, None, (3, True), None] and panels[5].title == "few"
+    assert seen[5:10] == [(0, True), None, None, (3, True), None] and panels[5].row == "few"
     assert seen[10:15] == [(0, True), (1, False), (2, False), (3, True), (4, False)]
     assert seen[15:] == [(0, True), None, None, (3, True), None]
