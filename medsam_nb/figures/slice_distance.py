@@ -116,6 +116,9 @@ def dose_lines(points: pd.DataFrame, ax: Axes, response: DoseResponse) -> pd.Dat
     return pd.concat(drawn, ignore_index=True)[columns]
 
 
+SEEN_SLICES = 7  # of an object, for its changes to be seen side by side
+
+
 def most_varying(cases: Sequence[Case], objects: Sequence[str] = ()) -> tuple[Case, str]:
     """Return the case and the name of its object whose truth differs most from slice to slice.
 
@@ -123,10 +126,15 @@ def most_varying(cases: Sequence[Case], objects: Sequence[str] = ()) -> tuple[Ca
     ----------
     cases : sequence of Case
     objects : sequence of str
-        Names to choose from; all if empty.
+        Names to choose from; all if empty. Those on fewer than `SEEN_SLICES` slices come last.
     """
     named = [(case, name) for case in cases for name in case.objects if not objects or name in objects]
-    return min(named, key=lambda one: np.nanmean(adjacent_iou(one[0].mask(one[1]))))
+
+    def place(one: tuple[Case, str]) -> tuple[bool, float]:
+        mask = one[0].mask(one[1])
+        return mask.any(axis=(1, 2)).sum() < SEEN_SLICES, float(np.nanmean(adjacent_iou(mask)))
+
+    return min(named, key=place)
 
 
 def shown_panels(

@@ -104,8 +104,8 @@ def dose_response(points: pd.DataFrame, axis: str, *, seed: int = 0, draws: int 
     """Return how the loss grows with the dose, on one axis for all data sets.
 
     The difference from the unchanged volume is fitted by least squares as a line through 0 of the change
-    on the axis, data sets weighing alike. Intervals are percentiles over patients drawn again within data
-    sets.
+    on the axis, data sets weighing alike. Intervals are percentiles over what is drawn again
+    (`resampling.patient_weights`).
 
     Parameters
     ----------

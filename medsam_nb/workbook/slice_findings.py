@@ -31,7 +31,8 @@ def dose_said(responses: list[DoseResponse], what: str) -> str:
         for r in known
     ]
     text = f"{what} changes the mean IoU of the same slices by {'; by '.join(parts)}"
-    return f"{text} ({counted(known[0].n_patients, 'patient')})."
+    units = f"{counted(known[0].n_patients, 'patient')} of {counted(known[0].n_data_sets, 'data set')}"
+    return f"{text} ({units})."
 
 
 def clear_changes(result: pd.DataFrame, noun: str, verb: str = "change", start: str = "Of") -> str:

@@ -4,6 +4,7 @@ and said."""
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import pytest
 from helpers.volumes import disc_case
 
@@ -86,6 +87,35 @@ def test_patients_are_drawn_within_their_data_sets():
     weights = patient_weights(sets, 100, 1)
     assert (weights[:, :2].sum(axis=1) == 2).all() and (weights[:, 2:].sum(axis=1) == 3).all()
     assert weights[:, 0].std() > 0 and np.array_equal(weights, patient_weights(sets, 100, 1))
+
+
+def test_from_six_data_sets_on_they_are_drawn_with_all_their_patients():
+    sets = np.array(list("aabcdef"))
+    weights = patient_weights(sets, 500, 1)
+    assert np.array_equal(weights[:, 0], weights[:, 1]) and weights[:, 0].max() >= 3
+    assert (weights[:, 1:].sum(axis=1) == 6).all()
+
+
+@pytest.mark.parametrize("patients", [1, 3])
+def test_the_slope_s_interval_holds_that_of_data_sets_like_these(patients):
+    """Slopes vary from one data set to the next; within one they hardly do."""
+    rng, held = np.random.default_rng(0), 0
+    for _ in range(200):
+        sets = np.repeat([f"s{number:02d}" for number in range(12)], patients)
+        slopes = np.repeat(rng.normal(-0.1, 0.05, 12), patients) + rng.normal(0, 0.005, len(sets))
+        points = pd.DataFrame({"data_set": sets, "patient_id": [f"p{n}" for n in range(len(sets))]})
+        points = points.assign(step_mm=15.0, step_mm_before=5.0, difference=slopes)
+        found = doses.dose_response(points, "step_mm", draws=300)
+        held += found.low <= -0.1 <= found.high
+    assert 170 <= held <= 198  # nominally 190; percentiles of twelve are a little narrow
+
+
+def test_patients_alone_in_their_data_set_are_drawn_among_each_other():
+    """Drawn within it they could not vary: the interval of many data sets of one patient would be a point."""
+    weights = patient_weights(["a", "b", "c", "d", "d"], 500, 1)
+    assert (weights[:, :3].sum(axis=1) == 3).all() and (weights[:, 3:].sum(axis=1) == 2).all()
+    assert weights.std(axis=0).min() > 0.3
+    assert (patient_weights(["a", "b", "b"], 50, 1)[:, 0] == 1).all()
 
 
 def with_repairs():
