@@ -268,7 +268,7 @@ def difference_rows(ax: Axes, names: Sequence[str], what: str) -> None:
 
 def iou_axis(ax: Axes, name: str = "IoU", which: str = "x", low: float = 0.0) -> None:
     """Give the axis of IoUs its range (from `low`, of curves that stay above it), ticks, grid and label."""
-    getattr(ax, f"set_{which}lim")(low, 1)
+    getattr(ax, f"set_{which}lim")(low, 1.015)  # a mark at 1 is seen whole
     getattr(ax, f"set_{which}ticks")(np.arange(low, 1.01, 0.2 if low < 0.4 else 0.1))
     getattr(ax, f"set_{which}label")(name)
     ax.grid(axis=which)
