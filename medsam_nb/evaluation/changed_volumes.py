@@ -68,6 +68,8 @@ def evaluate_3d_changed(
         raise StudyError(
             "memory window", "changed volumes remember predictions only.", "Leave out `remembered`."
         )
+    if repair.kind == "three_directions" and change.kind == "camera":
+        raise StudyError("volume repair", "a film of one slice has no other axes.", "Leave out the repair.")
     common = case_facts(case, model.name, "3d", options.protocol) | {
         "mask_scope": options.mask_scope,
         "frames": options.frames,

@@ -14,11 +14,11 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, NullLocator, StrMethodFormatter
 
 from medsam_nb.figures.style import (
-    FEWEST,
     MOST_BANDS,
     PROMPT_COLOURS,
     PROMPT_MARKERS,
     band,
+    bars,
     iou_axis,
     legend,
     mark,
@@ -65,7 +65,7 @@ def iou_by_click(table: pd.DataFrame, ax: Axes, metric: str = "iou") -> pd.DataF
         if len(prompts) <= MOST_BANDS:
             band(ax, curve["n_prompts"], curve, PROMPT_COLOURS[prompt])
         else:
-            _bars(ax, curve["n_prompts"].iloc[-1:], curve.iloc[-1:], prompt)
+            bars(ax, curve["n_prompts"].iloc[-1:], curve.iloc[-1:], PROMPT_COLOURS[prompt])
     first = label(prompts[0]) if len(prompts) == 1 else "the initial one"
     ax.set_xlabel(f"prompts: {first}, then clicks")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -103,13 +103,14 @@ def iou_by_loop(table: pd.DataFrame, ax: Axes) -> pd.DataFrame:
     if len(restarted):
         ends = summarise(case_means(restarted, by), by).assign(loop=last, place=f"{last}, fresh start")
         drawn = pd.concat([drawn, ends], ignore_index=True)
-    ticks = {name: number for number, name in enumerate(sorted(drawn["place"].unique()))}
+    in_order = drawn.sort_values(["loop", "place"])["place"].unique()
+    ticks = {name: number for number, name in enumerate(in_order)}
     for (strategy, information), curve in drawn.groupby(by, sort=False):
         number = curves.index((RUNNING if strategy == RESTARTED else strategy, information))
         beside = (number - (len(curves) - 1) / 2) * APART
         x = curve["place"].map(ticks) + beside * (curve["loop"] > 0)  # before the first loop all are one
         _curve(ax, x, curve, information, strategy)
-        _bars(ax, x, curve, information)
+        bars(ax, x, curve, PROMPT_COLOURS[information])
     ax.set_xlabel("loops of corrections")
     ax.set_xticks(list(ticks.values()), [name.replace(", ", ",\n") for name in ticks])
     ax.set_xlim(-0.3, len(ticks) - 0.7)
@@ -145,7 +146,7 @@ def iou_by_effort(table: pd.DataFrame, ax: Axes, seconds: Mapping[str, float]) -
     drawn = effort.with_effort(rows, by, seconds)
     for (_, strategy, information), curve in drawn.groupby(by, sort=False):
         _curve(ax, curve["seconds"], curve, information, strategy)
-        _bars(ax, curve["seconds"].iloc[-1:], curve.iloc[-1:], information)
+        bars(ax, curve["seconds"].iloc[-1:], curve.iloc[-1:], PROMPT_COLOURS[information])
     start = drawn[drawn["loop"] == drawn["loop"].min()]
     ax.vlines(start["seconds"], start["ci_low"], start["ci_high"], color="black", lw=0.9)
     ax.set_xscale("log")
@@ -165,13 +166,6 @@ def _curve(ax: Axes, x: pd.Series, curve: pd.DataFrame, prompt: str, strategy: s
     colour, marker = PROMPT_COLOURS[prompt], PROMPT_MARKERS[prompt]
     look = {"ls": DASHES.get(strategy, "none"), "marker": marker, "ms": size_of(marker), "color": colour}
     ax.plot(x, curve["mean"], mfc="white" if strategy == RESTARTED else colour, mew=0.8, zorder=3, **look)
-
-
-def _bars(ax: Axes, x: pd.Series, curve: pd.DataFrame, prompt: str) -> None:
-    """Draw the intervals of a curve upright, where enough patients stand behind them."""
-    enough = (curve["n_patients"] >= FEWEST) & curve["ci_low"].notna()
-    low, high = curve["ci_low"][enough], curve["ci_high"][enough]
-    ax.vlines(x[enough], low, high, color=PROMPT_COLOURS[prompt], lw=0.7)
 
 
 def _handles(rows: pd.DataFrame) -> list[Line2D]:

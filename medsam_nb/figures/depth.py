@@ -12,9 +12,9 @@ from matplotlib.ticker import MaxNLocator
 
 from medsam_nb.figures.style import (
     CLEAR,
-    FEWEST,
     GREY,
     OTHER_COLOURS,
+    bars,
     bars_in_turn,
     difference,
     difference_rows,
@@ -37,11 +37,6 @@ def _line(ax: Axes, x: pd.Series, y: pd.Series, number: int, words: str, at: lis
     """Draw the n-th line in its colour and dash, with its marks at some places (None: at all)."""
     colour, marker, dash = look_of(number)
     ax.plot(x, y, ls=dash, color=colour, marker=marker, ms=size_of(marker, 3), markevery=at, label=words)
-
-
-def _bars_of_all(ax: Axes, x: pd.Series, line: pd.DataFrame, colour: str) -> None:
-    enough = (line["n_patients"] >= FEWEST) & line["ci_low"].notna()
-    ax.vlines(x[enough], line["ci_low"][enough], line["ci_high"][enough], color=colour, lw=0.7)
 
 
 def depth_scheme(cells: Sequence[tuple[int, float]], ax: Axes) -> pd.DataFrame:
@@ -110,7 +105,7 @@ def iou_by_depth(table: pd.DataFrame, axes: np.ndarray, metric: str = "iou") -> 
             x, many = line["x"], len(spacings)
             if ax is axes[0]:  # depths are few: curves stand side by side at each
                 x = x.map({depth: place for place, depth in enumerate(depths)}) + 0.08 * (number - many / 2)
-                _bars_of_all(ax, x, line, look_of(number)[0])
+                bars(ax, x, line, look_of(number)[0])
                 at = None
             else:
                 at = bars_in_turn(ax, x, line, look_of(number)[0], number, many)

@@ -41,10 +41,20 @@ def pages(panels: Sequence[Panel | None], columns: int, width_mm: float) -> list
 def _row_mm(panels: Sequence[Panel | None], columns: int, width_mm: float) -> float:
     """Return how high a row of panels is with its titles."""
     shown, side = [panel for panel in panels if panel is not None], width_mm / columns
-    ratios = [p.image.shape[0] * p.spacing_mm[0] / (p.image.shape[1] * p.spacing_mm[1]) for p in shown]
-    lines = [_wrapped(p.title, max(8, int(side / 1.28))).count("\n") + 1 for p in shown if p.title]
+    lines = [_wrapped(p.title, _characters(side)).count("\n") + 1 for p in shown if p.title]
     lines = [max(lines, default=0) + max((p.group.count("\n") + 1 for p in shown if p.group), default=0)]
-    return side * float(np.clip(np.median(ratios or [0.5]), 0.4, 1.6)) + 3.0 * max(lines, default=0) + 1
+    return side * _ratio(shown) + 3.0 * max(lines, default=0) + 1
+
+
+def _ratio(shown: Sequence[Panel]) -> float:
+    """Return how high panels are for their width."""
+    ratios = [p.image.shape[0] * p.spacing_mm[0] / (p.image.shape[1] * p.spacing_mm[1]) for p in shown]
+    return float(np.clip(np.median(ratios or [0.5]), 0.4, 1.6))
+
+
+def _characters(mm: float) -> int:
+    """Return how many characters of a title fit a length."""
+    return max(8, int(mm / 1.28))
 
 
 def _wrapped(text: str, characters: int) -> str:
@@ -96,14 +106,12 @@ def grid(panels: Sequence[Panel], columns: int = 4, width_mm: float = 180) -> tu
             continue
         draw(ax, panel)
         row, column = divmod(place, columns)
-        left = panels[place - 1] if column else None
-        wide = max(8, int(side / 1.28))
-        ax.set_title(_wrapped(panel.title, wide), fontsize=SIZE, pad=2)
-        if panel.group and (left is None or left.group != panel.group):
+        ax.set_title(_wrapped(panel.title, _characters(side)), fontsize=SIZE, pad=2)
+        before = next((p for p in reversed(panels[place - column : place]) if p is not None), None)
+        if panel.group and (before is None or before.group != panel.group):
             ax.set_title(f"{panel.group}\n ", loc="left", fontsize=SIZE, pad=2)
-        before = [other.row for other in panels[place - column : place] if other is not None]
-        if panel.row and before[-1:] != [panel.row]:
-            ax.set_ylabel(_wrapped(panel.row, wide), fontsize=SIZE)
+        if panel.row and (before is None or before.row != panel.row):
+            ax.set_ylabel(_wrapped(panel.row, _characters(side * _ratio(shown))), fontsize=SIZE)
         plotted.append(
             {"row": row, "column": column, "title": _said(panel), "iou": panel.iou} | {"source": panel.source}
         )

@@ -198,11 +198,18 @@ def bars_in_turn(
     """
     every = max(many, len(x) // 4, 1)
     places = list(range(number * every // max(many, 1), len(x), every))
-    here, x = drawn.iloc[places], x.iloc[places].astype(float)
-    counts = here["n_patients"] if "n_patients" in here else here["n_cases"]
-    enough = (counts >= FEWEST) & here["ci_low"].notna()
-    ax.vlines(x[enough], here["ci_low"][enough], here["ci_high"][enough], color=colour, lw=0.7)
+    bars(ax, x.iloc[places].astype(float), drawn.iloc[places], colour)
     return places
+
+
+def bars(ax: Axes, x: pd.Series, drawn: pd.DataFrame, colour: str) -> None:
+    """Draw the intervals of a curve upright, where at least `FEWEST` patients stand behind them.
+
+    Parameters are those of `band`.
+    """
+    counts = drawn["n_patients"] if "n_patients" in drawn else drawn["n_cases"]
+    enough = (counts >= FEWEST) & drawn["ci_low"].notna()
+    ax.vlines(x[enough], drawn["ci_low"][enough], drawn["ci_high"][enough], color=colour, lw=0.7)
 
 
 def readable_on(background: tuple[float, ...]) -> str:

@@ -1,4 +1,4 @@
-"""Where on the way from the prompt the loss begins: a broken line, its interval by resampling patients."""
+"""Where on the way from the prompt the loss begins: a broken line, its interval by resampling."""
 
 from dataclasses import dataclass
 
@@ -78,8 +78,8 @@ def change_point(means: pd.DataFrame, *, seed: int = 0, draws: int = 2000) -> Ch
 
     A line with one break is fitted by least squares (a segmented regression) with a level of its own for
     every patient, as only long objects reach far and these may be easier; the break is the distance with
-    the smallest residual sum. Intervals are percentiles over resampled patients, within data sets (Efron's
-    bootstrap), so they speak of patients like these in these data sets. As the break is searched for, a
+    the smallest residual sum. Intervals are percentiles over what is drawn again: patients within data sets,
+    or from six on the data sets (`resampling.patient_weights`). As the break is searched for, a
     change of slope is shown for straight lines a little too often: for 9, 8 and 6 % of 300 draws with 10, 20
     and 40 patients; the interval of a true break covered it in all of them.
 

@@ -42,7 +42,7 @@ def explained(
     predictors : sequence of str
         Numbers. Those that do not vary are left out, with a note.
     response, patient, stratum : str
-        Columns; patients are resampled within strata.
+        Columns; what is drawn again is said by `resampling.patient_weights`.
     seed, draws : int
         Of the bootstrap.
 

@@ -26,7 +26,7 @@ def expected(names: Sequence[str], run_dir: Path, study: object) -> str:
     if not known:
         return f"{text}. How long the units take: medsam-nb plan {study}."
     missing = len(names) - len(known)
-    text += f"; last time they took {words(sum(known.values()))} one after the other"
+    text += f"; last time they took {words(sum(known.values()))} at most"  # some ran side by side
     text += f" ({missing} of them never ran)" if missing else ""
     return f"{text}. What is stored is not computed again."
 

@@ -150,6 +150,12 @@ def test_three_directions_are_three_runs_and_a_vote(model, case):
     assert set(rows["n_steps"]) == {steps.pop() + 2 * 48}
 
 
+def test_a_film_has_no_other_axes(model, case):
+    change, repair = VolumeChange("camera", 2), VolumeRepair("three_directions")
+    with pytest.raises(StudyError, match="a film of one slice has no other axes"):
+        evaluate_3d_changed(model, case, DESIGNS, seed=1, change=change, repair=repair)
+
+
 def test_the_change_is_in_the_key_and_where_there_is_none_the_key_is_as_before(case, tmp_path):
     from medsam_nb.evaluation.unit import _plain
 

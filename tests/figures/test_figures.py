@@ -7,7 +7,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
-from helpers.made_up import made_up_table, rows_of_clicks, rows_of_loops
+from helpers.made_up import made_up_cases, made_up_table, rows_of_clicks, rows_of_loops
 
 from medsam_nb.figures import (
     claims,
@@ -404,3 +404,14 @@ def test_figures_and_tables_show_the_dice_of_the_same_masks():
     by = ["prompt", "mask_choice"]
     flat = pooling.case_means(table[table["task"] == "2d"], by, "dice")
     assert "mean Dice (95 % CI)" in printed.means_table(paired.summarise(flat, by), by, "dice")
+
+
+def test_loops_stand_in_the_order_of_their_numbers():
+    gains = {"one_point": 0.01}
+    rows = as_table(list(rows_of_loops(made_up_cases(cases=6), np.random.default_rng(0), gains, loops=11)))
+    with style.style():
+        figure, ax = style.canvas(180, 80)
+        corrections.iou_by_loop(rows, ax)
+        names = [text.get_text() for text in ax.get_xticklabels()]
+        plt.close(figure)
+    assert names == [*map(str, range(12)), "11,\nfresh start"]

@@ -122,3 +122,12 @@ def test_what_a_panel_is_of_stands_beside_the_first_of_its_kind_wherever_that_is
     fig, _ = grid(panels, columns=6)
     assert [ax.get_ylabel() for ax in fig.axes[:7]] == ["MRI", "", "", "CT", "", "", "MRI"]
     plt.close(fig)
+
+
+def test_what_stands_beside_a_row_is_no_longer_than_the_row_is_high():
+    flat = Panel(np.zeros((40, 80), np.uint8), row="2 registered slices between")
+    fig, _ = grid([flat, None] * 4, columns=7)
+    fig.canvas.draw()
+    heights = [ax.yaxis.label.get_window_extent().height for ax in fig.axes if ax.get_ylabel()]
+    assert max(heights) <= fig.axes[0].get_window_extent().height * 1.15
+    plt.close(fig)

@@ -12,7 +12,8 @@ from markupsafe import Markup
 from medsam_nb.figures.claims import FINDING_COLOURS
 from medsam_nb.figures.style import GREY
 from medsam_nb.figures.words import counted, interval_text, label, p_text
-from medsam_nb.statistics.findings import OPEN, TINY
+from medsam_nb.statistics.findings import NEGLIGIBLE, OPEN, TINY
+from medsam_nb.statistics.inference import ALPHA
 
 WIDTH, LINE = 140, 12  # of a drawing and of one interval in it, CSS pixels
 
@@ -158,8 +159,9 @@ def comparisons_board(result: pd.DataFrame, heading: str, favours: str = "the fi
 
 def _how_drawn(limit: float, favours: str = "the first side") -> str:
     return (
-        f"A positive difference favours {favours}; drawn from {-limit:.2f} to {limit:.2f}. A difference is a "
-        "finding if its corrected p is below 0.05 and its size certain to matter; the mark opens the reason."
+        f"A positive difference favours {favours}; drawn from {-limit:.2f} to {limit:.2f}. A difference is "
+        f"found with a corrected p below {ALPHA:g} and a mean of {NEGLIGIBLE:g} or more; where not, the mark "
+        "opens why."
     )
 
 
