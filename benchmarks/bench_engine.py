@@ -49,9 +49,9 @@ def peak_rss_mb() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 
 
-def run_engine(model: Model, volume: Scan, designs, attention: str = "exact") -> dict:
-    """Run the engine and index its logits as `track_all` does."""
-    return _swept(propagation.sweep, model, volume, designs, PropagationOptions(attention=attention))
+def run_engine(model: Model, volume: Scan, designs, **options) -> dict:
+    """Run the engine, with options of `PropagationOptions`, and index its logits as `track_all` does."""
+    return _swept(propagation.sweep, model, volume, designs, PropagationOptions(**options))
 
 
 def run_carefully(model: Model, volume: Scan, designs) -> dict:

@@ -26,14 +26,16 @@ from benchmarks.bench_engine import compare_3d, run_engine, warm_up
 from benchmarks.inputs import Scan, miniature_model, official_model, simulated
 from benchmarks.measure import clock_of
 from medsam_nb.files import write_atomically
+from medsam_nb.models import compiling
 from medsam_nb.models.checkpoints import Model, describe_device
-from medsam_nb.models.features import as_image, encoder_of
-from medsam_nb.models.sharing import replaced
-from medsam_nb.protocol.designs import PAPER_V1_DESIGNS
+from medsam_nb.models.encoding import encoder_of
+from medsam_nb.models.features import SliceFeatures
+from medsam_nb.protocol.designs import ALL_DESIGNS, PAPER_V1_DESIGNS
 
 RESULTS = Path("runs/bench")
-# What the package itself compiles in its fast mode (`vos_optimized`).
-COMPILED = ("image_encoder", "memory_attention", "memory_encoder", "sam_mask_decoder")
+MODES = [
+    {"kernels": kernels, "branches_at_once": most} for kernels in ("eager", "compiled") for most in (1, 4, 16)
+]
 REPEATS = 5
 
 
@@ -65,17 +67,29 @@ def identity(setting: Setting) -> Iterator[dict]:
 
 
 def transform(setting: Setting) -> Iterator[dict]:
-    """Time a slice's resize, on a CPU thread, and its encoding: does the one hold up the other?"""
+    """Time a slice's resize on a CPU thread, its encoding, and both for a volume: one by one, and ahead."""
     with ExitStack() as stack:
         model, volume = setting.both(stack)
-    now, (_, encode) = clock_of(model.network), encoder_of(model)
+    now, encoder = clock_of(model.network), encoder_of(model)
     picture = volume.slices[len(volume.slices) // 2]
-    encode(picture)
+    image = encoder.prepare(picture)
+    encoder.encode(image)
     for name, call in (
-        ("resize", partial(as_image, picture, model.image_size)),
-        ("encode", partial(encode, picture)),
+        ("resize", partial(encoder.prepare, picture)),
+        ("encode", partial(encoder.encode, image)),
     ):
         yield {"part": name, "ms": 1000 * _least(call, now)}
+    for ahead in (False, True):
+        seconds = _least(partial(_encode_all, model, volume, ahead), now)
+        name = f"both, {'ahead' if ahead else 'one by one'}"
+        yield {"part": name, "ms": 1000 * seconds / len(volume.slices)}
+
+
+def _encode_all(model: Model, volume: Scan, ahead: bool) -> None:
+    features = SliceFeatures(model, volume.slices, ahead=ahead)
+    features.expect(range(len(volume.slices)))
+    for index in range(len(volume.slices)):
+        features[index]
 
 
 def _least(call: Callable, now: Callable[[], float]) -> float:
@@ -88,28 +102,27 @@ def _least(call: Callable, now: Callable[[], float]) -> float:
     return min(times)
 
 
-def compiled(setting: Setting) -> Iterator[dict]:
-    """Sweep as it is and with the parts compiled that the package's fast mode compiles: time, and pixels."""
+def modes(setting: Setting) -> Iterator[dict]:
+    """Sweep as it is, with several branches at once, and compiled: time, memory, and pixels that differ."""
+    compiling.BACKEND = setting.options.backend
     with ExitStack() as stack:
         model, volume = setting.both(stack)
         now, found = clock_of(model.network), {}
-        for mode in ("eager", "compiled"):
-            with ExitStack() as changed:
-                if mode == "compiled":
-                    for name in COMPILED:
-                        part, grows = getattr(model.network, name), name == "memory_attention"
-                        faster = torch.compile(part.forward, backend=setting.options.backend, dynamic=grows)
-                        changed.enter_context(replaced(part, "forward", faster))
-                start = now()
-                warm_up(model, volume)
-                run_engine(model, volume, PAPER_V1_DESIGNS)  # all shapes are compiled in it
-                first, start = now() - start, now()
-                found[mode] = run_engine(model, volume, PAPER_V1_DESIGNS)
-                yield {"mode": mode, "first_s": first, "again_s": now() - start} | _differing(found, mode)
+        warm_up(model, volume)
+        for mode in MODES:
+            name, start = ", ".join(map(str, mode.values())), now()
+            run_engine(model, volume, ALL_DESIGNS, **mode)  # all shapes are compiled in it
+            first, start = now() - start, now()
+            found[name] = run_engine(model, volume, ALL_DESIGNS, **mode)
+            row = {"kernels, branches at once": name, "first_s": first, "again_s": now() - start}
+            if setting.options.device == "cuda":
+                row["peak_gpu_mb"] = torch.cuda.max_memory_allocated() >> 20
+            yield row | _differing(found, name)
 
 
 def _differing(found: dict[str, dict], mode: str) -> dict[str, float]:
-    pairs = [(found[mode][key] > 0, logits > 0) for key, logits in found["eager"].items()]
+    exact = next(iter(found.values()))
+    pairs = [(found[mode][key] > 0, logits > 0) for key, logits in exact.items()]
     return {"differing_pixels": float(np.mean([np.mean(one != other) for one, other in pairs]))}
 
 
@@ -141,7 +154,7 @@ def batches(setting: Setting) -> Iterator[dict]:
     yield from batching(setting.make_model, setting.make_volume)
 
 
-STEPS = {step.__name__: step for step in (identity, transform, compiled, processes, batches)}
+STEPS = {step.__name__: step for step in (identity, transform, modes, processes, batches)}
 
 
 def main() -> None:

@@ -13,9 +13,9 @@ import numpy as np
 import pandas as pd
 
 from medsam_nb.errors import StudyError
+from medsam_nb.evaluation import propagation
 from medsam_nb.evaluation.facts import case_facts, object_masks, require_numbers, slice_facts
 from medsam_nb.evaluation.parts import Parts, all_rows
-from medsam_nb.evaluation.propagation import sweep
 from medsam_nb.models.checkpoints import Model
 from medsam_nb.models.features import SliceFeatures
 from medsam_nb.protocol import directions, metrics
@@ -141,9 +141,10 @@ def _propagated(
                 steps[design] += more
     prompted = ";".join(str(shown.stands_for[place]) for place in sorted(shown.prompted))
     rows = []
-    for found in sweep(model, shown.slices, truth, designs, prompt_of, options, features=own, given=given):
+    shared = {"features": own, "given": given, "masks": along_all}
+    for found in propagation.scores(model, shown.slices, truth, designs, prompt_of, options, **shared):
         at, index = found.slice_index, shown.stands_for[found.slice_index]
-        require_numbers(found.logits, model, case, at if index is None else index)
+        require_numbers(found.counts.is_finite, model, case, at if index is None else index)
         if index is None or not shown.truth[at].any():
             continue
         facts = slice_facts(shown.truth, name, [at])[at] | {
@@ -152,8 +153,10 @@ def _propagated(
             "prompted_slices": prompted,
         }
         for design in found.designs:
-            mask = directions.majority([found.mask, *(vote[at] for vote in votes[design])])
-            scored = {"predicted_px": int(mask.sum()), "value": metrics.iou(shown.truth[at], mask)}
+            scored = {"predicted_px": found.counts.predicted, "value": found.counts.iou}
+            if along_all:
+                mask = directions.majority([found.mask, *(vote[at] for vote in votes[design])])
+                scored = {"predicted_px": int(mask.sum()), "value": metrics.iou(shown.truth[at], mask)}
             rows.append(asdict(design) | facts | scored | {"n_steps": steps[design]})
     return rows
 
@@ -187,8 +190,8 @@ def _along(
 
     logits = {design: np.zeros(view.truth.shape, np.float32) for design in designs}
     own = None if features is None else features.of_other(view.slices)
-    for found in sweep(model, view.slices, truth, designs, prompt_of, whole, features=own):
-        require_numbers(found.logits, model, case, found.slice_index)
+    for found in propagation.sweep(model, view.slices, truth, designs, prompt_of, whole, features=own):
+        require_numbers(np.isfinite(found.logits).all(), model, case, found.slice_index)
         for design in found.designs:
             logits[design][found.slice_index] = found.logits
     steps = _steps(truth, designs, whole)

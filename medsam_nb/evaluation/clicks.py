@@ -109,6 +109,7 @@ def click_loops(
     by_slice: dict[int, list[tuple]] = {}
     for key, (index, *_) in initial.items():
         by_slice.setdefault(index, []).append(key)
+    features.expect(sorted(by_slice))
     for index in sorted(by_slice):
         with decoding(features, index, constants) as decode:
             found = []

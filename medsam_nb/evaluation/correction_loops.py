@@ -23,7 +23,7 @@ import numpy as np
 import torch
 
 from medsam_nb.errors import require_known
-from medsam_nb.evaluation.propagation import Branch, Kept, Steps
+from medsam_nb.evaluation.steps import Branch, Kept, Steps
 from medsam_nb.models.checkpoints import Model
 from medsam_nb.models.features import SliceFeatures
 from medsam_nb.models.predictor import resumed_state
@@ -124,7 +124,7 @@ class Tracker:
         self._fresh: dict[frozenset, Prediction] = {}
 
     def _step(self, step) -> Kept:
-        return self.steps.per_choice({self.first}, step)[self.first]
+        return self.steps.per_choice({self.first}, step)[0][self.first]
 
     def prompted(self, index: int, prompt: Prompt) -> Kept:
         """Return what a fresh predictor keeps on a prompted slice."""
@@ -142,7 +142,7 @@ class Tracker:
         for index in one_pass.slices:
             if index in ahead:
                 with self.steps.running(tracking=True):
-                    kept = self._step(partial(self.steps.track, branch, index, one_pass.reverse))
+                    kept = self._step(partial(self.steps.track, [branch], index, one_pass.reverse))
                 branch.tracked[index], tracked[index] = kept.remembered, kept
         return Side(one_pass, dict(prompted), tracked)
 
@@ -180,8 +180,9 @@ class Tracker:
     def seen(self, sides: Sequence[Side]) -> Prediction:
         """Return the masks of the wanted slices."""
         known = {index: kept for side in sides for index, kept in side.kept.items()}
-        logits = self.steps.at_slice_resolution([known[index].logits for index in self.wanted])
-        masks = {index: found > 0 for index, found in zip(self.wanted, logits, strict=True)}
+        groups = self.steps.at_slice_resolution([known[index].logits for index in self.wanted])
+        found = [mask for logits in groups for mask in (logits > 0).cpu().numpy()]
+        masks = dict(zip(self.wanted, found, strict=True))
         return Prediction(masks, {index: known[index].score for index in self.wanted})
 
 
@@ -234,7 +235,9 @@ def correction_loops(
     for strategy in strategies:
         require_known("strategies", strategy, STRATEGIES_3D, what="strategy of corrections")
     initial = dict(sorted(initial.items()))
-    tracker = Tracker(Steps(model, features, options), truth, start_slice(tuple(initial)), first)
+    start, filled = start_slice(tuple(initial)), [int(index) for index in np.flatnonzero(truth.any((1, 2)))]
+    features.expect([*initial, *range(start, filled[0] - 1, -1), *range(start + 1, filled[-1] + 1)])
+    tracker = Tracker(Steps(model, features, options), truth, start, first)
     sides = tracker.begin(initial)
     for kind in new_information:
         begun = Corrected("", kind, 0, initial, len(initial), tracker.begun(initial))

@@ -94,7 +94,7 @@ def evaluate_clicks(
             features, asked, clicks, first=mask_choice == "first_mask"
         ):
             for loop, step in enumerate(steps):
-                require_numbers(np.array(step.score), model, case, index)
+                require_numbers(np.isfinite(step.score), model, case, index)
                 scored = {"value": iou(truth[name][index], step.mask), "score": step.score}
                 said = {"prompt": mode, "loop": loop, "n_prompts": loop + 1, "ended": step.ended or None}
                 scored |= said | {"predicted_px": int(step.mask.sum())}
@@ -185,7 +185,7 @@ def evaluate_loops(
             for index, mask in one.prediction.masks.items():
                 score = one.prediction.scores[index]
                 if index not in one.prompts:  # a prompt that is a mask has no score
-                    require_numbers(np.array(score), model, case, index)
+                    require_numbers(np.isfinite(score), model, case, index)
                 scored = {"value": iou(truth[index], mask), "score": score}
                 scored |= {"prompt": mode, "predicted_px": int(mask.sum())}
                 found.append(common | facts[index] | _loop_facts(case, one, index) | scored)

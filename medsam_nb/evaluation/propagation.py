@@ -4,35 +4,24 @@ Every prediction of the video model follows from a slice's features and a memory
 remembered of the slices before. Designs differ late. They share the features of all slices; those with
 the same prompts share the prompted slices; and two mask choices share the state until they first keep
 different candidates. So the designs of an object are a tree. Its roots are the memories of prompted
-slices, a `Branch` is one state with the designs that are in it, and a branch forks where its designs
+slices, a `steps.Branch` is one state with the designs that are in it, and a branch forks where its designs
 part. One sweep forward and one backward carry all branches, and every step is made once per branch.
 
-The steps are the official predictor's own methods (`add_new_points_or_box`, `add_new_mask`,
-`_run_single_frame_inference`), called with the same inputs in the same arithmetic: the predictions are
-those of `reference.sweep`, bit for bit.
+The predictions are those of `reference.sweep`, bit for bit, unless the options ask for a faster mode.
 """
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cache, partial
 
 import numpy as np
 import torch
 
-from medsam_nb.models.attention import attention_mode
+from medsam_nb.evaluation.scoring import Counts, counted
+from medsam_nb.evaluation.steps import Branch, Kept, Steps
 from medsam_nb.models.checkpoints import Model
 from medsam_nb.models.features import SliceFeatures
-from medsam_nb.models.memory import looking_back
-from medsam_nb.models.predictor import (
-    CandidateChoice,
-    add_prompt,
-    candidates_of,
-    open_state,
-    sharing_features,
-)
-from medsam_nb.models.sharing import Answers, answering_once
 from medsam_nb.protocol.designs import Design
 from medsam_nb.protocol.options import PropagationOptions
 from medsam_nb.protocol.prompts import Prompt
@@ -40,180 +29,51 @@ from medsam_nb.protocol.tracks import SliceMask, Track, plan
 
 
 @dataclass(frozen=True, eq=False)
-class Kept:
-    """The candidate that was kept on a slice.
+class SliceScore:
+    """How one predicted slice agrees with the truth.
 
     Attributes
     ----------
-    candidate : int
-        Its number among the decoder's masks.
-    score : float
-        Estimated IoU.
-    logits : Tensor, shape (1, 1, y / 4, x / 4) of the model's input
-    remembered : dict
-        What the package keeps of the slice: memory features, object pointer.
-    """
-
-    candidate: int
-    score: float
-    logits: torch.Tensor
-    remembered: dict
-
-
-@dataclass(frozen=True, eq=False)
-class Branch:
-    """A memory state, and the designs that share it.
-
-    Attributes
-    ----------
-    object_name : str
-    designs : tuple of Design
-    slices : frozenset of int
-        Slices to track, all in one direction; the prompted ones among them are known already.
-    prompted, tracked : dict of int to dict
-        What is remembered of prompted slices, and of those tracked lately, in the package's form.
+    object_name, designs, slice_index, score, prompted
+        As of a `tracks.SliceMask`.
+    counts : Counts
+    mask : ndarray of bool, shape (y, x), or None
+        Where it was asked for.
     """
 
     object_name: str
     designs: tuple[Design, ...]
-    slices: frozenset[int]
-    prompted: dict[int, dict]
-    tracked: dict[int, dict] = field(default_factory=dict)
-
-    def after(self, index: int, kept: Kept, designs: Sequence[Design], reach: tuple[int, int]) -> "Branch":
-        """Return the state after a slice, for those designs that kept this candidate.
-
-        `reach` is how many slices back memory features and object pointers are read at most; what no
-        later slice can read is forgotten.
-        """
-        features_reach, pointers_reach = reach
-        past = {index: kept.remembered | {"pred_masks": None}}
-        for other, remembered in self.tracked.items():
-            if abs(index - other) < features_reach:
-                past[other] = remembered
-            elif abs(index - other) < pointers_reach:
-                past[other] = remembered | {"maskmem_features": None, "maskmem_pos_enc": None}
-        return replace(self, designs=tuple(designs), tracked=past)
+    slice_index: int
+    counts: Counts
+    score: float
+    prompted: bool
+    mask: np.ndarray | None
 
 
-MASKS_PER_COPY = 16  # 16 MB of logits of 512 x 512 pixels
+@dataclass(frozen=True, eq=False)
+class _Answer:
+    """What was kept of an object on a slice, and by which designs."""
+
+    object_name: str
+    kept: Kept
+    designs: tuple[Design, ...]
 
 
-class Steps:
-    """Single steps of the official predictor, with what a repeated question shares answered from memory.
+@dataclass(frozen=True, eq=False)
+class _Slice:
+    """The answers on one slice, all prompted or all tracked, and the logits (n, y, x) of a few at a time."""
 
-    Two mask choices ask the same question of the same state: memory attention and decoder run for the
-    first, and only the choice, the pointer and the memory encoder for the second. All questions on one
-    slice share the first self-attention and the first queries, which see no memory yet, and the memory
-    encoder's projection of the image.
-    """
+    steps: Steps
+    index: int
+    prompted: bool
+    answers: list[_Answer]
 
-    def __init__(self, model: Model, features: SliceFeatures, options: PropagationOptions) -> None:
-        self.model, self.network = model, model.network
-        self._features, self._options = features, options
-        self._attention = attention_mode(options.attention)
-        self._choice = CandidateChoice()
-        self._answers: Answers = {}
-        self._slice_answers: Answers = {}
-        self._constants: Answers = {}
-        with self.running(tracking=False):
-            self.state = open_state(self.network, features.slices)
-
-    @contextmanager
-    def running(self, tracking: bool) -> Iterator[None]:
-        """Work on one slice, prompted or tracked; before and after, the network is as it was."""
-        network = self.network
-        attention, first_layer = network.memory_attention, network.memory_attention.layers[0]
-        prompts, position = network.sam_prompt_encoder, network.memory_encoder.position_encoding
-        self._slice_answers.clear()
-        with ExitStack() as stack:
-            stack.enter_context(torch.inference_mode())
-            stack.enter_context(self.model.precision())
-            stack.enter_context(sharing_features(network, self._features))
-            stack.enter_context(looking_back(network, self._options.window))
-            stack.enter_context(candidates_of(network, self._options.mask_scope))
-            stack.enter_context(answering_once(attention, "forward", self._answers, self._attention))
-            stack.enter_context(answering_once(first_layer, "_forward_sa", self._slice_answers))
-            queries = first_layer.cross_attn_image.q_proj
-            stack.enter_context(answering_once(queries, "forward", self._slice_answers))
-            project = network.memory_encoder.pix_feat_proj
-            stack.enter_context(answering_once(project, "forward", self._slice_answers))
-            stack.enter_context(answering_once(network.sam_mask_decoder, "forward", self._answers))
-            stack.callback(network.sam_mask_decoder.register_forward_hook(self._choice).remove)
-            stack.enter_context(answering_once(position, "forward", self._constants))
-            stack.enter_context(answering_once(prompts, "get_dense_pe", self._constants))
-            if tracking:  # every tracked slice gets the same "no prompt"
-                stack.enter_context(answering_once(prompts, "forward", self._constants))
-            yield
-
-    def per_choice(
-        self, choices: set[bool], step: Callable[[], tuple[torch.Tensor, dict]]
-    ) -> dict[bool, Kept]:
-        """Ask one question for each mask choice (True: first); choices that agree share the answer."""
-        self._answers.clear()
-        kept: dict[bool, Kept] = {}
-        for first in sorted(choices):
-            if first and kept and kept[False].candidate == 0:
-                kept[True] = kept[False]
-                continue
-            self._choice.first = first
-            logits, remembered = step()
-            kept[first] = Kept(self._choice.candidate, self._choice.score, logits, remembered)
-        return kept
-
-    def prompt(self, index: int, prompt: Prompt) -> tuple[torch.Tensor, dict]:
-        """Decode a prompted slice and encode its memory, as before propagation."""
-        self.network.reset_state(self.state)
-        return self.prompted_output(index, prompt)
-
-    def prompted_output(self, index: int, prompt: Prompt) -> tuple[torch.Tensor, dict]:
-        """Give a prompt to the state as it is; return what is kept of its slice."""
-        add_prompt(self.network, self.state, index, prompt)
-        self.network.propagate_in_video_preflight(self.state)
-        remembered = self.state["output_dict_per_obj"][0]["cond_frame_outputs"][index]
-        if prompt.mask is not None:
-            self._choice.score = float("nan")
-        return remembered["pred_masks"], remembered
-
-    def remember(self, index: int, masks: Mapping[str, np.ndarray]) -> dict[str, dict]:
-        """Return, by object, what the package remembers of a slice that is prompted with a mask (y, x)."""
-        prompts = {name: Prompt(mask=mask) for name, mask in masks.items()}
-        asked = {name: partial(self.prompt, index, prompt) for name, prompt in prompts.items()}
-        return {name: self.per_choice({False}, ask)[False].remembered for name, ask in asked.items()}
-
-    def track(self, branch: Branch, index: int, reverse: bool) -> tuple[torch.Tensor, dict]:
-        """Predict a slice from a memory state; nothing reads the memory of a pass's last slice."""
-        past = {"cond_frame_outputs": branch.prompted, "non_cond_frame_outputs": branch.tracked}
-        is_last = index == (min(branch.slices) if reverse else max(branch.slices))
-        is_read = not is_last and self._options.window.remembered == "predictions"
-        remembered, logits = self.network._run_single_frame_inference(
-            self.state, past, index, 1, False, None, None, reverse, run_mem_encoder=is_read
-        )
-        return logits, remembered
-
-    def at_slice_resolution(self, predicted: Sequence[torch.Tensor]) -> Iterator[np.ndarray]:
-        """Yield several logits as float32 (y, x) at the resolution of the slices.
-
-        They leave the device in few copies: a GPU waits for each.
-        """
-        for first in range(0, len(predicted), MASKS_PER_COPY):
-            with torch.inference_mode():
-                resized = [
-                    self.network._get_orig_video_res_output(self.state, one)[1][0, 0].float()
-                    for one in predicted[first : first + MASKS_PER_COPY]
-                ]
-                found = torch.stack(resized).cpu().numpy()
-            yield from found
-
-
-Answered = tuple[str, Kept, list[Design]]  # an object, what was kept on a slice, and by which designs
-
-
-def _masks(steps: Steps, index: int, prompted: bool, answered: list[Answered]) -> Iterator[SliceMask]:
-    """Yield the predictions of one slice."""
-    found = steps.at_slice_resolution([kept.logits for _, kept, _ in answered])
-    for logits, (name, kept, designs) in zip(found, answered, strict=True):
-        yield SliceMask(name, tuple(designs), index, logits, kept.score, prompted)
+    def in_groups(self) -> Iterator[tuple[list[_Answer], torch.Tensor]]:
+        """Yield a few answers and their logits, again and again."""
+        first = 0
+        for logits in self.steps.at_slice_resolution([one.kept.logits for one in self.answers]):
+            yield self.answers[first : first + len(logits)], logits
+            first += len(logits)
 
 
 def _roots(tracks: Sequence[Track], kept: Mapping[tuple[Track, int], Kept], reverse: bool) -> list[Branch]:
@@ -271,64 +131,151 @@ def sweep(
         Each wanted slice of each design of each object once: prompted slices first, then slice by slice
         forward, then backward.
     """
+    for one in _predicted(model, slices, objects, designs, prompt_of, options, features, given):
+        for answers, logits in one.in_groups():
+            for answer, found in zip(answers, logits.cpu().numpy(), strict=True):
+                kept = answer.kept
+                yield SliceMask(
+                    answer.object_name, answer.designs, one.index, found, kept.score, one.prompted
+                )
+
+
+def scores(
+    model: Model,
+    slices: np.ndarray,
+    objects: Mapping[str, np.ndarray],
+    designs: Sequence[Design],
+    prompt_of: Callable[[str, int, str], Prompt],
+    options: PropagationOptions = PropagationOptions(),
+    *,
+    features: SliceFeatures | None = None,
+    given: Mapping[str, Sequence[int]] | None = None,
+    masks: bool = False,
+) -> Iterator[SliceScore]:
+    """Do as `sweep`, and score every prediction where it was made: of a slice only counts leave a GPU.
+
+    Parameters are those of `sweep`; with `masks` the masks leave it, too.
+    """
+    for one in _predicted(model, slices, objects, designs, prompt_of, options, features, given):
+        truth = {name: mask[one.index] for name, mask in objects.items()}
+        for answers, logits in one.in_groups():
+            counts = counted(logits, truth, [answer.object_name for answer in answers])
+            found = (logits > 0).cpu().numpy() if masks else [None] * len(answers)
+            for answer, pixels, mask in zip(answers, counts, found, strict=True):
+                said = answer.object_name, answer.designs, one.index
+                yield SliceScore(*said, pixels, answer.kept.score, one.prompted, mask)
+
+
+def _predicted(
+    model: Model,
+    slices: np.ndarray,
+    objects: Mapping[str, np.ndarray],
+    designs: Sequence[Design],
+    prompt_of: Callable[[str, int, str], Prompt],
+    options: PropagationOptions,
+    features: SliceFeatures | None,
+    given: Mapping[str, Sequence[int]] | None,
+) -> Iterator[_Slice]:
+    """Yield the predictions of slice after slice; see `sweep`."""
     content = options.window.remembered
-    alone = content == "nothing"
-    tracks = plan(objects, designs, options.protocol, options.until, given, each_alone=alone)
+    tracks = plan(objects, designs, options.protocol, options.until, given, each_alone=content == "nothing")
     if not tracks:
         return
     features = features or SliceFeatures(model, slices, frames=options.frames)
     if features.frames != options.frames:
         raise ValueError(f"features of frames {features.frames!r} given, {options.frames!r} asked for")
+    features.expect(_order(tracks))
     steps = Steps(model, features, options)
-    prompt_of = cache(prompt_of)
-
-    # The roots: every prompt on every slice, decoded once.
-    asked: dict[int, dict[tuple, list[Track]]] = defaultdict(lambda: defaultdict(list))
-    for track in tracks:
-        for index in track.prompted:
-            prompt = prompt_of(track.object_name, index, track.design.prompt)
-            asked[index][track.object_name, prompt.content].append(track)
     kept: dict[tuple[Track, int], Kept] = {}
-    for index in sorted(asked):
-        answered: list[Answered] = []
-        with steps.running(tracking=False):
-            for (name, _), sharing in asked[index].items():
-                prompt = prompt_of(name, index, sharing[0].design.prompt)
-                choice_of = {track: track.design.mask_choice == "first_mask" for track in sharing}
-                answers = steps.per_choice(set(choice_of.values()), partial(steps.prompt, index, prompt))
-                for one in dict.fromkeys(answers.values()):
-                    agreeing = [track for track in sharing if answers[choice_of[track]] is one]
-                    kept |= {(track, index): one for track in agreeing}
-                    answered.append((name, one, [track.design for track in agreeing]))
-        yield from _masks(steps, index, True, answered)
+    yield from _prompted(steps, tracks, cache(prompt_of), kept)
 
-    # The branches: one sweep forward, one backward.
     wanted = {track.object_name: track.wanted for track in tracks}
     reach = options.window.reach, model.network.max_obj_ptrs_in_encoder - 1
     for reverse in (False, True):
         branches = _roots(tracks, kept, reverse)
         for index in sorted(set().union(*(branch.slices for branch in branches)), reverse=reverse):
-            answered, grown, true = [], [], {}
+            here = [branch for branch in branches if index in branch.slices]
+            grown = [branch for branch in branches if index not in branch.slices]
+            true = {}
             if content == "truth":
-                names = {branch.object_name for branch in branches if index in branch.slices}
+                names = sorted({branch.object_name for branch in here})
                 with steps.running(tracking=False):
-                    true = steps.remember(index, {name: objects[name][index] for name in sorted(names)})
-            with steps.running(tracking=True):
-                for branch in branches:
-                    if index not in branch.slices:
-                        grown.append(branch)
-                        continue
-                    choice_of = {
-                        design: options.mask_scope != "prompted" and design.mask_choice == "first_mask"
-                        for design in branch.designs
-                    }
-                    step = partial(steps.track, branch, index, reverse)
-                    answers = steps.per_choice(set(choice_of.values()), step)
-                    for one in dict.fromkeys(answers.values()):
-                        agreeing = [design for design in branch.designs if answers[choice_of[design]] is one]
-                        past = replace(one, remembered=true.get(branch.object_name, one.remembered))
-                        grown.append(branch.after(index, past, agreeing, reach))
-                        if index in wanted[branch.object_name]:
-                            answered.append((branch.object_name, one, agreeing))
+                    true = steps.remember(index, {name: objects[name][index] for name in names})
+            answers = []
+            for branch, one, agreeing in _tracked(steps, here, index, reverse, options):
+                past = replace(one, remembered=true.get(branch.object_name, one.remembered))
+                grown.append(branch.after(index, past, agreeing, reach))
+                if index in wanted[branch.object_name]:
+                    answers.append(_Answer(branch.object_name, one, agreeing))
             branches = grown
-            yield from _masks(steps, index, False, answered)
+            yield _Slice(steps, index, False, answers)
+
+
+def _order(tracks: Sequence[Track]) -> Iterator[int]:
+    """Yield the slices in the order in which they are looked at; an inference state opens with slice 0."""
+    yield 0
+    yield from sorted({index for track in tracks for index in track.prompted})
+    for reverse in (False, True):
+        runs = (one.slices for track in tracks for one in track.passes if one.reverse == reverse)
+        yield from sorted(set().union(*runs), reverse=reverse)
+
+
+def _prompted(
+    steps: Steps,
+    tracks: Sequence[Track],
+    prompt_of: Callable[[str, int, str], Prompt],
+    kept: dict[tuple[Track, int], Kept],
+) -> Iterator[_Slice]:
+    """Yield the prompted slices, every prompt decoded once; put into `kept` what each track keeps of them."""
+    asked: dict[int, dict[tuple, list[Track]]] = defaultdict(lambda: defaultdict(list))
+    for track in tracks:
+        for index in track.prompted:
+            prompt = prompt_of(track.object_name, index, track.design.prompt)
+            asked[index][track.object_name, prompt.content].append(track)
+    for index in sorted(asked):
+        answers = []
+        with steps.running(tracking=False):
+            for (name, _), sharing in asked[index].items():
+                prompt = prompt_of(name, index, sharing[0].design.prompt)
+                choice_of = {track: track.design.mask_choice == "first_mask" for track in sharing}
+                step = partial(steps.prompt, index, prompt)
+                (by_choice,) = steps.per_choice(set(choice_of.values()), step)
+                for one in dict.fromkeys(by_choice.values()):
+                    agreeing = [track for track in sharing if by_choice[choice_of[track]] is one]
+                    kept |= {(track, index): one for track in agreeing}
+                    answers.append(_Answer(name, one, tuple(track.design for track in agreeing)))
+        yield _Slice(steps, index, True, answers)
+
+
+def _tracked(
+    steps: Steps, branches: Sequence[Branch], index: int, reverse: bool, options: PropagationOptions
+) -> Iterator[tuple[Branch, Kept, tuple[Design, ...]]]:
+    """Track a slice from every branch: yield what was kept of it, and by which of the branch's designs."""
+
+    def by_first_mask(design: Design) -> bool:
+        return options.mask_scope != "prompted" and design.mask_choice == "first_mask"
+
+    with steps.running(tracking=True):
+        for batch, choices in _batches(branches, index, reverse, by_first_mask, options.branches_at_once):
+            answers = steps.per_choice(choices, partial(steps.track, batch, index, reverse), len(batch))
+            for branch, by_choice in zip(batch, answers, strict=True):
+                for one in dict.fromkeys(by_choice.values()):
+                    agreeing = [d for d in branch.designs if by_choice[by_first_mask(d)] is one]
+                    yield branch, one, tuple(agreeing)
+
+
+def _batches(
+    branches: Sequence[Branch],
+    index: int,
+    reverse: bool,
+    by_first_mask: Callable[[Design], bool],
+    most: int,
+) -> Iterator[tuple[list[Branch], set[bool]]]:
+    """Yield branches that are tracked together, and their mask choices (True: first)."""
+    alike: dict[tuple, list[Branch]] = defaultdict(list)
+    for number, branch in enumerate(branches):
+        choices = frozenset(map(by_first_mask, branch.designs))
+        alike[choices, branch.kind(index, reverse) if most > 1 else number].append(branch)
+    for (choices, _), some in alike.items():
+        for first in range(0, len(some), most):
+            yield some[first : first + most], set(choices)

@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 
 from medsam_nb.errors import InputError, require_known
+from medsam_nb.evaluation import propagation
 from medsam_nb.evaluation.facts import case_facts, object_masks, require_numbers, slice_facts
 from medsam_nb.evaluation.mask_choices import chosen_masks
 from medsam_nb.evaluation.parts import Parts, all_rows, by_slices, propagated_together
-from medsam_nb.evaluation.propagation import sweep
 from medsam_nb.evaluation.single_slices import candidates
 from medsam_nb.evaluation.volumes import Volumes
 from medsam_nb.models.checkpoints import Model
@@ -102,7 +102,7 @@ def evaluate_2d(
         for (name, index, mode, _), masks, scores in candidates(
             model, slices, asked(indices), features=features
         ):
-            require_numbers(scores, model, case, index)
+            require_numbers(np.isfinite(scores).all(), model, case, index)
             found[name, index, mode].append((masks, scores))
         scored = []
         for (name, index, mode), answers in found.items():
@@ -241,18 +241,16 @@ def evaluate_3d(
 
     def slice_rows(names: Sequence[str], some: Sequence[Design], volumes: Volumes) -> Iterator[dict]:
         tracked = {name: truth[name] for name in names}
-        for found in sweep(
-            model, slices, tracked, some, prompt_of, options, features=features, given=slices_of
-        ):
+        shared = {"features": features, "given": slices_of, "masks": whole}
+        for found in propagation.scores(model, slices, tracked, some, prompt_of, options, **shared):
             name, index = found.object_name, found.slice_index
-            require_numbers(found.logits, model, case, index)
+            require_numbers(found.counts.is_finite, model, case, index)
             if whole:
                 volumes.add(name, found.designs, index, found.mask)
             if index not in facts[name]:
                 continue
-            mask = found.mask
-            scored = {"metric": "iou", "value": iou(truth[name][index], mask), "score": found.score}
-            scored["predicted_px"] = int(mask.sum())
+            scored = {"metric": "iou", "value": found.counts.iou, "score": found.score}
+            scored["predicted_px"] = found.counts.predicted
             for design in found.designs:
                 where = facts[name][index] | place_facts(name, index, design)
                 yield design_facts(name, design) | where | scored

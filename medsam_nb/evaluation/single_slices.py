@@ -18,7 +18,8 @@ from sam2.sam2_image_predictor import SAM2ImagePredictor
 from segment_anything import SamPredictor
 
 from medsam_nb.models.checkpoints import Model
-from medsam_nb.models.features import SliceFeatures, quiet_transforms
+from medsam_nb.models.encoding import quiet_transforms
+from medsam_nb.models.features import SliceFeatures
 from medsam_nb.models.sharing import Answers, answering_once
 from medsam_nb.protocol.prompts import Prompt
 
@@ -184,6 +185,7 @@ def candidates(
     for key, (index, prompt) in prompts.items():
         require_drawn(prompt, key)
         by_slice.setdefault(index, {}).setdefault(prompt.content, (prompt, []))[1].append(key)
+    features.expect(sorted(by_slice))
     for index in sorted(by_slice):
         with decoding(features, index, constants) as decode:
             found = [(keys, decode(prompt)) for prompt, keys in by_slice[index].values()]

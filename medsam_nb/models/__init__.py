@@ -4,7 +4,20 @@ import lazy_loader as lazy
 
 __getattr__, __dir__, __all__ = lazy.attach(
     __name__,
-    submodules=["attention", "checkpoints", "features", "memory", "miniature", "predictor", "sharing"],
+    submodules=[
+        "ahead",
+        "attention",
+        "checkpoints",
+        "compiling",
+        "encoding",
+        "feature_folder",
+        "features",
+        "memory",
+        "miniature",
+        "predictor",
+        "sharing",
+        "state_dicts",
+    ],
     submod_attrs={
         "checkpoints": ["Model", "describe_device", "describe_models", "load_model"],
         "features": ["SliceFeatures"],

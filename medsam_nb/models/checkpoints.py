@@ -42,6 +42,8 @@ class Model:
     device : torch.device
     dtype : torch.dtype
         Of the arithmetic: float32, or bfloat16 under autocast.
+    encoded_slices : Path, optional
+        Folder where features of slices may already lie; see `features.SliceFeatures`.
     """
 
     name: str
@@ -51,6 +53,7 @@ class Model:
     checkpoint_sha256: str
     device: torch.device
     dtype: torch.dtype
+    encoded_slices: Path | None = None
 
     def precision(self) -> AbstractContextManager:
         """Return the context in which the network runs: autocast for bfloat16."""

@@ -118,7 +118,7 @@ class FeatureFolder:
 
     def write(self, key: str, levels: list[torch.Tensor]) -> None:
         """Store features; where that fails, say so once and go on without the folder."""
-        if not self._writable:
+        if not self._writable or self._most == 0:
             return
         buffer = io.BytesIO()
         torch.save([level.cpu() for level in levels], buffer)  # keeps the layout, on which bits may depend

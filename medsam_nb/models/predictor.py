@@ -77,19 +77,22 @@ class CandidateChoice:
     ----------
     first : bool
         Whether to keep the first candidate; otherwise the scores pass unchanged.
-    score : float
-        Estimated IoU of the candidate that was kept last; NaN where none was.
-    candidate : int
-        Its number among the decoder's masks.
+    scores : list of float
+        For each item of the batch that was decoded last, the estimated IoU of the candidate that was kept.
+    candidates : list of int
+        Their numbers among the decoder's masks.
     """
 
     def __init__(self) -> None:
-        self.first, self.score, self.candidate = False, float("nan"), 0
+        self.first, self.scores, self.candidates = False, [float("nan")], [0]
 
     def __call__(self, _decoder: nn.Module, _inputs: tuple, outputs: tuple) -> tuple:
         masks, scores, tokens, presence = outputs
-        self.candidate = 0 if self.first else int(scores[0].argmax())
-        self.score = float(scores[0, self.candidate])
+        most_confident = scores.argmax(dim=1, keepdim=True)
+        kept = torch.zeros_like(most_confident) if self.first else most_confident
+        # one copy from the device: a GPU waits for each
+        both = torch.cat([kept.float(), scores.gather(1, kept).float()], dim=1).tolist()
+        self.candidates, self.scores = [int(candidate) for candidate, _ in both], [score for _, score in both]
         if self.first and scores.shape[1] == 3:
             scores = torch.zeros_like(scores)
             scores[:, 0] = 1

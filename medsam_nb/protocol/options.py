@@ -9,6 +9,8 @@ PROTOCOLS = ("corrected", "released")
 MASK_SCOPES = ("all", "prompted", "all_with_boxes")
 ENDS = ("last_object_slice", "volume_end")
 ATTENTION = ("exact", "blocked")
+KERNELS = ("eager", "compiled")
+MOST_BRANCHES = 64
 FRAMES = ("image", "video")
 BEYOND = ("repeated", "interpolated")
 REMEMBERED = ("predictions", "truth", "nothing")
@@ -155,11 +157,18 @@ class PropagationOptions:
         How a slice is resized to the network's input: as the image predictor does (antialiased bilinear
         on floats, so that 2D and 3D see the same pixels), or as the video predictor's loader of folders
         does (bicubic on 8 bits).
+    kernels : {"eager", "compiled"}
+        "compiled" runs what tracks a slice (memory attention, mask decoder, memory encoder) through
+        `torch.compile`: meant for a GPU, and not bit-identical.
+    branches_at_once : int
+        How many states of a volume, of different designs and objects, are tracked in one call, from 1 to 64.
+        More than 1 is meant for a GPU, and not bit-identical: larger matrix products round differently.
 
     Raises
     ------
     StudyError
-        If a name is unknown; the message suggests the nearest known one.
+        If a name is unknown, the message suggests the nearest known one; if a number is out of its range; or
+        if compiled kernels and blocked attention, which replaces one of them, are both asked for.
     """
 
     protocol: str = "corrected"
@@ -168,10 +177,15 @@ class PropagationOptions:
     window: MemoryWindow = MemoryWindow()
     attention: str = "exact"
     frames: str = "image"
+    kernels: str = "eager"
+    branches_at_once: int = 1
 
     def __post_init__(self) -> None:
         for name, known in CHOICES.items():
             require_known(name, getattr(self, name), known, what=name.replace("_", " "))
+        require_whole("branches_at_once", self.branches_at_once, 1, MOST_BRANCHES)
+        if (self.kernels, self.attention) == ("compiled", "blocked"):
+            raise StudyError("kernels", "compiled, and attention blocked, exclude each other.", "Choose one.")
 
     def as_dict(self) -> dict:
         """Return the options as plain values, for a key or a record."""
@@ -185,4 +199,5 @@ CHOICES = {
     "until": ENDS,
     "attention": ATTENTION,
     "frames": FRAMES,
+    "kernels": KERNELS,
 }

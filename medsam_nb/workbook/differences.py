@@ -97,6 +97,16 @@ def _arithmetic(options: Mapping, dtypes: list[str]) -> list[str]:
         )
     if options["attention"] == "blocked":
         found.append("Memory attention ran in blocks, which is faster and not bit for bit the package's.")
+    if options["kernels"] == "compiled":
+        found.append(
+            "What tracks a slice (memory attention, mask decoder, memory encoder) was compiled, as in the "
+            "package's fast mode, which is not bit for bit its usual one."
+        )
+    if options["branches_at_once"] > 1:
+        found.append(
+            f"Up to {options['branches_at_once']} designs and objects of a volume were tracked in one call, "
+            "which is faster and rounds differently from the package's one at a time."
+        )
     return found
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -106,10 +107,12 @@ class Run(Showing):
         return [load_case(folder) for first in folders for folder in first]
 
     def model(self, name: str, weights_dir: str | Path, device: str, dtype: str) -> Model:
-        """Return a model of the manifest, loaded once."""
+        """Return a model of the manifest, loaded once; slices that the run has encoded are read."""
         from medsam_nb.evaluation import units
 
-        return units.loaded_model(self.manifest.checkpoint(name), self.root / weights_dir, device, dtype)
+        model = units.loaded_model(self.manifest.checkpoint(name), self.root / weights_dir, device, dtype)
+        kept = self.folder / "features"
+        return replace(model, encoded_slices=kept) if model.device.type == "cpu" and kept.is_dir() else model
 
     def evaluate(
         self,

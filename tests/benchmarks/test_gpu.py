@@ -24,13 +24,19 @@ def run(place, *words):
 
 def test_a_rehearsal_measures_and_compares(tmp_path):
     small = ["--device=cpu", "--size=miniature", "--side=128", "--slices=6", "--backend=eager"]
-    done = run(tmp_path, *small, "--steps", "identity", "transform", "compiled")
+    done = run(tmp_path, *small, "--steps", "identity", "transform", "modes")
     assert done.returncode == 0, done.stderr
     rows = json.loads((tmp_path / "runs/bench/gpu.json").read_text(encoding="utf-8"))
     (same,) = [row for row in rows if row["step"] == "identity"]
     assert same["identical"] and same["cpu_ratio"] > same["cpu_ratio_to_careful"] > 0
-    eager, compiled = [row for row in rows if row["step"] == "compiled"]
-    assert compiled["mode"] == "compiled" and compiled["differing_pixels"] == 0 and eager["again_s"] > 0
+    exact, *faster = [row for row in rows if row["step"] == "modes"]
+    assert exact["kernels, branches at once"] == "eager, 1" and exact["differing_pixels"] == 0
+    assert [row["kernels, branches at once"] for row in faster] == [
+        *("eager, 4", "eager, 16", "compiled, 1", "compiled, 4", "compiled, 16")
+    ]
+    assert all(row["differing_pixels"] < 0.05 and row["again_s"] > 0 for row in faster)
+    parts = [row["part"] for row in rows if row["step"] == "transform"]
+    assert parts == ["resize", "encode", "both, one by one", "both, ahead"]
     assert "## transform" in (tmp_path / "runs/bench/gpu.md").read_text(encoding="utf-8")
 
 

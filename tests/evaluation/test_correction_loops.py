@@ -15,8 +15,8 @@ from medsam_nb.data.simulated import anatomy
 from medsam_nb.errors import StudyError
 from medsam_nb.evaluation import reference
 from medsam_nb.evaluation.correction_loops import correction_loops
-from medsam_nb.evaluation.propagation import Steps
 from medsam_nb.evaluation.reference_loops import loops_by_hand
+from medsam_nb.evaluation.steps import Steps
 from medsam_nb.models.features import SliceFeatures
 from medsam_nb.protocol import corrections
 from medsam_nb.protocol.designs import prompted_slices
@@ -42,9 +42,9 @@ def engine(model, slices, truth, initial, **options):
     drawn, original = set(), Steps.at_slice_resolution
 
     def noting(self, predicted):
-        for full in original(self, predicted):
-            drawn.add(full.tobytes())
-            yield full
+        for several in original(self, predicted):
+            drawn.update(one.tobytes() for one in several.numpy())
+            yield several
 
     features = SliceFeatures(model, slices)
     with pytest.MonkeyPatch.context() as patch:

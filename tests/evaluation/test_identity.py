@@ -274,8 +274,9 @@ def test_every_option_of_propagation_is_in_the_key(planned):
     windows += [MemoryWindow(beyond="interpolated"), MemoryWindow(remembered="truth")]
     windows.append(MemoryWindow(remembered="nothing"))
     others += [PropagationOptions(window=window) for window in windows]
+    others.append(PropagationOptions(branches_at_once=4))
     different = {json.dumps(options.as_dict(), sort_keys=True): options for options in others}
-    assert {field.name for field in fields(PropagationOptions)} == {*CHOICES, "window"}
+    assert {field.name for field in fields(PropagationOptions)} == {*CHOICES, "window", "branches_at_once"}
     assert len({key(options) for options in others}) == len(different)
     assert len({key(), key(designs=(replace(DESIGN, prompt="one_point"),)), key(volume_metrics="all")}) == 3
 

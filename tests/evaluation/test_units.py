@@ -1,5 +1,6 @@
 """Units of work: failures are counted, finished ones are kept, workers and order change nothing."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -108,14 +109,15 @@ def test_slices_that_were_encoded_once_are_not_encoded_again(manifest, folders, 
     assert [unit.key for unit in others] == [unit.key for unit in plain]
     stores = Store(tmp_path / "others"), Store(tmp_path / "plain")
     units.run_units(plain, stores[1], workers=0)
-    name, _ = features.encoder_of(
+    encoder = features.encoder_of(
         units.loaded_model(others[0].checkpoint, ROOT / "weights", "cpu", "float32")
     )
 
-    def refuse(grey):
+    def refuse(image):
         raise AssertionError("encoded again")
 
-    monkeypatch.setattr(features, "encoder_of", lambda model, frames: (name, refuse))
+    refusing = dataclasses.replace(encoder, encode=refuse)
+    monkeypatch.setattr(features, "encoder_of", lambda model, frames: refusing)
     outcome = units.run_units(others, stores[0], workers=0)
     assert list(outcome.error) == [""]
     keys = [unit.key for unit in others]

@@ -5,6 +5,7 @@ import io
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +17,10 @@ from sam2.utils.misc import load_video_frames
 from sam2.utils.transforms import SAM2Transforms
 
 from medsam_nb.errors import StudyError
-from medsam_nb.models import feature_folder, features
-from medsam_nb.models.features import SliceFeatures, encoder_sha256
+from medsam_nb.models import encoding, feature_folder, features
+from medsam_nb.models.ahead import SLICES_AHEAD, Ahead
+from medsam_nb.models.encoding import encoder_sha256
+from medsam_nb.models.features import SliceFeatures
 
 SLICES = networks.textured_slices(5, 30, 36, seed=8)
 
@@ -40,7 +43,7 @@ def model(request):
 
 def test_equals_the_encoder_of_the_package(model):
     found = SliceFeatures(model, SLICES)
-    image = features.sam2_transforms(model.image_size)(features.as_rgb(SLICES[3]))[None]
+    image = encoding.sam2_transforms(model.image_size)(encoding.as_rgb(SLICES[3]))[None]
     with torch.inference_mode(), model.precision():
         expected = model.network.forward_image(image)
         backbone = found.backbone(3)
@@ -54,7 +57,7 @@ def test_equals_the_encoder_of_the_package(model):
 def test_colours_are_encoded_as_they_are(model, frames, tmp_path):
     colours = np.stack([SLICES, SLICES[:, ::-1], 255 - SLICES], axis=-1)
     found = SliceFeatures(model, colours, frames=frames, folder=tmp_path)
-    shown = features.sam2_transforms(model.image_size)(colours[3])
+    shown = encoding.sam2_transforms(model.image_size)(colours[3])
     if frames == "video":
         resized = np.asarray(Image.fromarray(colours[3]).resize((model.image_size,) * 2)) / 255.0
         mean, spread = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])  # ImageNet's
@@ -199,7 +202,7 @@ def test_content_that_no_slice_has_is_made_anew_under_whatever_name(what, conten
 
 def test_the_shapes_are_those_of_the_networks():
     for made in (networks.small_model("bfloat16"), networks.small_model(version="2.0"), networks.small_sam()):
-        assert [level.shape for level in SliceFeatures(made, SLICES)[0]] == features.feature_shapes(made)
+        assert [level.shape for level in SliceFeatures(made, SLICES)[0]] == encoding.feature_shapes(made)
 
 
 def test_a_full_disk_is_said_once_and_the_run_goes_on(model, tmp_path, monkeypatch):
@@ -316,7 +319,7 @@ def test_video_frames_are_those_of_the_packages_loader_bit_for_bit(tmp_path, sha
     slices = networks.textured_slices(*shape, seed=2)
     expected = loaded_frames(tmp_path, slices, image_size)
     for grey, frame in zip(slices, expected, strict=True):
-        assert torch.equal(features.as_video_frame(grey, image_size), frame)
+        assert torch.equal(encoding.as_video_frame(grey, image_size), frame)
 
 
 def test_features_of_video_frames_are_the_packages_and_others_than_of_images(tmp_path):
@@ -342,5 +345,62 @@ def test_sam_has_one_way_to_resize():
 def test_a_grey_slice_is_resized_once_with_the_bits_of_three_channels(shape, image_size):
     grey = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     expected = SAM2Transforms(image_size, mask_threshold=0.0)(np.repeat(grey[..., None], 3, axis=-1))
-    found = features.as_image(grey, image_size)
+    found = encoding.as_image(grey, image_size)
     assert torch.equal(found, expected) and found.stride() == expected.stride()
+
+
+@pytest.mark.parametrize("frames", ["image", "video"])
+def test_slices_prepared_ahead_are_the_same(model, frames):
+    alone = SliceFeatures(model, SLICES, frames=frames, ahead=False)
+    ahead = SliceFeatures(model, SLICES, frames=frames, ahead=True)
+    ahead.expect([3, 1, 1, 4])
+    assert all(same(ahead[index], alone[index]) for index in (3, 4, 0, 1, 2, 3))
+    assert ahead.encoded == len(SLICES)
+
+
+def test_sam_prepares_ahead_too():
+    sam = networks.small_sam()
+    ahead = SliceFeatures(sam, SLICES, ahead=True)
+    ahead.expect(range(len(SLICES)))
+    alone = SliceFeatures(sam, SLICES)
+    assert all(same(ahead[index], alone[index]) for index in range(len(SLICES)))
+
+
+def test_what_is_expected_is_begun_before_it_is_asked_for():
+    begun, go_on = [], threading.Event()
+
+    def work(key):
+        begun.append((key, threading.current_thread() is threading.main_thread()))
+        assert go_on.wait(10)
+        return key * 10
+
+    ahead = Ahead(work)
+    go_on.set()
+    ahead.expect([4, 2, 7, 9])
+    assert [ahead.take(key) for key in (4, 2, 5, 9, 7, 4)] == [40, 20, 50, 90, 70, 40]
+    keys = [key for key, _ in begun]
+    assert sorted(keys) == [2, 4, 4, 5, 7, 9]  # each once, and again what was asked for again
+    assert {key for key, here in begun if here} <= {5, 9, 4}  # what was not expected, or not yet begun
+    go_on.clear()
+    ahead.expect(range(100, 200))
+    assert len(ahead._begun) == SLICES_AHEAD
+    go_on.set()
+
+
+def test_a_failure_ahead_is_raised_where_the_slice_is_asked_for():
+    def work(key):
+        raise MemoryError(f"slice {key}")
+
+    ahead = Ahead(work)
+    ahead.expect([1, 2])
+    with pytest.raises(MemoryError, match="slice 1"):
+        ahead.take(1)
+
+
+def test_on_a_gpu_the_budget_is_a_quarter_of_what_is_free(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (40 << 30, 80 << 30))
+    size = 16 << 20
+    assert features.default_budget(torch.device("cuda"), size) == 10 << 30  # 640 slices: none encoded twice
+    assert features.default_budget(torch.device("cpu"), size) == 64 * size
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (1 << 30, 80 << 30))
+    assert features.default_budget(torch.device("cuda"), size) == 64 * size

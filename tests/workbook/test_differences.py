@@ -37,6 +37,8 @@ OPTIONS = [
     ({"window": MemoryWindow(remembered="truth")}, "remembered with their true masks", True),
     ({"window": MemoryWindow(remembered="nothing")}, "every slice was prompted", True),
     ({"attention": "blocked"}, "in blocks", True),
+    ({"kernels": "compiled"}, "was compiled", True),
+    ({"branches_at_once": 8}, "Up to 8 designs and objects", True),
     ({"hole_filling": [True]}, "holes", False),
     ({"hole_filling": [False, True]}, "in a part of the units", True),
     ({"hole_filling": []}, "(not recorded)", True),

@@ -1,0 +1,43 @@
+"""Slices that are prepared in a thread before they are asked for, while the network is busy."""
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+
+import torch
+
+SLICES_AHEAD = 2
+
+
+class Ahead:
+    """Work that is done in a thread before it is asked for.
+
+    Parameters
+    ----------
+    work : callable (key) -> result
+    """
+
+    def __init__(self, work: Callable[[int], torch.Tensor]) -> None:
+        self._work, self._thread = work, ThreadPoolExecutor(1, "slices ahead")
+        self._upcoming: deque[int] = deque()
+        self._begun: dict[int, Future[torch.Tensor]] = {}
+
+    def expect(self, keys: Iterable[int]) -> None:
+        """Say what will be asked for next, in its order; the thread begins with the first."""
+        self._upcoming = deque(dict.fromkeys(keys))
+        self._begun = {key: self._begun[key] for key in self._upcoming if key in self._begun}
+        self._go_on()
+
+    def take(self, key: int) -> torch.Tensor:
+        """Return a result, expected or not, and let the thread go on with what comes after it."""
+        begun = self._begun.pop(key, None)
+        if key in self._upcoming:
+            self._upcoming.remove(key)
+        self._go_on()
+        return self._work(key) if begun is None else begun.result()
+
+    def _go_on(self) -> None:
+        for key in islice(self._upcoming, SLICES_AHEAD):
+            if key not in self._begun:
+                self._begun[key] = self._thread.submit(self._work, key)
