@@ -24,7 +24,7 @@ from medsam_nb.provenance import project_root
 from medsam_nb.statistics import mixed, paired, rankings, selection
 from medsam_nb.statistics.declarations import Comparison
 from medsam_nb.statistics.findings import finding
-from medsam_nb.statistics.pooling import by_patient
+from medsam_nb.statistics.pairing import by_patient
 
 MASKS_PER_VOLUME = 44  # of the one volumetric set of the study of which only the number of masks is known
 ANY = Comparison("simulated", {}, {})

@@ -18,6 +18,7 @@ __getattr__, __dir__, __all__ = lazy.attach(
         "mixed",
         "multiple_testing",
         "paired",
+        "pairing",
         "pooling",
         "published",
         "published_sam2",

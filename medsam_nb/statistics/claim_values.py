@@ -1,7 +1,7 @@
 """What a claim's test looks at: from the checked table to pairs of values, one per patient.
 
 Every function takes the table and the models that play SAM 2 and SAM, and returns a frame with the columns
-`data_set`, `patient_id`, `a`, `b` and `n_cases` (`pooling.by_patient`); empty where the table has nothing.
+`data_set`, `patient_id`, `a`, `b` and `n_cases` (`pairing.by_patient`); empty where the table has nothing.
 """
 
 from collections.abc import Callable, Mapping
@@ -14,11 +14,10 @@ from medsam_nb.protocol.corrections import RESTARTED, RUNNING
 from medsam_nb.protocol.designs import DESIGN_FACTORS, MASK_CHOICES_3D
 from medsam_nb.protocol.table import FACTORS
 from medsam_nb.statistics.declarations import Comparison
+from medsam_nb.statistics.pairing import by_patient, paired_values
 from medsam_nb.statistics.pooling import (
     NEVER_MIXED,
-    by_patient,
     case_means,
-    paired_values,
     patient_means,
     refuse_mixture,
     select,

@@ -11,7 +11,8 @@ import pandas as pd
 from medsam_nb.statistics.declarations import Comparison
 from medsam_nb.statistics.findings import finding
 from medsam_nb.statistics.paired import BRIEF_COLUMNS, assess, corrected, joined, summarise
-from medsam_nb.statistics.pooling import by_patient, check_table, of_metric, refuse_mixture
+from medsam_nb.statistics.pairing import by_patient
+from medsam_nb.statistics.pooling import check_table, of_metric, refuse_mixture
 
 CELL = ["n_slices", "spacing_z_mm"]
 PLACE = ["data_set", "modality", "patient_id", "case_id", "object"]

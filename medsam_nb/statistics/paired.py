@@ -17,7 +17,8 @@ from medsam_nb.statistics.declarations import Comparison, declare
 from medsam_nb.statistics.findings import finding
 from medsam_nb.statistics.inference import ALPHA, FEWEST_UNITS, Sample
 from medsam_nb.statistics.multiple_testing import holm, holm_divisors
-from medsam_nb.statistics.pooling import OVERLAPS, check_table, paired_values, patient_means
+from medsam_nb.statistics.pairing import paired_values
+from medsam_nb.statistics.pooling import OVERLAPS, check_table, patient_means
 from medsam_nb.statistics.signs import ROUND, rank_biserial, signed_rank
 
 Interval = Callable[[float], tuple[float, float]]  # of a level
@@ -86,7 +87,7 @@ def assess(
     ----------
     values : DataFrame
         Columns `data_set`, `a`, `b`, and `n_cases` where a unit has several; one row per unit
-        (`pooling.paired_values`).
+        (`pairing.paired_values`).
     comparison : Comparison
         Its test, alternative and margin count.
     noun : str

@@ -17,7 +17,8 @@ from medsam_nb.protocol.volume_changes import ordinal
 from medsam_nb.statistics.declarations import Comparison, declare
 from medsam_nb.statistics.inference import ALPHA, Sample
 from medsam_nb.statistics.paired import compare_pairs
-from medsam_nb.statistics.pooling import check_table, paired_values
+from medsam_nb.statistics.pairing import paired_values
+from medsam_nb.statistics.pooling import check_table
 
 # The claim that is asked again: the study keeps the first mask.
 FIRST_NOT_WORSE = {

@@ -157,25 +157,39 @@ def panel_2d(
 
 def predict_3d(model: Model, case: Case, object_name: str, design: Design, *, seed: int) -> np.ndarray:
     """Return the propagated mask of one object under one design, bool, shape (z, y, x)."""
+    return _predicted_3d(model, case, object_name, [design], seed=seed)[design]
+
+
+def _predicted_3d(
+    model: Model, case: Case, object_name: str, designs: Sequence[Design], *, seed: int
+) -> dict[Design, np.ndarray]:
+    """Return the propagated mask of one object under each design; what they share is computed once."""
     truth = case.mask(object_name)
-    prediction = np.zeros_like(truth)
+    predictions = {design: np.zeros_like(truth) for design in designs}
 
     def prompt_of(name: str, index: int, kind: str) -> Prompt:
         return prompt_3d(truth[index], kind, prompt_seed(seed, case, name, index))
 
     objects, options = {object_name: truth}, PropagationOptions(until="volume_end")
     with one_thread():
-        for found in sweep(model, case.slices_uint8(), objects, (design,), prompt_of, options):
-            prediction[found.slice_index] = found.mask
-    return prediction
+        for found in sweep(model, case.slices_uint8(), objects, designs, prompt_of, options):
+            for design in found.designs:
+                predictions[design][found.slice_index] = found.mask
+    return predictions
 
 
 def panels_3d(
     model: Model, case: Case, object_name: str, design: Design, *, seed: int, count: int = 5
 ) -> list[Panel]:
     """Return pictures of a propagated object on slices spread from its first to its last."""
-    truth = case.mask(object_name)
     prediction = predict_3d(model, case, object_name, design, seed=seed)
+    return _spread_panels(case, object_name, design, prediction, seed=seed, count=count)
+
+
+def _spread_panels(
+    case: Case, object_name: str, design: Design, prediction: np.ndarray, *, seed: int, count: int
+) -> list[Panel]:
+    truth = case.mask(object_name)
     areas = truth.sum((1, 2))
     prompted = prompted_slices(areas, design.frame_choice)
     filled = np.flatnonzero(areas)
@@ -233,10 +247,10 @@ def panels_of_prompts_3d(
     model: Model, case: Case, object_name: str, *, seed: int, count: int = 5
 ) -> list[Panel | None]:
     """Return an object carried from its centre slice in both directions, a row of pictures per prompt."""
+    designs = [Design("centre_slice", kind, "bidirectional", "most_confident_mask") for kind in PROMPTS_3D]
     panels: list[Panel | None] = []
-    for kind in PROMPTS_3D:
-        design = Design("centre_slice", kind, "bidirectional", "most_confident_mask")
-        row = panels_3d(model, case, object_name, design, seed=seed, count=count)
-        panels += [replace(panel, row=label(kind)) for panel in row]
+    for design, prediction in _predicted_3d(model, case, object_name, designs, seed=seed).items():
+        row = _spread_panels(case, object_name, design, prediction, seed=seed, count=count)
+        panels += [replace(panel, row=label(design.prompt)) for panel in row]
         panels += [None] * (count - len(row))
     return panels

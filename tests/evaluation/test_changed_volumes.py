@@ -25,7 +25,8 @@ from medsam_nb.protocol.volume import Case, Volume
 from medsam_nb.protocol.volume_changes import VolumeChange
 from medsam_nb.protocol.volume_repairs import VolumeRepair
 from medsam_nb.statistics.declarations import declare
-from medsam_nb.statistics.pooling import check_table, paired_values
+from medsam_nb.statistics.pairing import paired_values
+from medsam_nb.statistics.pooling import check_table
 
 DESIGN = "centre_slice/one_box/bidirectional/most_confident_mask"
 DESIGNS = chosen_designs([DESIGN, "three_slices/one_point/front_to_end/first_mask"])

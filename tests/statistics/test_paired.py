@@ -10,7 +10,8 @@ from medsam_nb.errors import InputError, StudyError
 from medsam_nb.protocol.table import as_table
 from medsam_nb.statistics import paired
 from medsam_nb.statistics.declarations import Comparison, declare
-from medsam_nb.statistics.pooling import check_table, paired_values
+from medsam_nb.statistics.pairing import paired_values
+from medsam_nb.statistics.pooling import check_table
 from medsam_nb.statistics.signs import signed_rank
 
 BOX = {"name": "box", "task": "2d", "vary": "prompt", "a": "one_box", "b": "one_point"}

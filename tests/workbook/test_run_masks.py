@@ -19,7 +19,7 @@ from medsam_nb.protocol.designs import MASK_CHOICES_2D, ORACLES_2D, Design
 from medsam_nb.protocol.metrics import iou
 from medsam_nb.protocol.volume import Volume
 from medsam_nb.provenance import project_root
-from medsam_nb.statistics import declarations, pooling
+from medsam_nb.statistics import declarations, pairing, pooling
 from medsam_nb.workbook import report
 from medsam_nb.workbook.explorer_results import pictures_of_row
 from medsam_nb.workbook.parameters import Given, check_meaning
@@ -159,7 +159,7 @@ def test_label_maps_from_elsewhere_stand_in_the_same_table(run):
     assert set(record["checkpoints"]) == {"miniature_sam2"} and set(record["label_maps"]) == {"second_reader"}
     sides = {"vary": "model", "a": "second_reader", "b": "miniature_sam2"}
     comparison = declarations.declare({"name": "reader", "family": "f", "task": "3d"} | sides)
-    pairs = pooling.paired_values(pooling.check_table(both), comparison)
+    pairs = pairing.paired_values(pooling.check_table(both), comparison)
     assert list(pairs.values.a) == [1.0] and pairs.values.b[0] < 1
 
     write_result(path, np.zeros_like(case.labels), folder)  # another file is another result
