@@ -3,21 +3,23 @@
     python -m benchmarks.kill_study [--kills 20] [--seed 1]
 
 Each trial starts `medsam-nb run` from nothing in a folder of its own, and kills one of these at a random
-moment: the command with all its processes, the command alone, a notebook's kernel, or a worker. Then the same
-command is run until it says that all is well. On Linux.
+moment: the command with all its processes, the command alone, a notebook's kernel, a worker, or the Dask
+scheduler that gives out the work. Then the command is run, on this machine alone, until it says that all is
+well. On Linux.
 """
 
 import argparse
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from random import Random
 
@@ -56,9 +58,9 @@ def project(folder: Path) -> Path:
     return path
 
 
-def start(study: Path) -> subprocess.Popen:
+def start(study: Path, *more: str) -> subprocess.Popen:
     """Start the command in its own session; what it prints goes to a file beside the study."""
-    call = [sys.executable, "-c", "from medsam_nb.cli import main; main()", "run", str(study)]
+    call = [sys.executable, "-c", "from medsam_nb.cli import main; main()", "run", str(study), *more]
     environment = os.environ | {"PYTHONPATH": str(project_root())}
     with open(study.with_suffix(".log"), "a") as log:
         options = {"stdout": log, "stderr": log, "start_new_session": True}
@@ -86,27 +88,55 @@ def having(words: str) -> Callable[[subprocess.Popen], list[psutil.Process]]:
     return found
 
 
+@contextmanager
+def scheduler(folder: Path) -> Iterator[tuple[str, psutil.Process]]:
+    """Start a Dask scheduler and two workers; give its address and its process."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"tcp://127.0.0.1:{free.getsockname()[1]}"
+    environment = os.environ | {"PYTHONPATH": str(project_root())}
+    host, port = address.removeprefix("tcp://").split(":")
+    commands = [["scheduler", "--host", host, "--port", port, "--no-dashboard"]]
+    commands += [["worker", address, "--nthreads", "1", "--no-dashboard"]] * 2
+    with open(folder / "dask.log", "w") as log:
+        options = {"cwd": folder, "env": environment, "stdout": log, "stderr": log}
+        running = [subprocess.Popen([sys.executable, "-m", "dask", *one], **options) for one in commands]
+        try:
+            yield address, psutil.Process(running[0].pid)
+        finally:
+            for process in reversed(running):
+                process.terminate()
+                process.wait(PATIENCE_S)
+
+
+SCHEDULER = "the scheduler"
 VICTIMS: dict[str, Callable[[subprocess.Popen], list[psutil.Process]]] = {
     "everything": lambda process: [psutil.Process(process.pid), *family(process)],
     "the command": lambda process: [psutil.Process(process.pid)],
     "a kernel": having("ipykernel"),
     "a worker": having("spawn_main"),
+    SCHEDULER: lambda process: [],  # it is no process of the command
 }
 
 
 def killed(study: Path, victim: str, moment: float, chance: Random) -> bool:
     """Run the study and kill a victim after some seconds, or as soon as there is one; False if none came."""
-    running = start(study)
-    time.sleep(moment)
-    while running.poll() is None:
-        with suppress(psutil.Error):
-            if there := VICTIMS[victim](running):
-                for one in there if victim == "everything" else [chance.choice(there)]:
-                    with suppress(psutil.NoSuchProcess):
-                        one.send_signal(signal.SIGKILL)
-                ended(running)
-                return True
-        time.sleep(0.05)
+    with ExitStack() as stack:
+        more, find = (), VICTIMS[victim]
+        if victim == SCHEDULER:
+            address, process = stack.enter_context(scheduler(study.parents[1]))
+            more, find = ("--set", f"cluster={address}"), lambda _: [process]
+        running = start(study, *more)
+        time.sleep(moment)
+        while running.poll() is None:
+            with suppress(psutil.Error):
+                if there := find(running):
+                    for one in there if victim == "everything" else [chance.choice(there)]:
+                        with suppress(psutil.NoSuchProcess):
+                            one.send_signal(signal.SIGKILL)
+                    ended(running)
+                    return True
+            time.sleep(0.05)
     return False
 
 

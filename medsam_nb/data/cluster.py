@@ -6,11 +6,12 @@ again as often as the scheduler allows, then once more when all others are done,
 an item fails for its own sake, never because it waited in the process of another.
 """
 
+import logging
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from importlib.util import find_spec
 
@@ -73,10 +74,11 @@ def run_on_cluster(
     Raises
     ------
     StudyError
-        If the scheduler does not answer, or the queue's configuration is not whole.
+        If the scheduler does not answer, or ends; or if the queue's configuration is not whole.
     """
     import dask
     from distributed import Client, as_completed
+    from distributed.client import FutureCancelledError
 
     with ExitStack() as stack:
         stack.enter_context(dask.config.set(SETTINGS))
@@ -95,6 +97,7 @@ def run_on_cluster(
             client.submit(work, item, pure=False, priority=-number): item for number, item in enumerate(items)
         }
         suspects = []
+        stack.enter_context(_lost(cluster, FutureCancelledError))
         for ended in as_completed(list(given)):
             item, plain = given.pop(ended), _as_plain(ended)
             ended.release()  # neither scheduler nor worker keeps the result
@@ -106,6 +109,21 @@ def run_on_cluster(
             alone = client.submit(work, item, pure=False)
             yield item, _as_plain(alone)
             alone.release()
+
+
+@contextmanager
+def _lost(cluster: str, cancelled: type[Exception]) -> Iterator[None]:
+    """Say in words that the scheduler has ended: its client gives up every item, and tries to come back."""
+    try:
+        yield
+    except cancelled as error:
+        for name in ("distributed.client", "distributed.utils"):  # where it says in pages that it cannot
+            logging.getLogger(name).setLevel(logging.CRITICAL)
+        raise StudyError(
+            f"cluster {cluster}",
+            "the scheduler has ended, or the connection to it.",
+            "What was finished is kept: start the scheduler, and then the study again, which goes on.",
+        ) from error
 
 
 _one_at_a_time = threading.Lock()

@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import sys
+from contextlib import contextmanager
 
 import pandas as pd
 import pytest
@@ -21,15 +22,14 @@ from medsam_nb.finetuning import jobs, plan
 from medsam_nb.manifest.reading import load_manifest
 
 
-@pytest.fixture(scope="module")
-def scheduler(tmp_path_factory):
-    """Address of a scheduler with a worker of two threads, started as a user starts them."""
+@contextmanager
+def started(place):
+    """Start a scheduler and a worker of two threads as a user does; give the address and the scheduler."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"tcp://127.0.0.1:{free.getsockname()[1]}"
     paths = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
     environment = os.environ | {"PYTHONPATH": paths, "DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "1"}
-    place = tmp_path_factory.mktemp("dask")
     dask = [sys.executable, "-m", "dask"]
     commands = [
         [*dask, "scheduler", "--host", "127.0.0.1", "--port", address.split(":")[-1], "--no-dashboard"],
@@ -37,13 +37,20 @@ def scheduler(tmp_path_factory):
     ]
     with open(place / "log", "w") as log:
         options = {"cwd": place, "env": environment, "stdout": log, "stderr": log}
-        started = [subprocess.Popen(command, **options) for command in commands]
+        running = [subprocess.Popen(command, **options) for command in commands]
         try:
-            yield address
+            yield address, running[0]
         finally:
-            for process in reversed(started):
+            for process in reversed(running):
                 process.terminate()
                 process.wait(30)
+
+
+@pytest.fixture(scope="module")
+def scheduler(tmp_path_factory):
+    """Address of a scheduler with a worker."""
+    with started(tmp_path_factory.mktemp("dask")) as (address, _):
+        yield address
 
 
 def test_the_table_is_that_of_local_workers(scheduler, tmp_path):
@@ -106,6 +113,22 @@ def test_an_ended_worker_costs_its_item_only(scheduler, tmp_path):
 def test_a_process_does_one_item_at_a_time(scheduler, tmp_path):
     ended = [future.result() for _, future in run_on_cluster(meet, [tmp_path] * 6, 2, scheduler)]
     assert ended == [1] * 6
+
+
+def test_a_scheduler_that_ends_is_named_and_another_one_goes_on(tmp_path):
+    finished = {}
+    with (
+        started(tmp_path) as (address, process),
+        pytest.raises(StudyError, match="scheduler has ended.*start the scheduler.*goes on"),
+    ):
+        for item, future in run_on_cluster(work, [1, 2, ("sleep", tmp_path), 3], 1, address):
+            finished[item] = future.result()
+            if len(finished) == 2:
+                process.kill()
+    assert finished == {1: 1, 2: 4}
+    with started(tmp_path) as (address, _):
+        finished |= {item: future.result() for item, future in run_on_cluster(work, [3], 1, address)}
+    assert finished == {1: 1, 2: 4, 3: 9}
 
 
 def test_what_is_no_cluster_is_named():
