@@ -1,8 +1,8 @@
 """The sweep engine against two others: time, calls, memory, and whether masks are identical.
 
 The stronger one is a careful user of the sam2 package (`evaluation.reference`): one inference state for all
-designs, every slice encoded once, tracking to the last slice that counts. The weaker one is the study's own
-loop, which starts anew for every design. In 2D there is the loop only.
+designs, every slice encoded once, tracking to the last slice that counts; in 2D the image predictor, shown
+every slice once. The weaker one is the study's own loop, which starts anew for every design.
 
     python -m benchmarks.bench_engine [--only CASE ...] [--quick]
 
@@ -32,7 +32,7 @@ import torch
 from benchmarks.batching import batching
 from benchmarks.inputs import Scan, miniature_model, mni152, of_the_demo, official_model, simulated
 from benchmarks.measure import clock_of, flop_table, measured
-from benchmarks.study_loop import decode_all, track_all
+from benchmarks.study_loop import decode_all, decode_carefully, track_all
 from medsam_nb.evaluation import propagation, reference, single_slices
 from medsam_nb.files import write_atomically
 from medsam_nb.models.checkpoints import Model
@@ -161,7 +161,7 @@ def compare_3d(
 
 
 def compare_2d(make_model: Callable[[], Model], make_volume: Callable[[int, Path], Scan]) -> list[dict]:
-    """Decode all modes of all objects on all slices that hold them, both ways."""
+    """Decode all modes of all objects on all slices that hold them, in all three ways."""
     model = make_model()
     with tempfile.TemporaryDirectory() as folder:
         volume = make_volume(model.image_size, Path(folder) / "slices")
@@ -178,6 +178,10 @@ def compare_2d(make_model: Callable[[], Model], make_volume: Callable[[int, Path
             found = {key: masks for key, masks, _ in single_slices.candidates(model, volume.slices, prompts)}
             engine_s = time.process_time() - start
         peak = peak_rss_mb()
+        with measured(model.network) as (careful_counts, _):
+            start = time.process_time()
+            careful = decode_carefully(model, volume, prompts)
+            careful_s = time.process_time() - start
         with measured(model.network) as (loop_counts, _):
             start = time.process_time()
             expected = decode_all(model, volume, prompts)
@@ -189,9 +193,14 @@ def compare_2d(make_model: Callable[[], Model], make_volume: Callable[[int, Path
         "prompts": len(prompts),
         "loop_cpu_s": round(loop_s, 2),
         "engine_cpu_s": round(engine_s, 2),
+        "careful_cpu_s": round(careful_s, 2),
         "cpu_ratio": round(loop_s / engine_s, 2),
-        "identical": all(np.array_equal(found[key], expected[key]) for key in expected),
+        "cpu_ratio_to_careful": round(careful_s / engine_s, 2),
+        "identical": all(
+            np.array_equal(found[key], side[key]) for side in (careful, expected) for key in expected
+        ),
         "loop_counts": dict(loop_counts),
+        "careful_counts": dict(careful_counts),
         "engine_counts": dict(engine_counts),
         "peak_rss_mb": peak,
     }

@@ -81,3 +81,23 @@ def decode_all(
             for _ in range(repeats):
                 found[key] = predictor.predict(box=np.array(prompt.box))[0] > 0
     return found
+
+
+def decode_carefully(
+    model: Model, volume: Scan, prompts: Mapping[tuple, tuple[int, Prompt]]
+) -> dict[tuple, np.ndarray]:
+    """Do as `decode_all`, as a careful user does: every slice is encoded once, every prompt decoded once."""
+    found, predictor = {}, image_predictor(model)
+    by_slice: dict[int, list[tuple]] = {}
+    for key, (index, _) in prompts.items():
+        by_slice.setdefault(index, []).append(key)
+    with torch.inference_mode(), model.precision():
+        for index, keys in sorted(by_slice.items()):
+            predictor.set_image(np.array(Image.open(volume.folder / f"{index}.jpg").convert("RGB")))
+            for key in keys:
+                prompt = prompts[key][1]
+                points = np.array(prompt.points) if prompt.box is None else None
+                labels = None if points is None else np.ones(len(points))
+                box = None if prompt.box is None else np.array(prompt.box)
+                found[key] = predictor.predict(points, labels, box)[0] > 0
+    return found

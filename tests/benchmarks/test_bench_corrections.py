@@ -21,4 +21,7 @@ def test_a_small_volume(tmp_path):
     assert row["identical"] and row["cpu_ratio"] > 0 and row["results"] == 3 * (2 + 1 + 2)
     for part in ("encodes", "attention_steps", "decodes", "memories"):
         assert 0 < row["engine_counts"][part] < row["plain_counts"][part]
+    assert row["careful_counts"]["encodes"] == 6 + 1 and row["cpu_ratio_to_careful"] < row["cpu_ratio"]
+    for part in ("attention_steps", "decodes", "memories"):
+        assert row["careful_counts"][part] == row["plain_counts"][part]
     assert row["engine_counts"]["encodes"] == row["object_slices"] + 1  # and a look at a blank image

@@ -27,7 +27,9 @@ def test_the_quick_cases(tmp_path):
         assert row["identical"] and row["peak_rss_mb"] > 0 and row["cpu_ratio"] > 0
         for part in ("encodes", "decodes"):
             assert 0 < row["engine_counts"][part] < row["loop_counts"][part]
-    sweep, _ = rows
+    sweep, flat = rows
+    assert flat["careful_counts"]["encodes"] == flat["engine_counts"]["encodes"]
+    assert flat["cpu_ratio_to_careful"] < flat["cpu_ratio"]
     assert sweep["floor_ratio"] > 1 and sweep["cpu_ratio_to_careful"] < sweep["cpu_ratio"]
     assert sweep["careful_counts"]["encodes"] == 7  # each of six, and the first when the state is opened
     steps = [sweep[f"{side}_counts"]["attention_steps"] for side in ("engine", "careful", "loop")]
