@@ -3,7 +3,7 @@
     python -m benchmarks.bench_corrections [--slices N] [--loops K] [--image-size SIDE]
 
 A simulated volume is prompted with a point on its centre slice and corrected in loops by both strategies with
-every new information. Both others are `evaluation.reference_loops`. The careful user encodes every slice once,
+every new information. Both others are `evaluation.reference_loops`. A careful user encodes every slice once,
 for all starts; the plain loop makes a new inference state for every start, which reads all files and encodes
 the slices that it visits.
 CPU seconds on one thread. A row goes to runs/bench/corrections.json.

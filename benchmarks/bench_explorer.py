@@ -16,7 +16,8 @@ from pathlib import Path
 import torch
 from matplotlib.backend_bases import MouseEvent
 
-from medsam_nb.data.prepare import case_folders, prepare
+from medsam_nb.data.prepare import prepare
+from medsam_nb.data.prepared import case_folders
 from medsam_nb.manifest.reading import load_manifest
 from medsam_nb.models.checkpoints import load_model
 from medsam_nb.provenance import project_root

@@ -18,7 +18,8 @@ import nibabel as nib
 import numpy as np
 import yaml
 
-from medsam_nb.data.prepare import case_folders, prepare
+from medsam_nb.data.prepare import prepare
+from medsam_nb.data.prepared import case_folders
 from medsam_nb.evaluation import units
 from medsam_nb.evaluation.store import Store
 from medsam_nb.manifest.reading import load_manifest

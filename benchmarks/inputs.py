@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from sam2.build_sam import build_sam2_video_predictor
 
-from medsam_nb.data.prepare import case_folders, load_case
+from medsam_nb.data.prepared import case_folders, load_case
 from medsam_nb.data.simulated import anatomy
 from medsam_nb.errors import InputError
 from medsam_nb.models import miniature

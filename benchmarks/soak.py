@@ -33,7 +33,8 @@ import pandas as pd
 import psutil
 import torch
 
-from medsam_nb.data.prepare import case_folders, prepare
+from medsam_nb.data.prepare import prepare
+from medsam_nb.data.prepared import case_folders
 from medsam_nb.errors import StudyError, WorkbookError
 from medsam_nb.evaluation import parts, units
 from medsam_nb.evaluation.store import Store

@@ -11,7 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from medsam_nb.data.prepare import case_folders, load_case
+from medsam_nb.data.prepared import case_folders, load_case
 from medsam_nb.manifest.rows import Manifest
 from medsam_nb.protocol.designs import prompted_slices
 from medsam_nb.protocol.intensity import Intensity

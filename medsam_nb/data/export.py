@@ -13,7 +13,7 @@ import numpy as np
 
 from medsam_nb.data.dicom import series_files
 from medsam_nb.data.formats import read_volume
-from medsam_nb.data.prepare import write_result
+from medsam_nb.data.prepared import write_result
 from medsam_nb.errors import InputError
 from medsam_nb.files import read_json, write_atomically
 from medsam_nb.protocol.volume import GRID_TOLERANCE, Volume, corner_distance_voxels, place

@@ -15,39 +15,16 @@ import pandas as pd
 from tqdm import tqdm
 
 from medsam_nb.data import patients
-from medsam_nb.data.build import NoObject, build_case, done_case, line_of, prepare_case, remove_case
+from medsam_nb.data.build import done_case, line_of, prepare_case, remove_case
 from medsam_nb.data.chosen_cases import chosen_cases
 from medsam_nb.data.fetch import fetch
 from medsam_nb.data.layouts.readers import find_cases, notes
 from medsam_nb.data.locks import locked
-from medsam_nb.data.prepared import (
-    TABLE,
-    case_folders,
-    case_table,
-    load_case,
-    object_table,
-    prepared_cases,
-    write_result,
-    write_table,
-)
+from medsam_nb.data.prepared import TABLE, case_table, write_table
 from medsam_nb.data.workers import ProcessKilled, run_each
 from medsam_nb.errors import InputError, StudyError, WorkbookError
 from medsam_nb.files import PARTIAL, remove_made
 from medsam_nb.manifest.rows import DataSet
-
-__all__ = [
-    "NoObject",
-    "build_case",
-    "case_folders",
-    "case_table",
-    "load_case",
-    "object_table",
-    "prepare",
-    "prepare_data_sets",
-    "prepared_cases",
-    "require_cases",
-    "write_result",
-]
 
 STALE_SECONDS = 3600  # a half-written folder of this age belongs to nobody any more
 SHOWN = 3  # reasons in a message

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from medsam_nb.data.formats import as_labels, read_volume, with_data
-from medsam_nb.data.prepare import load_case
+from medsam_nb.data.prepared import load_case
 from medsam_nb.errors import InputError, require_known
 from medsam_nb.evaluation.facts import case_facts, object_masks, slice_facts
 from medsam_nb.evaluation.rows import VOLUME_METRICS, measured

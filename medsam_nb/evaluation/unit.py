@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from medsam_nb.data.prepare import load_case
+from medsam_nb.data.prepared import load_case
 from medsam_nb.errors import CheckpointError, InputError
 from medsam_nb.evaluation.changed_volumes import evaluate_3d_changed
 from medsam_nb.evaluation.correction_rows import evaluate_clicks, evaluate_loops

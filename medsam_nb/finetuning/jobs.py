@@ -15,7 +15,7 @@ import torch
 
 from medsam_nb.data.cluster import LOCAL, run_on_cluster
 from medsam_nb.data.locks import locked
-from medsam_nb.data.prepare import load_case
+from medsam_nb.data.prepared import load_case
 from medsam_nb.data.workers import ProcessKilled, run_each
 from medsam_nb.errors import WorkbookError, printable
 from medsam_nb.files import write_study_file

@@ -14,7 +14,7 @@ import ipywidgets as widgets
 import matplotlib.pyplot as plt
 import pandas as pd
 
-from medsam_nb.data.prepare import load_case
+from medsam_nb.data.prepared import load_case
 from medsam_nb.errors import InputError, WorkbookError
 from medsam_nb.figures.grids import grid
 from medsam_nb.figures.slices import Panel

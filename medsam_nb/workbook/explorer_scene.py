@@ -9,7 +9,7 @@ import numpy as np
 from medsam_nb.data.export import write_masks, write_segmentation_of_series
 from medsam_nb.data.formats import read_volume, write_nifti
 from medsam_nb.data.pictures import luminance
-from medsam_nb.data.prepare import load_case
+from medsam_nb.data.prepared import load_case
 from medsam_nb.protocol.intensity import Intensity, to_uint8
 from medsam_nb.protocol.prompts_file import image_sha256
 from medsam_nb.protocol.volume import Volume, canonical, place

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from medsam_nb.data.prepare import load_case
+from medsam_nb.data.prepared import load_case
 from medsam_nb.figures.slices import Panel, with_one_view
 from medsam_nb.figures.words import label
 from medsam_nb.models.checkpoints import Model

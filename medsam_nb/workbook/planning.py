@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from medsam_nb.data.prepare import load_case
+from medsam_nb.data.prepared import load_case
 from medsam_nb.evaluation.store import Store
 from medsam_nb.evaluation.unit import Unit
 from medsam_nb.evaluation.units import slices_to_do

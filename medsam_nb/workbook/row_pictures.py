@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from medsam_nb.data.prepare import load_case
+from medsam_nb.data.prepared import load_case
 from medsam_nb.errors import InputError, StudyError
 from medsam_nb.evaluation.propagation import sweep
 from medsam_nb.figures.slices import Panel, with_one_view

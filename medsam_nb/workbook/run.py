@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from medsam_nb.data.prepare import case_folders, load_case
+from medsam_nb.data.prepared import case_folders, load_case
 from medsam_nb.errors import StudyError
 from medsam_nb.evaluation.store import Store
 from medsam_nb.figures import choices

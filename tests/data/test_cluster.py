@@ -13,7 +13,8 @@ from helpers.jobs import meet, work
 from helpers.projects import ROOT
 
 from medsam_nb.data.cluster import check_cluster, run_on_cluster
-from medsam_nb.data.prepare import case_folders, prepare
+from medsam_nb.data.prepare import prepare
+from medsam_nb.data.prepared import case_folders
 from medsam_nb.data.workers import ProcessKilled
 from medsam_nb.errors import StudyError
 from medsam_nb.evaluation import units

@@ -9,7 +9,8 @@ from PIL import Image
 
 from medsam_nb.data.formats import read_volume, write_nifti
 from medsam_nb.data.pictures import LUMINANCE
-from medsam_nb.data.prepare import case_folders, load_case, prepare
+from medsam_nb.data.prepare import prepare
+from medsam_nb.data.prepared import case_folders, load_case
 from medsam_nb.errors import InputError
 from medsam_nb.protocol.intensity import Intensity
 from medsam_nb.protocol.volume import Case, Volume

@@ -6,7 +6,8 @@ import pytest
 import SimpleITK as sitk
 
 from medsam_nb.data.formats import read_volume, with_data
-from medsam_nb.data.prepare import case_folders, load_case, prepare
+from medsam_nb.data.prepare import prepare
+from medsam_nb.data.prepared import case_folders, load_case
 from medsam_nb.errors import InputError
 from medsam_nb.manifest.rows import DataSet
 

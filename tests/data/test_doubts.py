@@ -7,7 +7,8 @@ import numpy as np
 import pandas as pd
 
 from medsam_nb.data.doubts import KINDS, case_doubts
-from medsam_nb.data.prepare import case_table, prepare, prepare_data_sets
+from medsam_nb.data.prepare import prepare, prepare_data_sets
+from medsam_nb.data.prepared import case_table
 from medsam_nb.data.quality import case_warnings, object_facts, plausibility
 from medsam_nb.manifest.rows import DataSet
 from medsam_nb.protocol.intensity import Intensity

@@ -11,7 +11,8 @@ import SimpleITK as sitk
 from helpers.oblique import OBLIQUE, sagittal_oblique_series
 
 from medsam_nb.data.export import bids_label, write_dicom_segmentation, write_masks
-from medsam_nb.data.prepare import load_case, prepare
+from medsam_nb.data.prepare import prepare
+from medsam_nb.data.prepared import load_case
 from medsam_nb.data.segments import find_segments
 from medsam_nb.errors import InputError
 from medsam_nb.manifest.rows import DataSet

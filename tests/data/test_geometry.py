@@ -7,7 +7,8 @@ import SimpleITK as sitk
 
 from medsam_nb.data import reading
 from medsam_nb.data.formats import read_volume
-from medsam_nb.data.prepare import case_folders, load_case, prepare, prepared_cases
+from medsam_nb.data.prepare import prepare
+from medsam_nb.data.prepared import case_folders, load_case, prepared_cases
 from medsam_nb.errors import InputError
 from medsam_nb.manifest.rows import DataSet
 from medsam_nb.protocol.volume import Volume, place, require_same_grid, slice_plane

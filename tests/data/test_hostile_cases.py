@@ -7,7 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from medsam_nb.data.prepare import case_folders, prepare
+from medsam_nb.data.prepare import prepare
+from medsam_nb.data.prepared import case_folders
 from medsam_nb.evaluation import units
 from medsam_nb.evaluation.store import Store
 from medsam_nb.manifest.reading import load_manifest

@@ -11,7 +11,8 @@ from pydantic import ValidationError
 from medsam_nb.data import build, workers
 from medsam_nb.data.names import clean_name
 from medsam_nb.data.patients import patient_of
-from medsam_nb.data.prepare import case_folders, load_case, prepare
+from medsam_nb.data.prepare import prepare
+from medsam_nb.data.prepared import case_folders, load_case
 from medsam_nb.errors import InputError
 from medsam_nb.files import remove_made
 from medsam_nb.manifest.rows import DataSet

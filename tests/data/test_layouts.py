@@ -11,7 +11,8 @@ import SimpleITK as sitk
 from helpers import networks
 from PIL import Image
 
-from medsam_nb.data.prepare import case_folders, load_case, prepare
+from medsam_nb.data.prepare import prepare
+from medsam_nb.data.prepared import case_folders, load_case
 from medsam_nb.errors import InputError
 from medsam_nb.evaluation.rows import evaluate_2d
 from medsam_nb.manifest.reading import load_manifest

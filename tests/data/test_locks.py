@@ -13,7 +13,8 @@ import pytest
 
 from medsam_nb.data import locks
 from medsam_nb.data.locks import Locked, locked
-from medsam_nb.data.prepare import case_folders, prepare
+from medsam_nb.data.prepare import prepare
+from medsam_nb.data.prepared import case_folders
 from medsam_nb.manifest.reading import load_manifest
 
 ROOT = Path(__file__).parents[2]

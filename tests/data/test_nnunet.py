@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from medsam_nb.data.prepare import case_folders, load_case, prepare
+from medsam_nb.data.prepare import prepare
+from medsam_nb.data.prepared import case_folders, load_case
 from medsam_nb.errors import InputError
 from medsam_nb.manifest.rows import DataSet
 

@@ -10,7 +10,8 @@ import pytest
 from helpers.picture_data import picture_row, write_picture_pair
 
 from medsam_nb.data.patients import read_patient_table
-from medsam_nb.data.prepare import case_folders, load_case, prepare
+from medsam_nb.data.prepare import prepare
+from medsam_nb.data.prepared import case_folders, load_case
 from medsam_nb.errors import InputError
 from medsam_nb.evaluation import units
 from medsam_nb.evaluation.store import Store

@@ -10,7 +10,8 @@ from PIL import Image
 
 from medsam_nb.data.formats import read_volume
 from medsam_nb.data.pictures import REDUCED, read_colour_mask, read_mask_picture
-from medsam_nb.data.prepare import case_folders, load_case, prepare
+from medsam_nb.data.prepare import prepare
+from medsam_nb.data.prepared import case_folders, load_case
 from medsam_nb.errors import InputError
 from medsam_nb.manifest.rows import DataSet
 

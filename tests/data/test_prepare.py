@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from medsam_nb.data.prepare import case_folders, load_case, object_table, prepare, write_result
+from medsam_nb.data.prepare import prepare
+from medsam_nb.data.prepared import case_folders, load_case, object_table, write_result
 from medsam_nb.errors import InputError
 from medsam_nb.manifest.reading import load_manifest
 from medsam_nb.manifest.rows import DataSet

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from medsam_nb.data.mosaics import copy_mosaics, mosaic
-from medsam_nb.data.prepare import case_table
+from medsam_nb.data.prepared import case_table
 from medsam_nb.data.quality import against_expected, case_warnings, object_facts
 from medsam_nb.manifest.rows import DataSet
 from medsam_nb.protocol.intensity import Intensity

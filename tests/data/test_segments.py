@@ -5,7 +5,8 @@ import pytest
 from helpers import dicom as write
 
 from medsam_nb.data.formats import read_volume
-from medsam_nb.data.prepare import case_folders, load_case, prepare
+from medsam_nb.data.prepare import prepare
+from medsam_nb.data.prepared import case_folders, load_case
 from medsam_nb.data.segments import find_segments
 from medsam_nb.errors import InputError
 from medsam_nb.manifest.rows import DataSet

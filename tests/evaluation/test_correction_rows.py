@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 from helpers.volumes import disc_case, shipped
 
-from medsam_nb.data.prepare import case_folders, prepare
+from medsam_nb.data.prepare import prepare
+from medsam_nb.data.prepared import case_folders
 from medsam_nb.errors import StudyError
 from medsam_nb.evaluation import correction_rows, units
 from medsam_nb.evaluation.correction_rows import evaluate_clicks, evaluate_loops

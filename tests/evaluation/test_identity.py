@@ -20,7 +20,8 @@ import torch
 from helpers.networks import small_sam, textured_slices
 
 from medsam_nb import provenance
-from medsam_nb.data.prepare import case_folders, prepare
+from medsam_nb.data.prepare import prepare
+from medsam_nb.data.prepared import case_folders
 from medsam_nb.evaluation.units import plan_units
 from medsam_nb.manifest.reading import load_manifest
 from medsam_nb.manifest.rows import DataSet

@@ -13,7 +13,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from medsam_nb.data.prepare import case_folders, prepare
+from medsam_nb.data.prepare import prepare
+from medsam_nb.data.prepared import case_folders
 from medsam_nb.errors import StudyError
 from medsam_nb.evaluation import parts, units
 from medsam_nb.evaluation.masks import MaskStore

@@ -12,7 +12,8 @@ import pandas as pd
 import pytest
 import torch
 
-from medsam_nb.data.prepare import case_folders, prepare
+from medsam_nb.data.prepare import prepare
+from medsam_nb.data.prepared import case_folders
 from medsam_nb.errors import CheckpointError, InputError, StudyError
 from medsam_nb.evaluation import units
 from medsam_nb.evaluation.store import Store

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from medsam_nb.data.prepare import case_folders, load_case, prepare
+from medsam_nb.data.prepare import prepare
+from medsam_nb.data.prepared import case_folders, load_case
 from medsam_nb.errors import StudyError
 from medsam_nb.evaluation.rows import evaluate_2d, evaluate_3d
 from medsam_nb.evaluation.units import plan_units

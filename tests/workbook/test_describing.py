@@ -13,7 +13,8 @@ from helpers.projects import started
 from PIL import Image
 
 from medsam_nb.data.fetch import MIRROR_VARIABLE
-from medsam_nb.data.prepare import case_folders, load_case, prepare
+from medsam_nb.data.prepare import prepare
+from medsam_nb.data.prepared import case_folders, load_case
 from medsam_nb.errors import InputError
 from medsam_nb.manifest.reading import load_manifest
 from medsam_nb.workbook.describing import describe_folder

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from helpers.made_up import made_up_table
 
-from medsam_nb.data.prepare import case_folders, prepare
+from medsam_nb.data.prepare import prepare
+from medsam_nb.data.prepared import case_folders
 from medsam_nb.evaluation import units
 from medsam_nb.evaluation.store import Store
 from medsam_nb.manifest.reading import load_manifest

@@ -13,7 +13,8 @@ from helpers import networks
 from matplotlib.backend_bases import KeyEvent, MouseEvent
 from PIL import Image
 
-from medsam_nb.data.prepare import case_folders, load_case, prepare
+from medsam_nb.data.prepare import prepare
+from medsam_nb.data.prepared import case_folders, load_case
 from medsam_nb.errors import InputError, StudyError
 from medsam_nb.evaluation import reference
 from medsam_nb.evaluation.rows import evaluate_2d, evaluate_3d

@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 from helpers.lab import CHROMIUM, NO_CHROMIUM, jupyterlab, skip_or_fail
 
-from medsam_nb.data.prepare import case_folders, prepare
+from medsam_nb.data.prepare import prepare
+from medsam_nb.data.prepared import case_folders
 from medsam_nb.manifest.reading import load_manifest
 from medsam_nb.models.checkpoints import load_model
 from medsam_nb.workbook.explorer_replay import read_log, replay

@@ -8,7 +8,8 @@ import pytest
 import yaml
 from helpers.projects import ROOT, started
 
-from medsam_nb.data.prepare import case_folders, load_case, prepare
+from medsam_nb.data.prepare import prepare
+from medsam_nb.data.prepared import case_folders, load_case
 from medsam_nb.errors import StudyError
 from medsam_nb.manifest.reading import load_manifest
 from medsam_nb.workbook.rehearsal.downloads import CASES, DOWNLOADS

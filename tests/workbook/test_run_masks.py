@@ -10,7 +10,8 @@ import pytest
 from helpers.oblique import OBLIQUE, sagittal_oblique_series
 
 from medsam_nb.data import formats
-from medsam_nb.data.prepare import case_folders, load_case, prepare, write_result
+from medsam_nb.data.prepare import prepare
+from medsam_nb.data.prepared import case_folders, load_case, write_result
 from medsam_nb.errors import InputError, StudyError
 from medsam_nb.manifest.label_maps import LabelMaps
 from medsam_nb.manifest.reading import load_manifest

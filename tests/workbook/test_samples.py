@@ -14,7 +14,8 @@ import pandas as pd
 import pytest
 
 from medsam_nb.data.fetch import MIRROR_VARIABLE, fetch
-from medsam_nb.data.prepare import case_folders, load_case, prepare
+from medsam_nb.data.prepare import prepare
+from medsam_nb.data.prepared import case_folders, load_case
 from medsam_nb.manifest.reading import load_manifest
 from medsam_nb.manifest.rows import DataSet
 from medsam_nb.workbook import runner

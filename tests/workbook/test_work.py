@@ -8,7 +8,8 @@ from helpers.projects import ROOT
 
 from medsam_nb import cli
 from medsam_nb.data.locks import locked
-from medsam_nb.data.prepare import case_folders, prepare
+from medsam_nb.data.prepare import prepare
+from medsam_nb.data.prepared import case_folders
 from medsam_nb.errors import StudyError
 from medsam_nb.evaluation import units
 from medsam_nb.evaluation.store import Store
