@@ -69,7 +69,7 @@ class _Slice:
     answers: list[_Answer]
 
     def in_groups(self) -> Iterator[tuple[list[_Answer], torch.Tensor]]:
-        """Yield a few answers and their logits, again and again."""
+        """Yield the answers a few at a time, with their logits."""
         first = 0
         for logits in self.steps.at_slice_resolution([one.kept.logits for one in self.answers]):
             yield self.answers[first : first + len(logits)], logits
