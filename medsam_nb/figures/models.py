@@ -3,7 +3,6 @@
 In the visual language of `style`: functions draw on axes they are given and return what they drew.
 """
 
-from collections.abc import Sequence
 from textwrap import fill
 
 import pandas as pd
@@ -30,7 +29,7 @@ from medsam_nb.protocol.prompts import PROMPTS_2D
 from medsam_nb.statistics.claims import MARGIN
 from medsam_nb.statistics.declarations import Comparison
 from medsam_nb.statistics.paired import compare_pairs, differences, summarise
-from medsam_nb.statistics.pairing import paired_cells
+from medsam_nb.statistics.pairing import paired_values
 from medsam_nb.statistics.pooling import check_table, unit_noun
 
 
@@ -41,9 +40,9 @@ def _both_models(table: pd.DataFrame, sam2: str, sam: str) -> pd.DataFrame:
     return check_table(rows if rows["model"].nunique() == 2 else rows[:0])
 
 
-def _pairs(rows: pd.DataFrame, sam2: str, sam: str, by: Sequence[str] = ()) -> pd.DataFrame:
-    """Return a pair of values per patient, or per patient and cell: `a` of SAM 2, `b` of SAM."""
-    return paired_cells(rows, Comparison("figure", {"model": sam2}, {"model": sam}), by)
+def _pairs(rows: pd.DataFrame, sam2: str, sam: str) -> pd.DataFrame:
+    """Return a pair of values per patient: `a` of SAM 2, `b` of SAM."""
+    return paired_values(rows, Comparison("figure", {"model": sam2}, {"model": sam})).values
 
 
 def sam2_against_sam(
@@ -63,8 +62,8 @@ def sam2_against_sam(
     if rows.empty:
         return nothing(ax, f"no 2D rows of both {label(sam2)} and {label(sam)}")
     found = []
-    cells = _pairs(rows, sam2, sam, ["object", "prompt"])
-    for key, pairs in cells.groupby(["data_set", "object", "prompt"], dropna=False):
+    for key, group in rows.groupby(["data_set", "object", "prompt"], dropna=False):
+        pairs = _pairs(group, sam2, sam)
         cell = dict(zip(["data_set", "object", "prompt"], key, strict=True)) | {"n": len(pairs)}
         for side, name in (("a", "sam2"), ("b", "sam")):
             for one in summarise(pairs.assign(value=pairs[side], all="all"), ["all"]).itertuples():
@@ -116,11 +115,11 @@ def sam2_minus_sam(
     test = Comparison("figure", {}, {}, test="equivalence", margin=margin)
     noun = unit_noun(rows)
     places = {name: place for place, name in enumerate(data_sets_in_order(rows))}
-    cells = _pairs(rows, sam2, sam, ["object"])
-    groups = sorted(cells.groupby(["data_set", "object"], dropna=False), key=lambda g: places[g[0][0]])
-    groups = [*groups, (("", f"all {noun}s"), _pairs(rows, sam2, sam))]
+    groups = sorted(rows.groupby(["data_set", "object"], dropna=False), key=lambda g: places[g[0][0]])
+    groups = [*groups, (("", f"all {noun}s"), rows)]
     found, dots = [], []
-    for (data_set, name), pairs in groups:
+    for (data_set, name), group in groups:
+        pairs = _pairs(group, sam2, sam)
         if len(pairs):
             item = compare_pairs(pairs, test, noun)
             kept = (

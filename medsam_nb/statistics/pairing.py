@@ -1,6 +1,6 @@
 """What is compared with what: two sides of the table, matched row by row, averaged to one pair per unit."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import pandas as pd
@@ -63,7 +63,6 @@ def by_patient(
     cases: pd.DataFrame,
     values: Collection[str] = ("a", "b"),
     unit: str = "patient",
-    by: Sequence[str] = (),
 ) -> pd.DataFrame:
     """Return the means of cases over each unit of a data set, with the number of cases in `n_cases`.
 
@@ -73,43 +72,10 @@ def by_patient(
         One row per case: `data_set`, `patient_id` or `object`, `case_id`, and the values.
     values : collection of str
     unit : {"patient", "object"}
-    by : sequence of str
-        Further columns that are kept apart.
     """
     means = {name: (name, "mean") for name in values}
-    grouped = cases.groupby([*by, *UNITS[unit]], dropna=False, sort=True)
+    grouped = cases.groupby(UNITS[unit], dropna=False, sort=True)
     return grouped.agg(**means, n_cases=("case_id", "nunique")).reset_index()
-
-
-def _matched(
-    table: pd.DataFrame, comparison: Comparison
-) -> tuple[list[pd.DataFrame], list[str], pd.DataFrame]:
-    """Return the rows of both sides, the factors that they share, and their matched values `a` and `b`."""
-    sides = [_side(table, comparison, choice) for choice in (comparison.a, comparison.b)]
-    differs = {*comparison.a, *comparison.b}
-    factors = [
-        column
-        for column in FACTORS
-        if column not in differs and all(side[column].notna().any() for side in sides)
-    ]
-    index = [*CASE, "object", *factors, "slice_index"]
-    a, b = (
-        side.astype({"value": "float64"}).groupby(index, dropna=False, sort=False)["value"].mean()
-        for side in sides
-    )
-    both = pd.concat([a.rename("a"), b.rename("b")], axis=1, join="inner").reset_index()
-    return sides, factors, both
-
-
-def _unit_means(
-    both: pd.DataFrame, factors: Sequence[str], unit: str, by: Sequence[str] = ()
-) -> pd.DataFrame:
-    """Average matched values to one pair per unit, or per unit and cell, told apart by the columns `by`."""
-    steps = [[*CASE, "object", *factors], [*CASE, "object"], *([[*CASE]] if unit == "patient" else [])]
-    for kept in steps:
-        keys = list(dict.fromkeys([*by, *kept]))
-        both = both.groupby(keys, dropna=False, sort=True)[["a", "b"]].mean().reset_index()
-    return by_patient(both, unit=unit, by=by)
 
 
 def paired_values(table: pd.DataFrame, comparison: Comparison) -> Pairs:
@@ -125,10 +91,29 @@ def paired_values(table: pd.DataFrame, comparison: Comparison) -> Pairs:
         As `check_table` returns it.
     comparison : Comparison
     """
-    sides, factors, both = _matched(table, comparison)
+    sides = [_side(table, comparison, choice) for choice in (comparison.a, comparison.b)]
+    differs = {*comparison.a, *comparison.b}
+    factors = [
+        column
+        for column in FACTORS
+        if column not in differs and all(side[column].notna().any() for side in sides)
+    ]
     unit = UNITS[comparison.unit]
+    index = [*CASE, "object", *factors, "slice_index"]
+    a, b = (
+        side.astype({"value": "float64"}).groupby(index, dropna=False, sort=False)["value"].mean()
+        for side in sides
+    )
+    both = pd.concat([a.rename("a"), b.rename("b")], axis=1, join="inner").reset_index()
     present = [set(map(tuple, side[unit].drop_duplicates().itertuples(index=False))) for side in sides]
-    means = _unit_means(both, factors, comparison.unit)
+    means = both
+    for kept in (
+        [*CASE, "object", *factors],
+        [*CASE, "object"],
+        *([[*CASE]] if comparison.unit == "patient" else []),
+    ):
+        means = means.groupby(kept, dropna=False, sort=True)[["a", "b"]].mean().reset_index()
+    means = by_patient(means, unit=comparison.unit)
     paired = set(map(tuple, means[unit].itertuples(index=False)))
     return Pairs(
         values=means,
@@ -140,17 +125,3 @@ def paired_values(table: pd.DataFrame, comparison: Comparison) -> Pairs:
         n_cases=len(both[["data_set", "case_id"]].drop_duplicates()),
         noun=unit_noun(both) if comparison.unit == "patient" else comparison.unit,
     )
-
-
-def paired_cells(table: pd.DataFrame, comparison: Comparison, by: Sequence[str]) -> pd.DataFrame:
-    """Return what `paired_values` does of each cell, all at once: one row per cell and unit.
-
-    Parameters
-    ----------
-    table, comparison
-        As for `paired_values`.
-    by : sequence of str
-        Of the columns `object` and `table.FACTORS`: what tells cells apart.
-    """
-    _, factors, both = _matched(table, comparison)
-    return _unit_means(both, factors, comparison.unit, by)

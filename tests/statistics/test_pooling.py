@@ -9,10 +9,10 @@ from helpers.made_up import made_up_table
 
 from medsam_nb.errors import InputError, StudyError
 from medsam_nb.figures import designs, distance, style
-from medsam_nb.protocol.designs import ALL_DESIGNS, Design
+from medsam_nb.protocol.designs import Design
 from medsam_nb.protocol.table import as_table
 from medsam_nb.statistics import mixed, paired, pairing, pooling, rankings, released_scripts, shown_cases
-from medsam_nb.statistics.declarations import Comparison, declare
+from medsam_nb.statistics.declarations import declare
 from medsam_nb.statistics.retention import retention
 
 mpl.use("agg")
@@ -288,22 +288,6 @@ def test_an_empty_table_gives_empty_means():
     assert pooling.case_means(as_table([])).empty
     assert released_scripts.paper_means(as_table([])).empty
     assert released_scripts.switch_effects(as_table([])).empty
-
-
-def test_cells_are_paired_together_as_one_by_one():
-    table = pooling.check_table(made_up_table(cases=4, designs=ALL_DESIGNS[:6]))
-    comparison = Comparison(
-        "cells", {"mask_choice": "first_mask"}, {"mask_choice": "most_confident_mask"}, {"task": "3d"}
-    )
-    by = ["object", "prompt"]
-    together = pairing.paired_cells(table, comparison, by)
-    cells = dict(list(table[table["task"] == "3d"].groupby(by)))
-    assert len(together.groupby(by)) == len(cells) > 1
-    for key, of_cell in together.groupby(by):
-        alone = pairing.paired_values(cells[key], comparison).values
-        pd.testing.assert_frame_equal(of_cell.drop(columns=by).reset_index(drop=True), alone)
-    whole = pairing.paired_cells(table, comparison, [])
-    pd.testing.assert_frame_equal(whole, pairing.paired_values(table, comparison).values)
 
 
 def test_a_missing_design_is_matched_away():
