@@ -1,8 +1,8 @@
 """What working on several branches at once would save: parts of a tracked slice, alone and in batches.
 
-The engine tracks one branch at a time, because other shapes run through other kernels, which round
-differently. This measures what that leaves on the table, most of all on a GPU, where a part that is too
-small to fill the device waits for its launches.
+The engine tracks one branch at a time unless it is asked for more (`branches_at_once`), because other shapes
+run through other kernels, which round differently. This measures what that leaves on the table, most of all
+on a GPU, where a part that is too small to fill the device waits for its launches.
 """
 
 import tempfile

@@ -1,4 +1,4 @@
-"""What a GPU changes, in about ten minutes: identity with the package, both baselines, what might still help.
+"""What a GPU changes: identity with the package, both baselines, what might still help.
 
     python -m benchmarks.gpu [--size l] [--slices 16] [--steps identity transform ...]
 
@@ -60,6 +60,8 @@ class Setting:
 
 def identity(setting: Setting) -> Iterator[dict]:
     """Compare the engine with the careful user and the study's loop: masks and time, for 24 designs."""
+    if setting.options.device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
     for row in compare_3d(setting.make_model, setting.make_volume, PAPER_V1_DESIGNS):
         if setting.options.device == "cuda":
             row["peak_gpu_mb"] = torch.cuda.max_memory_allocated() >> 20
@@ -110,6 +112,8 @@ def modes(setting: Setting) -> Iterator[dict]:
         now, found = clock_of(model.network), {}
         warm_up(model, volume)
         for mode in MODES:
+            if setting.options.device == "cuda":
+                torch.cuda.reset_peak_memory_stats()
             name, start = ", ".join(map(str, mode.values())), now()
             run_engine(model, volume, ALL_DESIGNS, **mode)  # all shapes are compiled in it
             first, start = now() - start, now()

@@ -86,7 +86,7 @@ def decode_all(
 def decode_carefully(
     model: Model, volume: Scan, prompts: Mapping[tuple, tuple[int, Prompt]]
 ) -> dict[tuple, np.ndarray]:
-    """Do as `decode_all`, as a careful user does: every slice is encoded once, every prompt decoded once."""
+    """Do as `decode_all`, as a careful user does: every slice encoded once, prompts decoded as they come."""
     found, predictor = {}, image_predictor(model)
     by_slice: dict[int, list[tuple]] = {}
     for key, (index, _) in prompts.items():

@@ -33,6 +33,7 @@ SCHEMES = ("tcp://", "tls://")
 # One more try for an item whose worker is ended; no item waits at a worker, where it would be suspect too.
 SETTINGS = {"distributed.scheduler.allowed-failures": 1, "distributed.scheduler.worker-saturation": 1.0}
 ANSWER_S = 20
+NOISY = ("distributed.client", "distributed.utils")  # a client that cannot come back says so in pages
 
 
 def check_cluster(cluster: str) -> None:
@@ -81,6 +82,8 @@ def run_on_cluster(
     from distributed.client import FutureCancelledError
 
     with ExitStack() as stack:
+        for name in NOISY:
+            stack.callback(logging.getLogger(name).setLevel, logging.getLogger(name).level)
         stack.enter_context(dask.config.set(SETTINGS))
         try:
             place = _address(cluster, workers, stack)
@@ -117,7 +120,9 @@ def _lost(cluster: str, cancelled: type[Exception]) -> Iterator[None]:
     try:
         yield
     except cancelled as error:
-        for name in ("distributed.client", "distributed.utils"):  # where it says in pages that it cannot
+        if error.reason != "scheduler-connection-lost":
+            raise
+        for name in NOISY:
             logging.getLogger(name).setLevel(logging.CRITICAL)
         raise StudyError(
             f"cluster {cluster}",

@@ -142,7 +142,7 @@ def _propagated(
     prompted = ";".join(str(shown.stands_for[place]) for place in sorted(shown.prompted))
     rows = []
     shared = {"features": own, "given": given, "masks": along_all}
-    for found in propagation.scores(model, shown.slices, truth, designs, prompt_of, options, **shared):
+    for found in propagation.sweep_counts(model, shown.slices, truth, designs, prompt_of, options, **shared):
         at, index = found.slice_index, shown.stands_for[found.slice_index]
         require_numbers(found.counts.is_finite, model, case, at if index is None else index)
         if index is None or not shown.truth[at].any():

@@ -154,6 +154,10 @@ def evaluate_loops(
     require_known("frame_choice", frame_choice, FRAME_CHOICES, what="frame choice")
     if options.mask_scope != "all":
         raise StudyError("mask_scope", f"is {options.mask_scope!r}.", "Correct with the mask scope all.")
+    if options.branches_at_once > 1:
+        raise StudyError(
+            "branches_at_once", f"is {options.branches_at_once}.", "Loops are tracked one by one: write 1."
+        )
     features = features or SliceFeatures(model, case.slices_uint8(), frames=options.frames)
     common = case_facts(case, model.name, "3d_loops", options.protocol) | {
         "metric": "iou",

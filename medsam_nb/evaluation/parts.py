@@ -3,7 +3,7 @@
 A unit is stored only when it is whole. Until then the rows of each finished part lie in a file of their own,
 in a folder named by the unit's key, below the store. A part that is damaged is noticed by its digest and
 computed again. When the unit is whole its parts are removed. However a unit is divided, its table is bit for
-bit the same; a unit that is not long is one part, and nothing is written for it.
+bit the same. A unit that is not long is one part, and nothing is written for it.
 """
 
 import io

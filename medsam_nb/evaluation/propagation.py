@@ -29,8 +29,8 @@ from medsam_nb.protocol.tracks import SliceMask, Track, plan
 
 
 @dataclass(frozen=True, eq=False)
-class SliceScore:
-    """How one predicted slice agrees with the truth.
+class SliceCounts:
+    """How the pixels of one predicted slice agree with the truth.
 
     Attributes
     ----------
@@ -140,7 +140,7 @@ def sweep(
                 )
 
 
-def scores(
+def sweep_counts(
     model: Model,
     slices: np.ndarray,
     objects: Mapping[str, np.ndarray],
@@ -151,10 +151,15 @@ def scores(
     features: SliceFeatures | None = None,
     given: Mapping[str, Sequence[int]] | None = None,
     masks: bool = False,
-) -> Iterator[SliceScore]:
-    """Do as `sweep`, and score every prediction where it was made: of a slice only counts leave a GPU.
+) -> Iterator[SliceCounts]:
+    """Do as `sweep`, and count pixels where a prediction was made: of a slice only numbers leave a GPU.
 
     Parameters are those of `sweep`; with `masks` the masks leave it, too.
+
+    Yields
+    ------
+    SliceCounts
+        In the order of `sweep`.
     """
     for one in _predicted(model, slices, objects, designs, prompt_of, options, features, given):
         truth = {name: mask[one.index] for name, mask in objects.items()}
@@ -163,7 +168,7 @@ def scores(
             found = (logits > 0).cpu().numpy() if masks else [None] * len(answers)
             for answer, pixels, mask in zip(answers, counts, found, strict=True):
                 said = answer.object_name, answer.designs, one.index
-                yield SliceScore(*said, pixels, answer.kept.score, one.prompted, mask)
+                yield SliceCounts(*said, pixels, answer.kept.score, one.prompted, mask)
 
 
 def _predicted(
@@ -256,7 +261,7 @@ def _tracked(
         return options.mask_scope != "prompted" and design.mask_choice == "first_mask"
 
     with steps.running(tracking=True):
-        for batch, choices in _batches(branches, index, reverse, by_first_mask, options.branches_at_once):
+        for batch, choices in _batches(branches, index, reverse, by_first_mask, options):
             answers = steps.per_choice(choices, partial(steps.track, batch, index, reverse), len(batch))
             for branch, by_choice in zip(batch, answers, strict=True):
                 for one in dict.fromkeys(by_choice.values()):
@@ -269,13 +274,21 @@ def _batches(
     index: int,
     reverse: bool,
     by_first_mask: Callable[[Design], bool],
-    most: int,
+    options: PropagationOptions,
 ) -> Iterator[tuple[list[Branch], set[bool]]]:
-    """Yield branches that are tracked together, and their mask choices (True: first)."""
+    """Yield branches that are tracked together, and their mask choices (True: first).
+
+    For compiled kernels their number is a power of two: each number is compiled on its own.
+    """
+    most = options.branches_at_once
     alike: dict[tuple, list[Branch]] = defaultdict(list)
     for number, branch in enumerate(branches):
         choices = frozenset(map(by_first_mask, branch.designs))
         alike[choices, branch.kind(index, reverse) if most > 1 else number].append(branch)
     for (choices, _), some in alike.items():
-        for first in range(0, len(some), most):
-            yield some[first : first + most], set(choices)
+        while some:
+            size = min(most, len(some))
+            if options.kernels == "compiled":
+                size = 2 ** (size.bit_length() - 1)
+            yield some[:size], set(choices)
+            some = some[size:]

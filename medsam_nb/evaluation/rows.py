@@ -242,7 +242,7 @@ def evaluate_3d(
     def slice_rows(names: Sequence[str], some: Sequence[Design], volumes: Volumes) -> Iterator[dict]:
         tracked = {name: truth[name] for name in names}
         shared = {"features": features, "given": slices_of, "masks": whole}
-        for found in propagation.scores(model, slices, tracked, some, prompt_of, options, **shared):
+        for found in propagation.sweep_counts(model, slices, tracked, some, prompt_of, options, **shared):
             name, index = found.object_name, found.slice_index
             require_numbers(found.counts.is_finite, model, case, index)
             if whole:

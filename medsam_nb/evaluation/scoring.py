@@ -66,8 +66,8 @@ def on_host(logits: torch.Tensor, truth: Mapping[str, np.ndarray], names: Sequen
 
 def on_device(logits: torch.Tensor, truth: Mapping[str, np.ndarray], names: Sequence[str]) -> list[list[int]]:
     """Count where the logits are, and copy the counts together; see `counted`."""
-    sent = {name: torch.from_numpy(np.ascontiguousarray(truth[name])) for name in dict.fromkeys(names)}
-    sent = {name: mask.to(logits.device) for name, mask in sent.items()}
-    masks, true = logits > 0, torch.stack([sent[name] for name in names])
-    counts = [(both).sum((1, 2), dtype=torch.int32) for both in (masks & true, masks | true, masks)]
+    distinct = list(dict.fromkeys(names))
+    sent = torch.from_numpy(np.stack([truth[name] for name in distinct])).to(logits.device)
+    masks, true = logits > 0, sent[[distinct.index(name) for name in names]]
+    counts = [both.sum((1, 2), dtype=torch.int32) for both in (masks & true, masks | true, masks)]
     return torch.stack([*counts, logits.isfinite().all(-1).all(-1).int()], dim=1).tolist()

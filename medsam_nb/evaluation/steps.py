@@ -158,9 +158,19 @@ class Steps:
     def per_choice(
         self, choices: set[bool], step: Callable[[], tuple[torch.Tensor, dict]], count: int = 1
     ) -> list[dict[bool, Kept]]:
-        """Ask one question of so many states for each mask choice (True: first).
+        """Ask one question for each mask choice (True: first); choices that agree share the answer.
 
-        Returns what each state kept by choice; choices that agree share the answer.
+        Parameters
+        ----------
+        choices : set of bool
+        step : callable () -> (logits, what is remembered)
+            Asks it, of a batch of `count` states.
+        count : int
+
+        Returns
+        -------
+        list of dict
+            What each state kept, by choice.
         """
         self._answers.clear()
         kept: list[dict[bool, Kept]] = [{} for _ in range(count)]

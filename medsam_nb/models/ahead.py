@@ -16,6 +16,7 @@ class Ahead:
     Parameters
     ----------
     work : callable (key) -> result
+        It must not hold what holds this object, which would then outlive its use.
     """
 
     def __init__(self, work: Callable[[int], torch.Tensor]) -> None:
@@ -32,10 +33,16 @@ class Ahead:
     def take(self, key: int) -> torch.Tensor:
         """Return a result, expected or not, and let the thread go on with what comes after it."""
         begun = self._begun.pop(key, None)
-        if key in self._upcoming:
-            self._upcoming.remove(key)
-        self._go_on()
+        self.passed(key)
         return self._work(key) if begun is None else begun.result()
+
+    def passed(self, key: int) -> None:
+        """Say that this is not needed any more, nor what was expected before it."""
+        if key in self._upcoming:
+            while (other := self._upcoming.popleft()) != key:
+                self._begun.pop(other, None)
+            self._begun.pop(key, None)
+        self._go_on()
 
     def _go_on(self) -> None:
         for key in islice(self._upcoming, SLICES_AHEAD):

@@ -109,6 +109,11 @@ class Encoder:
         return self.encode(self.prepare(picture))
 
 
+def _on_device(image: torch.Tensor, model: Model) -> torch.Tensor:
+    """Send an image to the network; without waiting where PyTorch keeps it until it has arrived (CUDA)."""
+    return image.to(model.device, non_blocking=model.device.type == "cuda")
+
+
 def encoder_of(model: Model, frames: str = "image") -> Encoder:
     """Return how a model sees a slice.
 
@@ -122,9 +127,10 @@ def encoder_of(model: Model, frames: str = "image") -> Encoder:
     require_known("frames", frames, FRAMES if model.family == "sam2" else FRAMES[:1], what="way to resize")
     if model.family == "sam2":
         as_input = {"image": as_image, "video": as_video_frame}[frames]
+        _steps(size)  # made here, as compiling the package's transform is not safe in two threads at once
 
         def encode(image: torch.Tensor) -> list[torch.Tensor]:
-            image = image.to(model.device, non_blocking=True)
+            image = _on_device(image, model)
             with torch.inference_mode(), model.precision(), without_positions(network.image_encoder.neck):
                 return network.forward_image(image)["backbone_fpn"]
 
@@ -133,7 +139,7 @@ def encoder_of(model: Model, frames: str = "image") -> Encoder:
     resize = ResizeLongestSide(size)
 
     def encode(image: torch.Tensor) -> list[torch.Tensor]:
-        image = image.to(model.device, non_blocking=True)
+        image = _on_device(image, model)
         with torch.inference_mode(), model.precision():
             return [network.image_encoder(network.preprocess(image.permute(2, 0, 1).contiguous()[None]))]
 

@@ -72,7 +72,9 @@ class FeatureFolder:
             return None
         levels = self._levels(key, data)
         if levels is None:
-            warnings.warn(f"{path}: is damaged or not what its name says; it is made anew.", stacklevel=3)
+            warnings.warn(
+                f"{path}: is damaged or not what its name says; the slice is encoded again.", stacklevel=3
+            )
         return levels
 
     def _levels(self, key: str, data: bytes) -> list[torch.Tensor] | None:

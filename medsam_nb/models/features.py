@@ -9,6 +9,7 @@ import json
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ import torch
 
 from medsam_nb.models.ahead import Ahead
 from medsam_nb.models.checkpoints import Model
-from medsam_nb.models.encoding import encoder_of, encoder_sha256, feature_shapes
+from medsam_nb.models.encoding import Encoder, encoder_of, encoder_sha256, feature_shapes
 from medsam_nb.models.feature_folder import FeatureFolder
 from medsam_nb.provenance import ENCODED_SLICES, code_sha256, package_versions
 
@@ -49,7 +50,18 @@ def device_name(device: torch.device) -> str:
 def default_budget(device: torch.device, slice_bytes: int) -> int:
     """Return how many bytes of encoded slices a volume keeps: on a GPU up to a quarter of what is free."""
     least = max(BUDGET_BYTES, BUDGET_SLICES * slice_bytes)
-    return max(least, torch.cuda.mem_get_info(device)[0] // 4) if device.type == "cuda" else least
+    if device.type != "cuda":
+        return least
+    idle = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(
+        device
+    )  # PyTorch's, to be used again
+    return max(least, (torch.cuda.mem_get_info(device)[0] + idle) // 4)
+
+
+def _prepared(encoder: Encoder, slices: np.ndarray, pinned: bool, index: int) -> torch.Tensor:
+    """Return a slice as the network is shown it, on the CPU; from pinned memory a GPU reads by itself."""
+    image = encoder.prepare(slices[index])
+    return image.pin_memory() if pinned else image
 
 
 class SliceFeatures:
@@ -96,31 +108,36 @@ class SliceFeatures:
             )
         self.model, self.slices, self.frames, self.encoded = model, slices, frames, 0
         self._encoder = encoder_of(model, frames)
+        self._prepare = partial(_prepared, self._encoder, slices, model.device.type == "cuda")
         ahead = model.device.type != "cpu" if ahead is None else ahead
-        self._ahead = Ahead(self._prepared) if ahead else None
+        self._ahead = Ahead(self._prepare) if ahead else None
         self._budget, self._used = budget_bytes, 0
         self._kept: OrderedDict[int, list[torch.Tensor]] = OrderedDict()
         self._position: torch.Tensor | None = None
-        self._folder = None
         if folder is None and model.encoded_slices is not None:
             folder, folder_bytes = model.encoded_slices, 0
-        if folder is not None:
-            origin = {
-                "weights": encoder_sha256(model),
-                "preprocessing": self._encoder.preprocessing,
-                "dtype": str(model.dtype),
-                "device": device_name(model.device),
-                "threads": torch.get_num_threads(),  # the order of sums on a CPU depends on it
-                "code": code_sha256(*ENCODED_SLICES),
-                "packages": package_versions(ENCODING_PACKAGES),
-            }
-            self._folder = FeatureFolder(
-                folder,
-                json.dumps(origin, sort_keys=True),
-                feature_shapes(model),
-                {torch.float32, model.dtype},
-                folder_bytes,
-            )
+        self._stored = folder, folder_bytes
+
+    @cached_property
+    def _folder(self) -> FeatureFolder | None:
+        """The folder, for features that are computed as they are where one is first asked for."""
+        folder, most_bytes = self._stored
+        if folder is None:
+            return None
+        model = self.model
+        origin = {
+            "weights": encoder_sha256(model),
+            "preprocessing": self._encoder.preprocessing,
+            "dtype": str(model.dtype),
+            "device": device_name(model.device),
+            "threads": torch.get_num_threads(),  # the order of sums on a CPU depends on it
+            "code": code_sha256(*ENCODED_SLICES),
+            "packages": package_versions(ENCODING_PACKAGES),
+        }
+        kinds = {torch.float32, model.dtype}
+        return FeatureFolder(
+            folder, json.dumps(origin, sort_keys=True), feature_shapes(model), kinds, most_bytes
+        )
 
     def __getitem__(self, index: int) -> list[torch.Tensor]:
         """Return the features of a slice, finest level first, each of shape (1, channels, y, x)."""
@@ -128,6 +145,8 @@ class SliceFeatures:
             self._kept.move_to_end(index)
             return self._kept[index]
         levels = self._stored_or_encoded(index)
+        if self._ahead is not None:
+            self._ahead.passed(index)
         size = sum(level.nbytes for level in levels)
         if self._budget is None:
             self._budget = default_budget(self.model.device, size)
@@ -140,7 +159,7 @@ class SliceFeatures:
 
     def of_other(self, slices: np.ndarray) -> "SliceFeatures":
         """Return the features of other slices, of the same model and from the same folder."""
-        other = SliceFeatures(self.model, slices, frames=self.frames)
+        other = SliceFeatures(self.model, slices, frames=self.frames, ahead=self._ahead is not None)
         other._folder = self._folder
         return other
 
@@ -149,13 +168,9 @@ class SliceFeatures:
         if self._ahead is not None:
             self._ahead.expect(index for index in indices if index not in self._kept)
 
-    def _prepared(self, index: int) -> torch.Tensor:
-        image = self._encoder.prepare(self.slices[index])
-        return image.pin_memory() if self.model.device.type == "cuda" else image
-
     def _encoded(self, index: int) -> list[torch.Tensor]:
         self.encoded += 1
-        image = self._prepared(index) if self._ahead is None else self._ahead.take(index)
+        image = self._prepare(index) if self._ahead is None else self._ahead.take(index)
         return self._encoder.encode(image)
 
     def _stored_or_encoded(self, index: int) -> list[torch.Tensor]:

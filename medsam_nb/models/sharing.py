@@ -69,7 +69,7 @@ def answering_batches_once(module: nn.Module, method: str, answers: Answers) -> 
 
 
 def _batch_size(value: object) -> int:
-    """Return the size of the batch of the first tensor that is found, or 1."""
+    """Return the size of the batch that tensors in a value are of; some may be of one item, for all."""
     if isinstance(value, torch.Tensor):
         return len(value)
     parts = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()

@@ -31,14 +31,28 @@ def differences_from_sam2(record: Mapping) -> list[str]:
         of `PropagationOptions` themselves), `dtype`, `hole_filling`.
     """
     parameters = record.get("parameters", {})
-    if "designs" not in parameters and "options" not in parameters:
+    if not {"designs", "options", "loops"} & set(parameters):
         return _in_2d()
     options = PropagationOptions().as_dict()
     given = parameters.get("options") or parameters
     options |= {name: value for name, value in given.items() if name in options}
-    return [
+    slices = (
         "Slices are given as 8-bit arrays, windowed as the data set's row says; the package reads a video "
-        f"from JPEG files. {RESIZED[options['frames']]}",
+        f"from JPEG files. {RESIZED[options['frames']]}"
+    )
+    if "loops" in parameters:
+        return [
+            slices,
+            "Every object is tracked on its own, backward from the prompted slice and forward from the next, "
+            "each pass with a state of its own.",
+            "A corrected slice stays prompted (`add_all_frames_to_correct_as_cond`): by the package's "
+            "default a correction is lost when its slice is tracked again (facebookresearch/sam2, issue "
+            "731).",
+            *_hole_filling(set(record.get("hole_filling", []))),
+            *_arithmetic(options, record.get("dtype", [])),
+        ]
+    return [
+        slices,
         "Every object is tracked on its own, and every pass starts from the prompts alone.",
         *_mask_choice(options, parameters.get("designs")),
         "Front to end means from slice 0 to the last, before the prompted slice too; bidirectional means "
@@ -99,8 +113,8 @@ def _arithmetic(options: Mapping, dtypes: list[str]) -> list[str]:
         found.append("Memory attention ran in blocks, which is faster and not bit for bit the package's.")
     if options["kernels"] == "compiled":
         found.append(
-            "What tracks a slice (memory attention, mask decoder, memory encoder) was compiled, as in the "
-            "package's fast mode, which is not bit for bit its usual one."
+            "What tracks a slice (memory attention, mask decoder, memory encoder) was compiled by PyTorch's "
+            "compiler, which is not bit for bit the package."
         )
     if options["branches_at_once"] > 1:
         found.append(

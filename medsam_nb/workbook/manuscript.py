@@ -152,8 +152,10 @@ def methods_paragraph(
     return " ".join(parts)
 
 
-def write_manuscript(folder: Path, table: pd.DataFrame, model: str, metric: str = "iou") -> str:
-    """Write the main tables of a run as LaTeX and CSV, and the methods text; return the text.
+def write_manuscript(
+    folder: Path, table: pd.DataFrame, model: str, metric: str = "iou"
+) -> tuple[str, list[str]]:
+    """Write the main tables of a run as LaTeX and CSV, and the methods text.
 
     What the notebooks before have not left (no comparisons, no 3D) is left out.
 
@@ -167,6 +169,13 @@ def write_manuscript(folder: Path, table: pd.DataFrame, model: str, metric: str 
         Whose designs are listed.
     metric : str
         Of the means: "iou", or "dice" of the same masks. Comparisons and claims have their own.
+
+    Returns
+    -------
+    text : str
+        Also in `methods.txt`.
+    names : list of str
+        Of the files of LaTeX.
     """
     tables = Path(folder) / "tables"
     found = {path.stem: pd.read_parquet(path) for path in tables.glob("*.parquet")}
@@ -203,7 +212,7 @@ def write_manuscript(folder: Path, table: pd.DataFrame, model: str, metric: str 
         record[kind] = {k: v for r in records for k, v in r.get(kind, {}).items()}
     made = found.get("comparisons", pd.DataFrame(columns=COMPARISON_COLUMNS))
     paragraph = methods_paragraph(record, table, made, found.get("cases"))
-    for task, parameter in (("2D", "prompts"), ("3D", "designs")):
+    for task, parameter in (("2D", "prompts"), ("3D", "designs"), ("Corrections of volumes", "loops")):
         of_task = [each for each in records if parameter in each.get("parameters", {})]
         differing = dict.fromkeys(one for each in of_task for one in differences_from_sam2(each))
         if differing:
@@ -211,4 +220,4 @@ def write_manuscript(folder: Path, table: pd.DataFrame, model: str, metric: str 
                 f"\n\n{task}, what differs from running the sam2 package oneself: {' '.join(differing)}"
             )
     write_atomically(tables / "methods.txt", paragraph.encode())
-    return paragraph
+    return paragraph, [f"{name}.tex" for name in printed]

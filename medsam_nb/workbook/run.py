@@ -74,6 +74,7 @@ class Run(Showing):
         self.store = Store(folder / "rows")
         self.outcome = pd.DataFrame(columns=["data_set", "case_id", "model", "task", "status", "error"])
         self._tasks: list[str] = []
+        self._models: dict[Model, Model] = {}
 
     def has(self, name: str) -> bool:
         """Whether this run has a table of that name."""
@@ -111,8 +112,11 @@ class Run(Showing):
         from medsam_nb.evaluation import units
 
         model = units.loaded_model(self.manifest.checkpoint(name), self.root / weights_dir, device, dtype)
-        kept = self.folder / "features"
-        return replace(model, encoded_slices=kept) if model.device.type == "cpu" and kept.is_dir() else model
+        if model.device.type != "cpu":
+            return model
+        if model not in self._models:
+            self._models[model] = replace(model, encoded_slices=self.folder / "features")
+        return self._models[model]
 
     def evaluate(
         self,

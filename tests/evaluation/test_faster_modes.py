@@ -19,7 +19,7 @@ from medsam_nb.protocol.metrics import iou
 from medsam_nb.protocol.options import MemoryWindow, PropagationOptions
 
 POINT = Design("centre_slice", "one_point", "bidirectional", "most_confident_mask")
-TOLERANCE = {"float32": 1e-3, "bfloat16": 1.0}  # of logits, in their spread
+TOLERANCE = {"float32": 1e-3, "bfloat16": 0.3}  # of logits, in their spread
 
 
 @pytest.fixture
@@ -74,15 +74,13 @@ def test_branches_at_once_take_fewer_calls(volume):
     assert calls[64]["encoded"] == calls[1]["encoded"]
 
 
-def test_one_branch_at_a_time_is_the_default_and_one_of_a_kind_is_exact(volume):
+def test_one_branch_of_a_kind_is_exact(volume):
     model = networks.small_model("float32", seed=1)
     alone = predicted(model, volume, [POINT])
-    together = predicted(model, volume, [POINT], branches_at_once=64)  # two objects: two kinds of branches
-    ends = {"organ": (1, 7), "tumour": (3, 5)}
+    together = predicted(model, volume, [POINT], branches_at_once=64)  # of two objects, each of another kind
     for key, (logits, score, _) in alone.items():
-        if key[2] in ends[key[0]]:
-            np.testing.assert_allclose(together[key][0], logits, atol=1e-3)
-            np.testing.assert_allclose(together[key][1], score, atol=1e-4)
+        np.testing.assert_array_equal(together[key][0], logits)
+        assert together[key][1] == score
     assert PropagationOptions().branches_at_once == 1
 
 
@@ -102,15 +100,46 @@ def test_compiled_parts_are_close_and_leave_no_trace(volume, backend):
     model, designs = networks.small_model("float32", seed=1), [POINT]
     before = {name: set(vars(module)) for name, module in model.network.named_modules()}
     eager = predicted(model, volume, designs)
-    for most in (1, 4) if backend == "eager" else (1,):
-        compiled = predicted(model, volume, designs, kernels="compiled", branches_at_once=most)
-        require_close(compiled, eager, "float32")
+    compiled = predicted(model, volume, designs, kernels="compiled")
+    require_close(compiled, eager, "float32")
     for key, (logits, _, prompted) in eager.items():
         if prompted:  # those are the package's own
             np.testing.assert_array_equal(compiled[key][0], logits)
     assert {name: set(vars(module)) for name, module in model.network.named_modules()} == before
     again = predicted(model, volume, designs)
     assert all(np.array_equal(again[key][0], eager[key][0]) for key in eager)
+
+
+def test_compiled_parts_stay_compiled_in_batches_of_many_sizes(volume, monkeypatch):
+    calls = []
+
+    def counting(graph, _inputs):
+        def run(*inputs):
+            calls.append(graph)
+            return graph(*inputs)
+
+        return run
+
+    torch.compiler.reset()
+    compiling._compiled.cache_clear()
+    monkeypatch.setattr(compiling, "BACKEND", counting)
+    model, designs = networks.small_model("float32", seed=1), ALL_DESIGNS[:24]
+    eager, numbers = predicted(model, volume, designs), []
+    for _ in range(2):
+        with counted(model.network) as counts:
+            compiled = predicted(model, volume, designs, kernels="compiled", branches_at_once=16)
+        require_close(compiled, eager, "float32")
+        numbers.append(len(calls))
+        assert counts["attended"] > 0
+    assert numbers[1] == 2 * numbers[0] > 0  # whatever the process did before, the same is compiled
+    compiling._compiled.cache_clear()
+
+
+@pytest.mark.parametrize("mask_scope", ["prompted", "all_with_boxes"])
+def test_branches_at_once_with_every_mask_scope(volume, mask_scope):
+    model, given = networks.small_model("float32", seed=1), {"mask_scope": mask_scope}
+    alone = predicted(model, volume, ALL_DESIGNS[:24], **given)
+    require_close(predicted(model, volume, ALL_DESIGNS[:24], **given, branches_at_once=16), alone, "float32")
 
 
 def test_modes_that_cannot_be():
@@ -147,7 +176,7 @@ def test_scores_are_those_of_the_masks(volume):
     slices, objects = volume
     model, prompt_of = networks.small_model("bfloat16", seed=1), networks.drawn_prompt(objects)
     asked = model, slices, objects, ALL_DESIGNS[:16], prompt_of, PropagationOptions(until="volume_end")
-    masks, scored = list(propagation.sweep(*asked)), list(propagation.scores(*asked, masks=True))
+    masks, scored = list(propagation.sweep(*asked)), list(propagation.sweep_counts(*asked, masks=True))
     for one, other in zip(masks, scored, strict=True):
         assert (one.object_name, one.designs, one.slice_index) == (
             *(other.object_name, other.designs, other.slice_index),
@@ -155,4 +184,4 @@ def test_scores_are_those_of_the_masks(volume):
         np.testing.assert_array_equal(one.mask, other.mask)
         np.testing.assert_equal((one.score, one.prompted), (other.score, other.prompted))
         np.testing.assert_equal(other.counts.iou, iou(objects[one.object_name][one.slice_index], one.mask))
-    assert all(one.mask is None for one in propagation.scores(*asked))
+    assert all(one.mask is None for one in propagation.sweep_counts(*asked))

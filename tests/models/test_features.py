@@ -1,11 +1,14 @@
 """The feature cache: the same bits from memory, from disk and from the encoder, whatever happens to files."""
 
+import dataclasses
+import gc
 import hashlib
 import io
 import os
 import subprocess
 import sys
 import threading
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -377,14 +380,83 @@ def test_what_is_expected_is_begun_before_it_is_asked_for():
     ahead = Ahead(work)
     go_on.set()
     ahead.expect([4, 2, 7, 9])
-    assert [ahead.take(key) for key in (4, 2, 5, 9, 7, 4)] == [40, 20, 50, 90, 70, 40]
+    assert [ahead.take(key) for key in (4, 2, 5, 7, 9, 4)] == [40, 20, 50, 70, 90, 40]
     keys = [key for key, _ in begun]
     assert sorted(keys) == [2, 4, 4, 5, 7, 9]  # each once, and again what was asked for again
-    assert {key for key, here in begun if here} <= {5, 9, 4}  # what was not expected, or not yet begun
+    assert {key for key, here in begun if here} <= {5, 4}  # what was not expected
     go_on.clear()
     ahead.expect(range(100, 200))
     assert len(ahead._begun) == SLICES_AHEAD
     go_on.set()
+
+
+def test_what_is_passed_over_holds_nothing_up():
+    ahead = Ahead(lambda key: key)
+    ahead.expect(range(6))
+    assert ahead.take(3) == 3  # 0 to 2 came from elsewhere
+    assert set(ahead._begun) == {4, 5}
+    ahead.passed(5)
+    assert not ahead._begun and not ahead._upcoming
+
+
+def test_features_end_with_their_use():
+    ahead = SliceFeatures(networks.small_model("float32"), SLICES, ahead=True)
+    ahead.expect(range(len(SLICES)))
+    ahead[1]
+    watched = weakref.ref(ahead)
+    gc.disable()  # what a cycle holds stays on a GPU until Python looks for cycles, which it may never do
+    try:
+        del ahead
+        assert watched() is None
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize("what", ["candidates", "correction_loops"])
+def test_ahead_in_a_process_that_has_prepared_nothing_yet(what):
+    code = f"""
+import numpy as np
+from functools import partial
+from helpers import networks
+from medsam_nb.evaluation import single_slices, correction_loops
+from medsam_nb.models.features import SliceFeatures
+from medsam_nb.protocol.prompts import Prompt
+slices, model = networks.textured_slices(6, 30, 36, seed=8), networks.small_model("float32")
+features, box = SliceFeatures(model, slices, ahead=True), Prompt(box=(5, 5, 20, 20))
+truth = np.zeros(slices.shape, bool)
+truth[1:5, 5:20, 5:20] = True
+calls = {{
+    "candidates": lambda: single_slices.candidates(
+        model, slices, {{z: (z, box) for z in range(6)}}, features=features),
+    "correction_loops": lambda: correction_loops.correction_loops(
+        model, truth, {{3: box}}, features, ("x",), loops=1),
+}}
+assert list(calls[{what!r}]())
+"""
+    root = Path(__file__).parents[2]
+    paths = os.pathsep.join(map(str, (root, root / "tests")))
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code],
+        env=os.environ | {"PYTHONPATH": paths},
+        capture_output=True,
+        encoding="utf-8",
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_a_model_reads_the_slices_of_its_run_and_stores_none(tmp_path):
+    model = networks.small_model("float32")
+    stored = SliceFeatures(model, SLICES, folder=tmp_path)
+    kept = [stored[index] for index in range(3)]
+    there, reading = files(tmp_path), dataclasses.replace(model, encoded_slices=tmp_path)
+    found = SliceFeatures(reading, SLICES)
+    assert all(same(found[index], kept[index]) for index in range(3)) and found.encoded == 0
+    found[4]
+    assert found.encoded == 1 and files(tmp_path) == there
+    other = found.of_other(SLICES[::-1])
+    assert same(other[4], kept[0]) and other.encoded == 0
+    nothing = SliceFeatures(dataclasses.replace(model, encoded_slices=tmp_path / "none"), SLICES)
+    assert same(nothing[0], kept[0]) and not (tmp_path / "none").exists()
 
 
 def test_a_failure_ahead_is_raised_where_the_slice_is_asked_for():
@@ -398,9 +470,11 @@ def test_a_failure_ahead_is_raised_where_the_slice_is_asked_for():
 
 
 def test_on_a_gpu_the_budget_is_a_quarter_of_what_is_free(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (40 << 30, 80 << 30))
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (36 << 30, 80 << 30))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 6 << 30)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 2 << 30)
     size = 16 << 20
     assert features.default_budget(torch.device("cuda"), size) == 10 << 30  # 640 slices: none encoded twice
     assert features.default_budget(torch.device("cpu"), size) == 64 * size
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (1 << 30, 80 << 30))
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (0, 80 << 30))
     assert features.default_budget(torch.device("cuda"), size) == 64 * size

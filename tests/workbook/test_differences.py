@@ -103,12 +103,15 @@ def test_the_methods_text_says_it_for_each_task_that_was_run(tmp_path):
     for notebook, parameters in (
         ("02_evaluate_2d", {"prompts": ["one_box"]}),
         ("03_propagate_3d", {"designs": designs, "options": {}}),
-        ("11_correct_masks, 3D loops", {"loops": 3}),
+        ("11_correct_masks, 3D loops", {"loops": 3, "options": {"kernels": "compiled"}}),
     ):
         add_provenance(tmp_path, notebook, base | {"parameters": parameters})
     table = made_up_table(("MRI-Heart",), 2, designs=ALL_DESIGNS[:4])
-    text = write_manuscript(tmp_path, table, "miniature_sam2")
-    flat, deep = text.split("\n\n")[1:]
+    text, names = write_manuscript(tmp_path, table, "miniature_sam2")
+    assert all((tmp_path / "tables" / name).is_file() for name in names) and "designs_3d.tex" in names
+    flat, deep, loops = text.split("\n\n")[1:]
     assert flat.startswith("2D, what differs") and "several boxes are several calls" in flat
     assert deep.startswith("3D, what differs") and "Front to end means from slice 0" in deep
+    assert loops.startswith("Corrections of volumes, what differs") and "stays prompted" in loops
+    assert "was compiled" in loops and "Front to end" not in loops
     assert "miniature SAM 2 (SHA-256 aaaaaaaaaaaa)" in text
