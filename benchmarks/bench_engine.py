@@ -15,7 +15,6 @@ runs/bench/results.json as they are measured; a case that is run alone replaces 
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -40,13 +39,9 @@ from medsam_nb.models.features import device_name
 from medsam_nb.protocol.designs import ALL_DESIGNS, PAPER_V1_DESIGNS, Design
 from medsam_nb.protocol.options import PropagationOptions
 from medsam_nb.protocol.prompts import PROMPTS_2D, PROMPTS_3D, prompts_2d
+from medsam_nb.provenance import peak_memory_mb
 
 RESULTS = Path("runs/bench/results.json")
-
-
-def peak_rss_mb() -> int:
-    """Peak memory of this process so far."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 
 
 def run_engine(model: Model, volume: Scan, designs, **options) -> dict:
@@ -111,7 +106,7 @@ def compare_3d(
                 start = now()
                 found = run_engine(model, volume, designs, attention=attention)
                 total = now() - start
-            engines[attention] = found, total, dict(counts), dict(seconds), peak_rss_mb()
+            engines[attention] = found, total, dict(counts), dict(seconds), peak_memory_mb()
         with measured(model.network) as (careful_counts, _):
             start = now()
             careful = run_carefully(model, volume, designs)
@@ -177,7 +172,7 @@ def compare_2d(make_model: Callable[[], Model], make_volume: Callable[[int, Path
             start = time.process_time()
             found = {key: masks for key, masks, _ in single_slices.candidates(model, volume.slices, prompts)}
             engine_s = time.process_time() - start
-        peak = peak_rss_mb()
+        peak = peak_memory_mb()
         with measured(model.network) as (careful_counts, _):
             start = time.process_time()
             careful = decode_carefully(model, volume, prompts)
@@ -222,7 +217,7 @@ def memory_of(depth: int) -> list[dict]:
     for _ in sweep:
         pass
     seconds = round(time.process_time() - start, 2)
-    return [{"slices": depth, "designs": 2, "engine_cpu_s": seconds, "peak_rss_mb": peak_rss_mb()}]
+    return [{"slices": depth, "designs": 2, "engine_cpu_s": seconds, "peak_rss_mb": peak_memory_mb()}]
 
 
 def growth() -> list[dict]:
@@ -246,7 +241,7 @@ def growth() -> list[dict]:
         run_engine(model, volume, sets[designs])
         seconds = round(time.process_time() - start, 2)
         size = {"slices": depth, "objects": len(volume.objects), "designs": designs}
-        rows.append(size | {"engine_cpu_s": seconds, "peak_rss_mb": peak_rss_mb()})
+        rows.append(size | {"engine_cpu_s": seconds, "peak_rss_mb": peak_memory_mb()})
     return rows
 
 
@@ -264,7 +259,7 @@ CASES = {
     "3d_64_simulated_100": partial(compare_3d, miniature_model, simulated(100, 30, 69), ALL_DESIGNS),
     "2d_miniature_sam2": partial(compare_2d, miniature_model, simulated(16, 4, 11, objects=5)),
     "2d_miniature_sam": partial(compare_2d, SAM, simulated(16, 4, 11, objects=5)),
-    "flops_hiera_l_1024": lambda: [flop_table() | {"peak_rss_mb": peak_rss_mb()}],
+    "flops_hiera_l_1024": lambda: [flop_table() | {"peak_rss_mb": peak_memory_mb()}],
     "3d_24_bfloat16_16": partial(compare_3d, HALF, simulated(16, 3, 12), PAPER_V1_DESIGNS, blocked=True),
     "3d_24_hiera_t_512": partial(compare_3d, TINY_512, simulated(6, 1, 4), PAPER_V1_DESIGNS, blocked=True),
     "memory_100": partial(memory_of, 100),

@@ -7,7 +7,6 @@ process of its own, whose peak is read at its end; what Python and torch take al
 """
 
 import argparse
-import resource
 import subprocess
 import sys
 import tempfile
@@ -24,7 +23,7 @@ from medsam_nb.evaluation import units
 from medsam_nb.evaluation.store import Store
 from medsam_nb.manifest.reading import load_manifest
 from medsam_nb.protocol.designs import PAPER_V1_DESIGNS
-from medsam_nb.provenance import project_root
+from medsam_nb.provenance import peak_memory_mb, project_root
 
 STEPS = ("imports", "prepare", "2d", "3d")
 
@@ -76,8 +75,7 @@ def step(name: str, folder: Path) -> None:
         )  # fmt: skip
         ended = units.run_units(planned, Store(folder / f"rows_{name}"), workers=0)
         assert (ended["status"] == "computed").all(), ended["error"].tolist()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-    print(f"{name}: {peak} MB, {time.monotonic() - started:.0f} s", flush=True)
+    print(f"{name}: {peak_memory_mb()} MB, {time.monotonic() - started:.0f} s", flush=True)
 
 
 def main() -> None:
