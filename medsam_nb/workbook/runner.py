@@ -117,7 +117,7 @@ def run_notebook(
             return run_notebook(name, executed, parameters, own)
     executed.parent.mkdir(parents=True, exist_ok=True)
     logging.getLogger("papermill").setLevel(logging.CRITICAL)  # what it would say is said below
-    started = time.monotonic()
+    began, started = time.time(), time.monotonic()
     error = None
     try:
         papermill.execute_notebook(
@@ -142,7 +142,7 @@ def run_notebook(
             error += ", perhaps by the system for want of memory: try fewer `workers`"
     except (RuntimeError, OSError) as failure:  # the kernel did not start, or the copy cannot be written
         error = f"{type(failure).__name__}: {failure}"
-    return NotebookRun(name, executed, round(time.monotonic() - started, 1), error)
+    return NotebookRun(name, executed, round(time.monotonic() - started, 1), error, round(began, 1))
 
 
 def _literal(path: Path) -> str:

@@ -21,7 +21,13 @@ from medsam_nb.workbook.report import boards
 from medsam_nb.workbook.report.executed import export_html
 from medsam_nb.workbook.report.failures import failures
 from medsam_nb.workbook.report.pictures import printed_width, within
-from medsam_nb.workbook.report.sections import NotebookRun, Section, read_provenance, read_section
+from medsam_nb.workbook.report.sections import (
+    NotebookRun,
+    Section,
+    elapsed,
+    read_provenance,
+    read_section,
+)
 from medsam_nb.workbook.report.tables import read_table, shown
 from medsam_nb.workbook.report.words import GLOSSARY, Terms, anchor
 
@@ -181,7 +187,7 @@ def write_report(
         damaged=page.damaged,
         failed=failed,
         failed_count=f"{number} {'case or unit' if number == 1 else 'cases or units'} of work",
-        duration=words(sum(run.seconds for run in runs)),
+        duration=words(elapsed(runs)),
         computed=_computed(provenance),
         glossary=GLOSSARY,
         single=single,

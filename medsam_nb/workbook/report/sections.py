@@ -17,12 +17,33 @@ RUNS = "runs.json"
 
 @dataclass(frozen=True)
 class NotebookRun:
-    """How one notebook ended: its executed copy (None if not begun), seconds, and its error, if any."""
+    """How one notebook ended: its executed copy (None if not begun), seconds, and its error, if any.
+
+    `started` is when it began, in seconds since 1970; 0 if that is not known.
+    """
 
     name: str
     executed: Path | None
     seconds: float
     error: str | None
+    started: float = 0.0
+
+
+def elapsed(runs: Sequence[NotebookRun]) -> float:
+    """Return the seconds in which notebooks ran; those that ran side by side count once.
+
+    Examples
+    --------
+    >>> runs = [NotebookRun("a", None, 10.0, None, 100.0), NotebookRun("b", None, 5.0, None, 108.0)]
+    >>> elapsed(runs), elapsed([*runs, NotebookRun("c", None, 2.0, None)])
+    (13.0, 15.0)
+    """
+    total = sum(run.seconds for run in runs if not run.started)
+    end = 0.0
+    for run in sorted((run for run in runs if run.started), key=lambda run: run.started):
+        total += max(0.0, run.started + run.seconds - max(run.started, end))
+        end = max(end, run.started + run.seconds)
+    return total
 
 
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.+-]*$")]
@@ -160,6 +181,7 @@ def read_runs(run_dir: Path) -> list[NotebookRun]:
                 folder / str(record["executed"]) if record["executed"] else None,
                 float(record["seconds"]),
                 record["error"] and str(record["error"]),
+                float(record.get("started", 0.0)),  # pages of before did not say it
             )
             for record in records
         ]
