@@ -182,10 +182,11 @@ class PropagationOptions:
 
     def __post_init__(self) -> None:
         for name, known in CHOICES.items():
-            require_known(name, getattr(self, name), known, what=name.replace("_", " "))
+            what = "kind of kernels" if name == "kernels" else name.replace("_", " ")
+            require_known(name, getattr(self, name), known, what=what)
         require_whole("branches_at_once", self.branches_at_once, 1, MOST_BRANCHES)
         if (self.kernels, self.attention) == ("compiled", "blocked"):
-            raise StudyError("kernels", "compiled, and attention blocked, exclude each other.", "Choose one.")
+            raise StudyError("kernels", "'compiled' and blocked attention exclude each other.", "Choose one.")
 
     def as_dict(self) -> dict:
         """Return the options as plain values, for a key or a record."""

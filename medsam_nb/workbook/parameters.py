@@ -15,7 +15,7 @@ from medsam_nb.finetuning.settings import LEARNS
 from medsam_nb.manifest.rows import Manifest
 from medsam_nb.protocol import corrections
 from medsam_nb.protocol.designs import FRAME_CHOICES, MASK_CHOICES_3D, chosen_designs, parse_design
-from medsam_nb.protocol.options import MemoryWindow, PropagationOptions
+from medsam_nb.protocol.options import ATTENTION, MemoryWindow, PropagationOptions
 from medsam_nb.protocol.prompt_sources import parse_source
 from medsam_nb.protocol.prompts import PROMPTS_2D, PROMPTS_3D
 from medsam_nb.provenance import project_root
@@ -336,6 +336,12 @@ def _check_option(name: str) -> Callable[[object, Given], None]:
     return check
 
 
+def _check_kernels(value: object, given: Given) -> None:
+    PropagationOptions(kernels=value)
+    if given.values.get("attention") in ATTENTION:  # what it is else is said of it
+        PropagationOptions(kernels=value, attention=given.values["attention"])
+
+
 def _check_window(value: Mapping, given: Given) -> None:
     for name in value:
         require_known("", name, _names(MemoryWindow), what="field of a memory window")
@@ -350,6 +356,7 @@ ALL = "all"  # of the training patients
 ROLES = ("sam2", "sam", "model", "rival")  # parameters that name one evaluated model
 CHECKS: dict[str, Callable[..., None]] = {
     **{name: _check_option(name) for name in (*_names(PropagationOptions), *_names(MemoryWindow))},
+    "kernels": _check_kernels,
     **dict.fromkeys(ROLES, _check_role),
     **dict.fromkeys(("manifest", "extra_manifest", "raw_dir", "weights_dir", "run_dir"), _check_path),
     "prepared_dir": _check_prepared_dir,

@@ -41,6 +41,8 @@ PROPAGATE_3D = EVALUATE_2D.replace('prompts = ["one_point", "one_box"]  # ways t
     'designs = "all"  # or paper_v1\n'
     'mask_scope = "all"  # where the mask choice applies\n'
     'attention = "exact"  # or blocked\n'
+    'kernels = "eager"  # or compiled\n'
+    "branches_at_once = 1  # states\n"
     'frames = "image"  # or video\n'
     'until = "last_object_slice"  # or volume_end\n'
     'volume_metrics = "none"  # none, overlap, all\n'

@@ -154,6 +154,8 @@ WRONG = [
     ("designs", {"prompt": []}, "leaves no design"),
     ("mask_scope", "al", "'al' is no known mask scope.*'all'"),
     ("attention", "exakt", "'exakt'.*'exact'"),
+    ("kernels", "compield", "'compield' is no known kind of kernels.*'compiled'"),
+    ("branches_at_once", 0, "1 to 64"),
     ("frames", "vidio", "'vidio'.*'video'"),
     ("until", "end", "'end' is no known until.*volume_end"),
     ("volume_metrics", "overlaps", "'overlaps'.*'overlap'"),
@@ -203,6 +205,10 @@ def test_right_values_pass_as_they_are(project, parameter, value):
     [
         ({"03_propagate_3d": {"models": ["miniature_sam"]}}, "models: miniature_sam is of the family sam"),
         ({"03_propagate_3d": {"data_sets": ["simulated_xray"]}}, "simulated_xray holds single images"),
+        (
+            {"03_propagate_3d": {"kernels": "compiled", "attention": "blocked"}},
+            "parameter kernels: 'compiled' and blocked attention exclude each other",
+        ),
         ({"03_propagate_3d": {"objects": ["brain"]}}, "none of them is an object of simulated_ct"),
         (
             {"03_propagate_3d": {"designs": {"prompt": "mask"}}, "04_test_statistics": None},
