@@ -398,7 +398,7 @@ def test_running_a_unit_reads_nothing_that_the_key_does_not_hold():
     }
     outside = {name for name in direct if name.split(".")[0] not in provenance.ROWS}
     free = {name for name in outside if NO_VALUES.keys() & {name, name.split(".")[0]}}
-    assert outside - free == {"data.prepare", "data.formats"}
+    assert outside - free == {"data.prepared", "data.formats"}
 
 
 def test_only_pictures_use_figures_when_cases_are_prepared():
