@@ -131,7 +131,9 @@ def test_a_section_replaces_the_earlier_one(tmp_path):
 
 @pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 129)])
 def test_a_stop_ends_every_process_and_says_what_is_finished(busy, name, code):
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup it would stay ignored, as it should
     run = started("run", write_study(busy), folder=busy)
+    signal.signal(signal.SIGHUP, before)
     processes = computing(busy)
     assert len(processes) == 4  # the kernel, the resource tracker, two workers
     run.send_signal(getattr(signal, name))
