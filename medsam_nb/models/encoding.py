@@ -104,10 +104,6 @@ class Encoder:
     prepare: Callable[[np.ndarray], torch.Tensor]
     encode: Callable[[torch.Tensor], list[torch.Tensor]]
 
-    def __call__(self, picture: np.ndarray) -> list[torch.Tensor]:
-        """Return the features of a slice."""
-        return self.encode(self.prepare(picture))
-
 
 def _on_device(image: torch.Tensor, model: Model) -> torch.Tensor:
     """Send an image to the network; without waiting where PyTorch keeps it until it has arrived (CUDA)."""

@@ -1,4 +1,4 @@
-"""Modes that are faster on a GPU and not bit-identical: only on request, close to the package, labelled."""
+"""Modes that are meant for a GPU and not bit-identical: only on request, and close to the package."""
 
 import shutil
 
@@ -35,7 +35,7 @@ def predicted(model, volume, designs, **options):
     return networks.predictions(propagation.sweep, model, slices, objects, designs, prompt_of, options)
 
 
-def require_close(found, expected, dtype):
+def assert_close(found, expected, dtype):
     """Compare predictions; where two candidates are equally good the choice may differ, but for few."""
     assert found.keys() == expected.keys()
     spread = np.std([logits for logits, _, _ in expected.values()])
@@ -48,7 +48,7 @@ def require_close(found, expected, dtype):
 def test_branches_at_once_are_close_to_one_by_one(volume, dtype, most):
     model = networks.small_model(dtype, seed=1)
     designs = [design for design in ALL_DESIGNS if design.prompt != "box_per_component"]
-    require_close(
+    assert_close(
         predicted(model, volume, designs, branches_at_once=most), predicted(model, volume, designs), dtype
     )
 
@@ -60,7 +60,7 @@ def test_branches_at_once_are_close_to_one_by_one(volume, dtype, most):
 def test_branches_at_once_with_every_window(volume, window):
     model, designs = networks.small_model("float32", seed=1), ALL_DESIGNS[:12]
     alone = predicted(model, volume, designs, window=window)
-    require_close(predicted(model, volume, designs, window=window, branches_at_once=8), alone, "float32")
+    assert_close(predicted(model, volume, designs, window=window, branches_at_once=8), alone, "float32")
 
 
 def test_branches_at_once_take_fewer_calls(volume):
@@ -101,7 +101,7 @@ def test_compiled_parts_are_close_and_leave_no_trace(volume, backend):
     before = {name: set(vars(module)) for name, module in model.network.named_modules()}
     eager = predicted(model, volume, designs)
     compiled = predicted(model, volume, designs, kernels="compiled")
-    require_close(compiled, eager, "float32")
+    assert_close(compiled, eager, "float32")
     for key, (logits, _, prompted) in eager.items():
         if prompted:  # those are the package's own
             np.testing.assert_array_equal(compiled[key][0], logits)
@@ -128,7 +128,7 @@ def test_compiled_parts_stay_compiled_in_batches_of_many_sizes(volume, monkeypat
     for _ in range(2):
         with counted(model.network) as counts:
             compiled = predicted(model, volume, designs, kernels="compiled", branches_at_once=16)
-        require_close(compiled, eager, "float32")
+        assert_close(compiled, eager, "float32")
         numbers.append(len(calls))
         assert counts["attended"] > 0
     assert numbers[1] == 2 * numbers[0] > 0  # whatever the process did before, the same is compiled
@@ -139,7 +139,7 @@ def test_compiled_parts_stay_compiled_in_batches_of_many_sizes(volume, monkeypat
 def test_branches_at_once_with_every_mask_scope(volume, mask_scope):
     model, given = networks.small_model("float32", seed=1), {"mask_scope": mask_scope}
     alone = predicted(model, volume, ALL_DESIGNS[:24], **given)
-    require_close(predicted(model, volume, ALL_DESIGNS[:24], **given, branches_at_once=16), alone, "float32")
+    assert_close(predicted(model, volume, ALL_DESIGNS[:24], **given, branches_at_once=16), alone, "float32")
 
 
 def test_modes_that_cannot_be():
