@@ -1,14 +1,12 @@
 """Every case is an island: whatever is wrong with one, the others are prepared; nothing else is touched."""
 
-import os
-import signal
-
 import nibabel as nib
 import numpy as np
 import pytest
+from helpers.jobs import begin_beside_a_killer
 from pydantic import ValidationError
 
-from medsam_nb.data import build, workers
+from medsam_nb.data import workers
 from medsam_nb.data.names import clean_name
 from medsam_nb.data.patients import patient_of
 from medsam_nb.data.prepare import prepare
@@ -65,25 +63,13 @@ def test_a_case_that_cannot_be_read_stops_no_other(tmp_path):
     assert table.error["nan"].startswith(("nan", str(tmp_path)))
 
 
-def _killed(*_):
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
 def test_a_process_that_is_killed_costs_its_case_only(tmp_path, monkeypatch):
-    """Run in forked processes, so that the poisoned reader is theirs too."""
-    for name in ("a", "b", "c"):
+    for name in ("a", "killer", "c"):
         write(tmp_path, name)
-    read = build.read_case
-    monkeypatch.setattr(
-        build,
-        "read_case",
-        lambda row, case, source: (_killed if case == "b" else read)(row, case, source),
-    )
-    context = workers.get_context
-    monkeypatch.setattr(workers, "get_context", lambda _: context("fork"))
+    monkeypatch.setattr(workers, "_begin", begin_beside_a_killer)
     table = prepare(row(), tmp_path / "raw", tmp_path / "prepared", workers=2, progress=False)
-    assert table.set_index("case_id").status.to_dict() == {"a": "ok", "b": "failed", "c": "ok"}
-    assert "memory" in table.set_index("case_id").error["b"]
+    assert table.set_index("case_id").status.to_dict() == {"a": "ok", "killer": "failed", "c": "ok"}
+    assert "memory" in table.set_index("case_id").error["killer"]
 
 
 def test_what_was_renamed_or_removed_is_not_measured_again(tmp_path):

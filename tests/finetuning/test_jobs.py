@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers.jobs import train
 
 from medsam_nb.data.prepare import prepare
 from medsam_nb.data.prepared import case_folders, load_case
@@ -95,18 +96,12 @@ def test_too_few_patients_are_named(prepared):
         planned(prepared, held_out_patients=PATIENTS)
 
 
-def interrupted(job, folder):
-    """Train step by step, saving after each, until somebody ends the process."""
-    while on_disk.advance(job, folder, "cpu", seconds=0.0) < job.settings.steps:
-        pass
-
-
 @pytest.mark.parametrize("learns", LEARNS)
 def test_a_run_that_was_killed_goes_on_to_the_same_checkpoint(prepared, tmp_path, learns):
     slices = 24 if learns == "memory" else 12
     job = planned(prepared, learns=[learns], training_patients=[ALL], slices=slices)[0]
     assert on_disk.advance(job, tmp_path / "whole", "cpu", seconds=600) == 6
-    process = multiprocessing.get_context("fork").Process(target=interrupted, args=(job, tmp_path / "killed"))
+    process = multiprocessing.get_context("spawn").Process(target=train, args=(job, tmp_path / "killed"))
     process.start()
     state = on_disk.state_file(job, tmp_path / "killed")
     while not state.exists():
