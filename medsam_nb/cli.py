@@ -78,7 +78,8 @@ def plan(
     study: Annotated[Path, typer.Argument(help="A study's YAML file, such as studies/paper_v1.yaml.")],
     set_: Annotated[list[str], SET] = [],  # noqa: B006
 ) -> None:
-    """Say what a study will take: units, hours, workers, disk. Cases must be prepared."""
+    """Say what a study will take: units, trainings, hours, workers, disk. Cases must be prepared."""
+    from medsam_nb.finetuning.jobs import seconds_per_step
     from medsam_nb.workbook import planning
     from medsam_nb.workbook.progress import say
     from medsam_nb.workbook.shares import run_share
@@ -90,7 +91,16 @@ def plan(
         say(f"measuring one unit: {unit.task}, {unit.key.model}, {unit.key.data_set}/{unit.key.case_id}")
         list(run_share([unit], work.store, workers=1))
 
+    def measure(trainings, job) -> float:
+        say(f"measuring steps of a training: {job.name}")
+        try:
+            return seconds_per_step(job, trainings.weights_dir, trainings.device)
+        except WorkbookError as error:
+            say(f"failed: {error}")
+            return float("nan")
+
     found = list(planning.parts(work.units, work.store, sample))
+    found += planning.training_parts(work.trainings, measure)
     say(planning.table(found).round(2).to_string(index=False))
     for sentence in planning.sentences(found, work.store, work.workers):
         say(sentence)
@@ -118,6 +128,11 @@ def units(
             say(f"[{done}/{len(mine)}] {name}: {status}{f' ({error})' if error else ''}")
     numbers = ", ".join(f"{number} {status}" for status, number in sorted(counted.items())) or "none"
     say(f"part {part}: {len(mine)} of {len(work.all_units)} units; {numbers}")
+    if work.untrained:
+        say(
+            f"checkpoints that are not trained yet: {work.untrained}. `medsam-nb finetune {study}` trains "
+            "them; start this again then, for what is measured with them"
+        )
     raise typer.Exit(int("failed" in counted))
 
 

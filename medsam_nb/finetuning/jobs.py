@@ -28,6 +28,7 @@ from medsam_nb.models.features import one_thread
 from medsam_nb.provenance import file_sha256
 
 CHUNK_S = 60.0  # after which a job saves its state: no more is lost if it is killed
+MEASURED_S = 10.0  # of steps, to know what the others will take
 
 
 def weights_file(job: Job, weights_dir: Path) -> Path:
@@ -38,6 +39,33 @@ def weights_file(job: Job, weights_dir: Path) -> Path:
 def state_file(job: Job, weights_dir: Path) -> Path:
     """Return where the state of an unfinished job lies."""
     return Path(weights_dir) / FOLDER / f".{job.name}.state"
+
+
+@dataclass(frozen=True)
+class Trainings:
+    """What a notebook trains.
+
+    Attributes
+    ----------
+    jobs : list of Job
+    weights_dir : Path
+        Where their checkpoints go, below `manifest.fine_tuned.FOLDER`.
+    device : str
+    """
+
+    jobs: list[Job]
+    weights_dir: Path
+    device: str
+
+    @property
+    def distinct(self) -> list[Job]:
+        """Every job once: one checkpoint may serve several folds."""
+        return list({job.name: job for job in self.jobs}.values())
+
+    @property
+    def waiting(self) -> list[Job]:
+        """The jobs that are not finished."""
+        return [job for job in self.distinct if not is_finished(job, self.weights_dir)]
 
 
 def is_finished(job: Job, weights_dir: Path) -> bool:
@@ -78,23 +106,37 @@ def advance(job: Job, weights_dir: Path, device: str = "auto", seconds: float = 
     WorkbookError
         If parent, cases or settings cannot be used, or nothing can be written.
     """
+    return _advance(job, weights_dir, device, seconds)[0]
+
+
+def seconds_per_step(job: Job, weights_dir: Path, device: str = "auto", seconds: float = MEASURED_S) -> float:
+    """Return what a step takes here: the mean of the job's next ones, which are kept; NaN if it is finished.
+
+    Parameters and errors are those of `advance`.
+    """
+    return _advance(job, weights_dir, device, seconds)[1]
+
+
+def _advance(job: Job, weights_dir: Path, device: str, seconds: float) -> tuple[int, float]:
     folder = Path(weights_dir) / FOLDER
     with locked(folder / f".{job.name}.lock", "fine-tuning", wait=True), one_thread():
         if is_finished(job, weights_dir):
-            return job.settings.steps
+            return job.settings.steps, np.nan
         network = load_model(job.parent, Path(weights_dir), device=device, dtype="float32").network
         cases = TrainingCases(loaders(job.cases, job.objects), network.image_size)
         training = Training(network, cases, job.settings)
         state = state_file(job, weights_dir)
         if state.is_file():
             training.load(state)
-        first, end = training.done, time.monotonic() + seconds
-        if not training.run(lambda: training.done > first and time.monotonic() >= end):
+        first, began = training.done, time.monotonic()
+        whole = training.run(lambda: training.done > first and time.monotonic() >= began + seconds)
+        each = (time.monotonic() - began) / max(1, training.done - first)
+        if whole:
+            _finish(job, training, Path(weights_dir))
+            state.unlink(missing_ok=True)
+        else:
             training.save(state)
-            return training.done
-        _finish(job, training, Path(weights_dir))
-        state.unlink(missing_ok=True)
-    return training.done
+    return training.done, each
 
 
 def _finish(job: Job, training: Training, weights_dir: Path) -> None:
@@ -143,13 +185,11 @@ def train_all(
     Progress
         Whenever a job has advanced: first of those that are finished already.
     """
-    distinct = list({job.name: job for job in jobs}.values())
-    waiting = []
-    for job in distinct:
-        if is_finished(job, weights_dir):
+    trainings = Trainings(list(jobs), Path(weights_dir), device)
+    waiting = trainings.waiting
+    for job in trainings.distinct:
+        if job not in waiting:
             yield Progress(job, job.settings.steps)
-        else:
-            waiting.append(job)
     do = partial(advance, weights_dir=Path(weights_dir), device=device, seconds=seconds)
     while waiting:
         ended = []

@@ -21,7 +21,7 @@ from medsam_nb.workbook import report
 from medsam_nb.workbook.owner import claim, computing
 from medsam_nb.workbook.progress import say
 from medsam_nb.workbook.resolve import opened_study
-from medsam_nb.workbook.run import Run, open_run
+from medsam_nb.workbook.run import Run, collected, open_run
 from medsam_nb.workbook.study import defaults, find_study, load_study, run_folder
 
 if TYPE_CHECKING:
@@ -96,6 +96,8 @@ def train(
 ) -> pd.DataFrame:
     """Train what is not trained yet, with a bar of slices shown; the run then knows the new checkpoints.
 
+    Within `run.collecting` nothing is trained.
+
     Returns
     -------
     DataFrame
@@ -110,6 +112,10 @@ def train(
     from medsam_nb.finetuning import plan
 
     table = plan.overview(jobs)
+    if (found := collected()) is not None:
+        found.trainings.append(asked := on_disk.Trainings(list(jobs), run.root / weights_dir, device))
+        unfinished = [job.name for job in asked.waiting]
+        return table.assign(error=["not trained yet" if m in unfinished else "" for m in table["model"]])
     sizes = {job.name: job.settings.steps for job in jobs}
     per_step = {job.name: job.settings.slices_per_step for job in jobs}
     done, errors = dict.fromkeys(sizes, 0), dict.fromkeys(sizes, "")

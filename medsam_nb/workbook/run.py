@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,21 +35,39 @@ from medsam_nb.workbook.showing import Showing
 if TYPE_CHECKING:
     from medsam_nb.evaluation.label_map_units import LabelMapUnit
     from medsam_nb.evaluation.unit import Unit
+    from medsam_nb.finetuning.jobs import Trainings
     from medsam_nb.models.checkpoints import Model
 
-# Where units are put instead of being computed, for those who ask what a notebook would compute.
-_collected: ContextVar[list[Unit] | None] = ContextVar("collected", default=None)
+
+@dataclass
+class Collected:
+    """What notebooks would compute."""
+
+    units: list[Unit] = field(default_factory=list)
+    trainings: list[Trainings] = field(default_factory=list)
+
+
+# Where work is put instead of being done, for those who ask what a notebook would compute.
+_collected: ContextVar[Collected | None] = ContextVar("collected", default=None)
 
 
 @contextmanager
-def collecting_units() -> Iterator[list[Unit]]:
-    """Let every `Run.evaluate` within the block add its units to the list and return a table without rows."""
-    units: list[Unit] = []
-    before = _collected.set(units)
+def collecting() -> Iterator[Collected]:
+    """Let nothing be computed or trained within the block: what would be is added to what it yields.
+
+    `Run.evaluate` then returns a table without rows, and `fine_tuning.train` says what is not trained yet.
+    """
+    before, found = _collected.get(), Collected()
+    _collected.set(found)
     try:
-        yield units
+        yield found
     finally:
-        _collected.reset(before)
+        _collected.set(before)
+
+
+def collected() -> Collected | None:
+    """Return where work is to be added instead of being done; None if it is to be done."""
+    return _collected.get()
 
 
 class Run(Showing):
@@ -199,8 +217,8 @@ class Run(Showing):
         planned = plan(every, models, parameters)
         named = [] if isinstance(masks, str) else list(masks)
         second = plan(named, models, kept_masks.only(task, named, parameters)) if named else []
-        if (collected := _collected.get()) is not None:
-            collected += [*planned, *second]
+        if (found := collected()) is not None:
+            found.units += [*planned, *second]
             return as_table([])
         of_masks, whole = ([*planned], True) if every else (second, False)
         planned += self._label_map_units(task, data_sets, label_maps, prepared_dir, parameters)

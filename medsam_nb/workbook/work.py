@@ -1,7 +1,8 @@
 """The work of a study without its notebooks: what they would compute, listed; and a share of it, computed.
 
 A notebook marks with the tag `units` the cells that lead to what it computes: imports, `open_run` and
-`run.evaluate`. They are run here with the study's parameters, and their units are collected.
+`run.evaluate`, or `fine_tuning.train`. They are run here with the study's parameters, and their units and
+trainings are collected.
 """
 
 from collections.abc import Mapping
@@ -14,9 +15,10 @@ import nbformat
 from medsam_nb.errors import StudyError
 from medsam_nb.evaluation.store import Store
 from medsam_nb.evaluation.unit import Unit
+from medsam_nb.finetuning.jobs import Trainings
 from medsam_nb.workbook.owner import claim
 from medsam_nb.workbook.resolve import opened_study
-from medsam_nb.workbook.run import collecting_units
+from medsam_nb.workbook.run import collecting
 from medsam_nb.workbook.study import defaults, notebook_path, run_folder
 
 TAG = "units"
@@ -29,7 +31,10 @@ class Work:
     Attributes
     ----------
     units : dict of str to list of Unit
-        By notebook; those that compute nothing, or not until others have ended, are not here.
+        By notebook; those that compute nothing, or not until others have ended, are not here. Of checkpoints
+        that are not trained yet there are none.
+    trainings : dict of str to list of Trainings
+        By notebook.
     store : Store
         Of the study.
     workers : int
@@ -37,8 +42,14 @@ class Work:
     """
 
     units: dict[str, list[Unit]]
+    trainings: dict[str, list[Trainings]]
     store: Store
     workers: int
+
+    @property
+    def untrained(self) -> int:
+        """How many checkpoints are not trained yet."""
+        return len({job.name for some in self.trainings.values() for each in some for job in each.waiting})
 
     @property
     def all_units(self) -> list[Unit]:
@@ -47,7 +58,7 @@ class Work:
 
 
 def work_of_study(path: Path, overrides: Mapping[str, Any] | None = None) -> Work:
-    """Return the units of a study, as its notebooks would plan them.
+    """Return the units and trainings of a study, as its notebooks would plan them.
 
     Parameters
     ----------
@@ -72,18 +83,19 @@ def work_of_study(path: Path, overrides: Mapping[str, Any] | None = None) -> Wor
         if not cells:
             continue
         values: dict[str, Any] = defaults(name) | given
-        with collecting_units() as units:
+        with collecting() as work:
             for number, cell in enumerate(cells, 1):
                 exec(compile(cell, f"{name}, cell {number} of `{TAG}`", "exec"), values)
-        found[name] = (units, values.get("workers", 0))
+        found[name] = (work, values.get("workers", 0))
     if not found:
         raise StudyError(path, "none of its notebooks computes anything.", "Run it with `medsam-nb run`.")
-    if not any(units for units, _ in found.values()):
+    if not any(work.units or work.trainings for work, _ in found.values()):
         raise StudyError(
             path, "there is no prepared case.", "Run 01_prepare_data first, alone or in a study of its own."
         )
     return Work(
-        {name: units for name, (units, _) in found.items()},
+        {name: work.units for name, (work, _) in found.items()},
+        {name: work.trainings for name, (work, _) in found.items() if work.trainings},
         Store(run_folder(study) / "rows"),
         max(workers for _, workers in found.values()),
     )

@@ -2,23 +2,28 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import nbformat
 import pandas as pd
 import pytest
+import typer
 import yaml
 from helpers.projects import ROOT, as_project, write_notebook, write_study
 
+from medsam_nb import cli
 from medsam_nb.data.fetch import fetch_checkpoint
 from medsam_nb.data.prepare import prepare
 from medsam_nb.errors import CheckpointError, StudyError
+from medsam_nb.finetuning.jobs import state_file
 from medsam_nb.manifest.fine_tuned import row_path, with_fine_tuned
 from medsam_nb.manifest.reading import load_manifest
 from medsam_nb.workbook.fine_tuning import train_study
 from medsam_nb.workbook.resolve import require_ready, resolve_parameters
 from medsam_nb.workbook.run import open_run
 from medsam_nb.workbook.study import load_study
+from medsam_nb.workbook.work import work_of_study
 
 CASES = [{"seed": seed, "shape": [8, 64, 64], "spacing_mm": [5.0, 3.0, 3.0]} for seed in range(4)]
 GIVEN = {
@@ -34,14 +39,9 @@ GIVEN = {
 }
 
 
-def parameters_cell(name):
-    notebook = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4)
-    return next(c.source for c in notebook.cells if "parameters" in c.metadata.get("tags", []))
-
-
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
-    """A workbook with four small prepared patients, and the notebook's own parameters."""
+    """A workbook with four small prepared patients, and the notebook."""
     folder = tmp_path_factory.mktemp("workbook")
     rows = load_manifest(ROOT / "data_manifest.yaml")
     row = rows.data_set("simulated_ultrasound").model_dump(mode="json", exclude_defaults=True)
@@ -52,7 +52,8 @@ def project(tmp_path_factory):
     del row["name"]
     with as_project(folder):
         (folder / "own.yaml").write_text(yaml.safe_dump({"data_sets": {"sweeps": row}}), encoding="utf-8")
-        write_notebook(folder, "13_fine_tune", parameters_cell("13_fine_tune"))
+        (folder / "notebooks").mkdir()
+        shutil.copy(ROOT / "notebooks" / "13_fine_tune.ipynb", folder / "notebooks")
         sweeps = load_manifest(folder / "own.yaml").data_set("sweeps")
         prepare(sweeps, folder / "data" / "raw", folder / "data" / "prepared", progress=False)
         yield folder
@@ -80,6 +81,58 @@ def test_the_command_trains_once_and_a_study_can_name_the_checkpoints_at_once(pr
     assert run.manifest.checkpoint(names[0]).fine_tuned.data_sets == ("sweeps",)
     (warning,) = run.seen_warnings(["sweeps"], names[:1])
     assert "was fine-tuned on other patients of sweeps" in warning
+
+
+def units_said(study, capsys):
+    with pytest.raises(typer.Exit) as ended:
+        cli.units(study, "1/1", [])
+    assert ended.value.exit_code == 0
+    return capsys.readouterr().out
+
+
+def test_a_plan_counts_trainings_and_what_is_measured_with_them_is_shared(project, capsys):
+    study = study_of(project, seed=5, prompts=["one_box"])
+    work = work_of_study(study)
+    assert work.all_units == [] and work.untrained == 2
+    cli.plan(study, [])
+    said = capsys.readouterr().out
+    assert "measuring steps of a training: miniature_sam2-sweeps-mask_decoder-1p-" in said
+    assert "2 checkpoints to train, 1 of them finished. What is measured with the others is not" in (
+        " ".join(said.split())
+    )
+    assert "Left on this machine: about" in said and work_of_study(study).untrained == 1
+    assert f"not trained yet: 1. `medsam-nb finetune {study}`" in units_said(study, capsys)
+
+    assert train_study(study) == 0
+    work = work_of_study(study)
+    assert work.untrained == 0 and {unit.key.data_set for unit in work.all_units} == {"sweeps"}
+    assert len(work.all_units) == 3 * 2 * 2  # parent and checkpoints, on two patients, in 2D and in 3D
+    cli.plan(study, [])
+    said = capsys.readouterr().out
+    assert len(re.findall(r"13_fine_tune +[23]d +miniature_sam2, fine-tuned +4 +2 ", said)) == 2
+    assert "2 checkpoints to train, 2 of them finished." in said and "not counted" not in said
+    assert "12 of 12 units" in (said := units_said(study, capsys)) and "not trained" not in said
+    notebook = nbformat.read(project / "notebooks" / "13_fine_tune.ipynb", as_version=4)
+    values: dict = {}
+    for cell in notebook.cells:
+        if set(cell.metadata.get("tags", [])) & {"parameters", "units"}:
+            exec(cell.source, values)
+            if "parameters" in cell.metadata.tags:
+                values |= GIVEN | {"extra_manifest": "own.yaml", "run_dir": "runs/small", "seed": 5}
+                values |= {"prompts": ["one_box"]}
+    assert set(values["run"].outcome.status) == {"stored"}
+
+
+def test_a_training_that_fails_is_said_and_its_time_is_not_known(project, capsys):
+    study = study_of(project, seed=6, prompts=["one_box"])
+    (each,) = work_of_study(study).trainings["13_fine_tune"]
+    state = state_file(each.jobs[0], each.weights_dir)
+    state.parent.mkdir(exist_ok=True)
+    state.write_bytes(b"no state")
+    cli.plan(study, [])
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"failed: {state}: cannot be read" in said
+    assert "not known: a unit or training failed of 13_fine_tune (miniature_sam2, mask decoder)" in said
 
 
 def test_a_checkpoint_whose_weights_are_gone_is_to_be_trained_again(project):

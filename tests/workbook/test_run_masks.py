@@ -24,7 +24,7 @@ from medsam_nb.statistics import declarations, pairing, pooling
 from medsam_nb.workbook import report
 from medsam_nb.workbook.explorer_results import pictures_of_row
 from medsam_nb.workbook.parameters import Given, check_meaning
-from medsam_nb.workbook.run import Run, collecting_units
+from medsam_nb.workbook.run import Run, collecting
 
 CHOSEN = Design("centre_slice", "one_box", "bidirectional", "first_mask")
 OTHER = Design("centre_slice", "one_point", "bidirectional", "first_mask")
@@ -143,9 +143,9 @@ def test_label_maps_from_elsewhere_stand_in_the_same_table(run):
     case = load_case(folder)
     row = LabelMaps(name="second_reader", title="A reader", files="reader/{data_set}/{case}.nii.gz")
     run.manifest.label_maps["second_reader"] = row
-    with collecting_units() as units:  # what a cluster computes are networks
+    with collecting() as work:  # what a cluster computes are networks
         evaluate(run, label_maps=["second_reader"])
-    assert [unit.key.model for unit in units] == ["miniature_sam2"]
+    assert [unit.key.model for unit in work.units] == ["miniature_sam2"]
     both = evaluate(run, label_maps=["second_reader"])
     failed = run.outcome[run.outcome.status == "failed"]
     assert list(failed.model) == ["second_reader"] and f"simulated_ct/{case.case_id}" in failed.error.item()

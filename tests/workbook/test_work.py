@@ -1,7 +1,9 @@
 """A study's work without its notebooks: the same units, in shares, under locks; and what it will take."""
 
+import re
 from dataclasses import replace
 
+import nbformat
 import pandas as pd
 import pytest
 from helpers.projects import ROOT
@@ -20,7 +22,7 @@ from medsam_nb.provenance import ROWS, code_sha256
 from medsam_nb.workbook import planning
 from medsam_nb.workbook.report import read_provenance
 from medsam_nb.workbook.shares import CLAIMS, run_share, share
-from medsam_nb.workbook.work import work_of_study
+from medsam_nb.workbook.work import TAG, work_of_study
 
 MANIFEST = load_manifest(ROOT / "data_manifest.yaml")
 DEMO = ROOT / "runs" / "demo"
@@ -116,6 +118,7 @@ def test_a_plan_measures_one_unit_and_says_what_is_left(quick, tmp_path):
     said = " ".join(planning.sentences([part], store, workers=2))
     assert "3 cases, 3 units of work, 1 of them stored. Left on this machine: about" in said
     assert "Memory: a worker has needed up to" in said and "GB are free" in said
+    assert "02_evaluate_2d, 2D, miniature_sam2: 3 encoded slices." in said  # one of each image
     assert planning.table([part]).iloc[0]["units"] == 3
 
 
@@ -123,9 +126,12 @@ def test_a_plan_of_units_that_fail_says_that_nothing_is_known(quick, tmp_path):
     broken = [replace(unit, case_folder=tmp_path / "nowhere") for unit in quick]
     found = list(planning.parts({"02": broken}, Store(tmp_path / "rows"), lambda unit: None))
     assert (
-        "is not known: a unit failed of 02 (miniature_sam2)"
+        "is not known: a unit or training failed of 02 (miniature_sam2)"
         in planning.sentences(found, Store(tmp_path), 2)[1]
     )
+    half = planning.Part("02", "2d", "m", [quick[0], *broken[1:]], 0, [], float("nan"))
+    said = planning.sentences([half], Store(tmp_path), 2)
+    assert "02, 2D, m: 1 encoded slices; 2 units whose case cannot be read not counted." in said
 
 
 def outdated():
@@ -144,6 +150,16 @@ def test_the_tagged_cells_plan_what_the_notebooks_have_computed():
     assert set(work.units) == {"02_evaluate_2d", "03_propagate_3d", "11_correct_masks"}
     for name, planned_units in work.units.items():
         assert planned_units and all(work.store.has(unit.key) for unit in planned_units), name
+
+
+def test_every_cell_that_computes_is_one_of_those_that_are_planned():
+    found = 0
+    for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
+        for cell in nbformat.read(path, as_version=4).cells:
+            if cell.cell_type == "code" and re.search(r"\brun\.evaluate\(|\btuning\.train\(", cell.source):
+                assert TAG in cell.metadata.get("tags", []), f"{path.name}: {cell.source}"
+                found += 1
+    assert found >= 11
 
 
 @pytest.mark.parametrize("part", ["0/3", "4/3", "one", "1"])
