@@ -93,16 +93,15 @@ def plan(
 
     def measure(trainings, job) -> float:
         say(f"measuring steps of a training: {job.name}")
-        try:
-            return seconds_per_step(job, trainings.weights_dir, trainings.device)
-        except WorkbookError as error:
+        seconds, error = seconds_per_step(job, trainings.weights_dir, trainings.device)
+        if error:
             say(f"failed: {error}")
-            return float("nan")
+        return seconds
 
     found = list(planning.parts(work.units, work.store, sample))
     found += planning.training_parts(work.trainings, measure)
     say(planning.table(found).round(2).to_string(index=False))
-    for sentence in planning.sentences(found, work.store, work.workers):
+    for sentence in [*planning.sentences(found, work.store, work.workers), *work.not_planned]:
         say(sentence)
 
 
@@ -133,7 +132,9 @@ def units(
             f"checkpoints that are not trained yet: {work.untrained}. `medsam-nb finetune {study}` trains "
             "them; start this again then, for what is measured with them"
         )
-    raise typer.Exit(int("failed" in counted))
+    for sentence in work.not_planned:
+        say(sentence)
+    raise typer.Exit(int("failed" in counted or bool(work.not_planned)))
 
 
 @app.command()

@@ -109,12 +109,20 @@ def advance(job: Job, weights_dir: Path, device: str = "auto", seconds: float = 
     return _advance(job, weights_dir, device, seconds)[0]
 
 
-def seconds_per_step(job: Job, weights_dir: Path, device: str = "auto", seconds: float = MEASURED_S) -> float:
-    """Return what a step takes here: the mean of the job's next ones, which are kept; NaN if it is finished.
+def seconds_per_step(job: Job, weights_dir: Path, device: str = "auto") -> tuple[float, str]:
+    """Return what a step takes here, the mean of the job's next ones, which are kept; and why it failed.
 
-    Parameters and errors are those of `advance`.
+    Returns
+    -------
+    seconds : float
+        NaN if the job is finished, or failed.
+    error : str
+        Empty if it did not fail.
     """
-    return _advance(job, weights_dir, device, seconds)[1]
+    try:
+        return _advance(job, weights_dir, device, MEASURED_S)[1], ""
+    except Exception as error:  # what a training needs and the machine lacks is of any kind
+        return np.nan, _reason(error)
 
 
 def _advance(job: Job, weights_dir: Path, device: str, seconds: float) -> tuple[int, float]:
@@ -216,11 +224,11 @@ def _results(do, jobs: Sequence[Job], workers: int, cluster: str):
 def _progress(job: Job, result) -> Progress:
     try:
         return Progress(job, result())
-    except ProcessKilled:
-        return Progress(
-            job, 0, "its process was killed twice: the system ran out of memory, or a library crashed"
-        )
-    except WorkbookError as error:
-        return Progress(job, 0, str(error))
     except Exception as error:  # one job must not stop the others, whatever went wrong with it
-        return Progress(job, 0, printable(f"{type(error).__name__}: {error}"))
+        return Progress(job, 0, _reason(error))
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, ProcessKilled):
+        return "its process was killed twice: the system ran out of memory, or a library crashed"
+    return str(error) if isinstance(error, WorkbookError) else printable(f"{type(error).__name__}: {error}")

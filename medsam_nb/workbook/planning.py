@@ -10,7 +10,7 @@ import heapq
 import shutil
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -111,12 +111,11 @@ def training_parts(
     for notebook, of_notebook in trainings.items():
         for each in of_notebook:
             for learns in dict.fromkeys(job.settings.learns for job in each.distinct):
-                jobs = [job for job in each.distinct if job.settings.learns == learns]
-                waiting = [job for job in each.waiting if job in jobs]
-                rate = measure(each, waiting[0]) if waiting else np.nan
-                left = [job.settings.steps * rate for job in each.waiting if job in jobs]
-                name = f"{jobs[0].parent.name}, {WORDS[learns]}"
-                yield Part(notebook, TRAINING, name, jobs, len(jobs) - len(left), left, np.nan)
+                arm = replace(each, jobs=[job for job in each.distinct if job.settings.learns == learns])
+                rate = measure(arm, arm.waiting[0]) if arm.waiting else np.nan
+                left = [job.settings.steps * rate for job in arm.waiting]
+                name = f"{arm.jobs[0].parent.name}, {WORDS[learns]}"
+                yield Part(notebook, TRAINING, name, arm.jobs, len(arm.jobs) - len(left), left, np.nan)
 
 
 def makespan(seconds: Sequence[float], workers: int) -> float:

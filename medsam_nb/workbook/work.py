@@ -35,6 +35,8 @@ class Work:
         that are not trained yet there are none.
     trainings : dict of str to list of Trainings
         By notebook.
+    not_planned : list of str
+        Why a notebook could not be planned, a sentence each; the others are.
     store : Store
         Of the study.
     workers : int
@@ -43,6 +45,7 @@ class Work:
 
     units: dict[str, list[Unit]]
     trainings: dict[str, list[Trainings]]
+    not_planned: list[str]
     store: Store
     workers: int
 
@@ -73,20 +76,26 @@ def work_of_study(path: Path, overrides: Mapping[str, Any] | None = None) -> Wor
         If the study cannot be done as it is written, if weights are missing, or if its folder belongs to
         another study.
     StudyError
-        If no case is prepared, or no notebook of the study computes anything.
+        If no case is prepared, or no notebook of the study computes anything or can be planned.
     """
     path, study, parameters = opened_study(path, overrides)
     claim(run_folder(study), path)
-    found = {}
+    found, refused = {}, {}
     for name, given in parameters.items():
         cells = _tagged(name)
         if not cells:
             continue
         values: dict[str, Any] = defaults(name) | given
         with collecting() as work:
-            for number, cell in enumerate(cells, 1):
-                exec(compile(cell, f"{name}, cell {number} of `{TAG}`", "exec"), values)
+            try:
+                for number, cell in enumerate(cells, 1):
+                    exec(compile(cell, f"{name}, cell {number} of `{TAG}`", "exec"), values)
+            except StudyError as error:  # such as too few patients to train on: the others can be computed
+                refused[name] = error
+                continue
         found[name] = (work, values.get("workers", 0))
+    if refused and not any(work.units or work.trainings for work, _ in found.values()):
+        raise next(iter(refused.values()))
     if not found:
         raise StudyError(path, "none of its notebooks computes anything.", "Run it with `medsam-nb run`.")
     if not any(work.units or work.trainings for work, _ in found.values()):
@@ -96,6 +105,7 @@ def work_of_study(path: Path, overrides: Mapping[str, Any] | None = None) -> Wor
     return Work(
         {name: work.units for name, (work, _) in found.items()},
         {name: work.trainings for name, (work, _) in found.items() if work.trainings},
+        [f"{name} is not planned: {error}" for name, error in refused.items()],
         Store(run_folder(study) / "rows"),
         max(workers for _, workers in found.values()),
     )

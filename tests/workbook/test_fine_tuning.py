@@ -123,6 +123,28 @@ def test_a_plan_counts_trainings_and_what_is_measured_with_them_is_shared(projec
     assert set(values["run"].outcome.status) == {"stored"}
 
 
+@pytest.fixture
+def beside(project):
+    """Another notebook, for one test."""
+    path = shutil.copy(ROOT / "notebooks" / "02_evaluate_2d.ipynb", project / "notebooks")
+    yield Path(path).stem
+    Path(path).unlink()
+
+
+def test_a_notebook_that_cannot_be_planned_stops_no_other(project, beside, capsys):
+    study = study_of(project, models=["miniature_sam2"], prompts=["one_point"], held_out_patients=4)
+    work = work_of_study(study)
+    (why,) = work.not_planned
+    assert why.startswith("13_fine_tune is not planned: ") and "4 to measure on, of 4 patient" in why
+    assert set(work.units) == {beside} and len(work.all_units) == 4
+    with pytest.raises(typer.Exit) as ended:
+        cli.units(study, "1/1", [])
+    said = capsys.readouterr().out
+    assert ended.value.exit_code == 1 and why in said and "4 of 4 units; 4 computed" in said
+    cli.plan(study, [])
+    assert why in capsys.readouterr().out
+
+
 def test_a_training_that_fails_is_said_and_its_time_is_not_known(project, capsys):
     study = study_of(project, seed=6, prompts=["one_box"])
     (each,) = work_of_study(study).trainings["13_fine_tune"]
